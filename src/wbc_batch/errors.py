@@ -1,0 +1,56 @@
+"""What can go wrong, as one small tree.
+
+Every error says in one sentence which file is meant, what is wrong with it and what to do. Each also
+inherits the built-in exception a Python user would expect, and carries the exit code of the command line.
+"""
+
+from enum import IntEnum
+
+__all__ = [
+    "ClusterError",
+    "ExitCode",
+    "ImageError",
+    "InputError",
+    "ModelError",
+    "RunError",
+    "WbcError",
+]
+
+
+class ExitCode(IntEnum):
+    """Exit codes of ``wbc-batch``."""
+
+    OK = 0
+    FATAL = 1
+    USAGE = 2
+    CELL_ERRORS = 3
+    INCOMPLETE = 4
+    INTERRUPTED = 130
+
+
+class WbcError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+    exit_code: ExitCode = ExitCode.FATAL
+
+
+class InputError(WbcError, ValueError):
+    """An input that was named cannot be used: it is missing, empty or of no known kind."""
+
+    exit_code = ExitCode.USAGE
+
+
+class ImageError(WbcError, ValueError):
+    """One image cannot be read or classified; it becomes a row with ``status=error``."""
+
+
+class ModelError(WbcError, ValueError):
+    """A model bundle is missing, damaged or does not fit."""
+
+
+class RunError(WbcError, RuntimeError):
+    """A run directory cannot be written, continued or read."""
+
+
+class ClusterError(WbcError, RuntimeError):
+    """The Dask workers cannot be reached or do not fit this run."""

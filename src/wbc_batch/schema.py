@@ -1,0 +1,50 @@
+"""The names that every part shares: classes, columns, colours. Imports nothing."""
+
+__all__ = [
+    "CELL_COLUMNS",
+    "CLASSES",
+    "CLASS_COLORS",
+    "PROBABILITY_COLUMNS",
+    "STATUS_ERROR",
+    "STATUS_OK",
+    "UNIDENTIFIED",
+]
+
+#: The five classes, in the order of every probability vector.
+CLASSES = ("basophil", "eosinophil", "lymphocyte", "monocyte", "neutrophil")
+
+#: The label of a cell that the model should not decide; its best guess stays in ``predicted``.
+UNIDENTIFIED = "unidentified"
+
+STATUS_OK = "ok"
+STATUS_ERROR = "error"
+
+#: Column names of the class probabilities, in class order.
+PROBABILITY_COLUMNS = tuple(f"prob_{name}" for name in CLASSES)
+
+#: The columns of ``cells.csv``, of a shard and of layer features, in order.
+CELL_COLUMNS = (
+    "cell_id",
+    "source",
+    "member",
+    "index",
+    "group",
+    "status",
+    "label",
+    "predicted",
+    "confidence",
+    "margin",
+    "novelty",
+    *PROBABILITY_COLUMNS,
+    "error",
+)
+
+#: One colour per label, told apart by people with any common colour vision (Okabe and Ito, 2008).
+CLASS_COLORS = {
+    "basophil": "#0072B2",
+    "eosinophil": "#D55E00",
+    "lymphocyte": "#56B4E9",
+    "monocyte": "#009E73",
+    "neutrophil": "#E69F00",
+    UNIDENTIFIED: "#999999",
+}

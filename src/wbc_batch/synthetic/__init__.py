@@ -1,0 +1,13 @@
+"""Synthetic cells: drawn, never photographed, and always called so.
+
+Stained leukocytes of the five classes among red cells, deterministic by seed. They feed the demo,
+the tests and the benchmarks; they say nothing about how well a model reads real smears.
+
+A drawing is made of dye amounts per pixel (`shapes`, `leukocytes`, `smear`), turned into a picture
+by a stain and a camera (`stain`). Lengths are in micrometres (um) until the last step.
+"""
+
+from wbc_batch.synthetic.slides import write_slides
+from wbc_batch.synthetic.smear import draw_cell, draw_cells, draw_field
+
+__all__ = ["draw_cell", "draw_cells", "draw_field", "write_slides"]

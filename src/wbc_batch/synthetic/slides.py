@@ -1,0 +1,122 @@
+"""Slides of drawn cells on disk: one folder per slide, and the truth beside them."""
+
+import csv
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from wbc_batch.errors import InputError, RunError
+from wbc_batch.schema import CLASSES
+from wbc_batch.synthetic.smear import draw_stained
+from wbc_batch.synthetic.stain import random_stain
+
+__all__ = ["write_slides"]
+
+# Shares per class in the order of CLASSES; slides take them in turn.
+_DIFFERENTIALS = (
+    (0.02, 0.04, 0.27, 0.07, 0.60),  # much like a healthy adult
+    (0.02, 0.34, 0.21, 0.06, 0.37),  # eosinophilia
+    (0.02, 0.03, 0.65, 0.07, 0.23),  # lymphocytosis
+    (0.02, 0.04, 0.24, 0.30, 0.40),  # monocytosis
+    (0.18, 0.05, 0.20, 0.07, 0.50),  # basophilia
+)
+
+
+def write_slides(folder: Path, slides: int = 3, cells: int = 100, seed: int = 0) -> list[Path]:
+    """Write synthetic slides as ``folder/slide-1/cell-0001.png``, ..., and ``folder/labels.csv``.
+
+    The slides differ in stain and in their differential (the first is like a healthy adult's, then
+    eosinophilia, lymphocytosis, monocytosis, basophilia, and again); from five cells on every class
+    is present. Nothing but ``labels.csv`` (columns ``path``, relative to `folder`, and ``label``)
+    tells the class of a cell. The same seed writes the same files again.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if it does not exist.
+    slides, cells : int
+        Number of slides, and of cells on each; at least 1.
+    seed : int
+        Not negative.
+
+    Returns
+    -------
+    list of Path
+        The images, in the order of ``labels.csv``.
+
+    Raises
+    ------
+    InputError
+        If a number is out of range, or the folder holds other slides that would mix with these.
+    RunError
+        If the files cannot be written.
+    """
+    for name, value, least in (("slides", slides, 1), ("cells", cells, 1), ("seed", seed, 0)):
+        if value < least:
+            raise InputError(f"{name} is {value}, but must be at least {least}.")
+    folder = Path(folder)
+    paths = [
+        folder / f"slide-{slide}" / f"cell-{cell:04d}.png"
+        for slide in range(1, slides + 1)
+        for cell in range(1, cells + 1)
+    ]
+    strangers = sorted(set(folder.glob("slide-*/*")) - set(paths))
+    if strangers:
+        raise InputError(
+            f"{folder} already holds other slides ({strangers[0].relative_to(folder)} and"
+            f" {len(strangers) - 1} more files); name an empty folder."
+        )
+    labels: list[str] = []
+    try:
+        for slide, stream in enumerate(np.random.default_rng(seed).spawn(slides)):
+            on_slide = paths[slide * cells : (slide + 1) * cells]
+            labels += _write_slide(on_slide, _DIFFERENTIALS[slide % len(_DIFFERENTIALS)], stream)
+        _write_labels(folder, paths, labels)
+    except OSError as error:
+        raise RunError(
+            f"Cannot write the drawn slides to {folder} ({error.strerror or error});"
+            " choose a folder that can be written."
+        ) from error
+    return paths
+
+
+def _write_slide(
+    paths: list[Path], shares: tuple[float, ...], rng: np.random.Generator
+) -> list[str]:
+    """Draw one slide, all in one stain; return the labels."""
+    stain = random_stain(rng)
+    counts = _counts(len(paths), shares)
+    labels = [name for name, count in zip(CLASSES, counts, strict=True) for _ in range(count)]
+    labels = [labels[i] for i in rng.permutation(len(labels)).tolist()]
+    paths[0].parent.mkdir(parents=True, exist_ok=True)
+    for path, label, stream in zip(paths, labels, rng.spawn(len(paths)), strict=True):
+        path.write_bytes(_png(draw_stained(label, stream, stain)))
+    return labels
+
+
+def _counts(total: int, shares: tuple[float, ...]) -> list[int]:
+    """Share `total` out by largest remainders, after one to each class where there are enough."""
+    least = 1 if total >= len(shares) else 0
+    exact = np.array(shares) / sum(shares) * (total - least * len(shares))
+    counts = np.floor(exact).astype(int)
+    remainders = np.argsort(-(exact - counts), kind="stable")
+    counts[remainders[: total - least * len(shares) - counts.sum()]] += 1
+    return (counts + least).tolist()
+
+
+def _png(image: NDArray[np.uint8]) -> bytes:
+    """Encode RGB as PNG, fast rather than small."""
+    _, encoded = cv2.imencode(".png", image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    return encoded.tobytes()
+
+
+def _write_labels(folder: Path, paths: list[Path], labels: list[str]) -> None:
+    with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["path", "label"])
+        rows.writerows(
+            (path.relative_to(folder).as_posix(), label)
+            for path, label in zip(paths, labels, strict=True)
+        )
