@@ -1,0 +1,253 @@
+"""A model as a directory: weights, what they need, and a card. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wbc_batch.classifier.novelty import NoveltyModel
+from wbc_batch.classifier.predictions import Rejection
+from wbc_batch.classifier.preprocessing import Preprocessing
+from wbc_batch.errors import ModelError
+from wbc_batch.schema import CLASSES
+
+if TYPE_CHECKING:
+    import torch
+
+    from wbc_batch.classifier.network import CompactResNet
+
+__all__ = ["FORMAT", "WEIGHTS_FILE", "Bundle", "find_bundle", "read_bundle", "write_bundle"]
+
+#: Version of the bundle layout; a reader refuses newer ones.
+FORMAT = 1
+WEIGHTS_FILE = "model.safetensors"
+METADATA_FILE = "model.json"
+CARD_FILE = "README.md"
+_NETWORK, _NOVELTY = "network.", "novelty."
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What ``model.json`` says.
+
+    Attributes
+    ----------
+    name : str
+    architecture : str
+        A key of `wbc_batch.classifier.network.ARCHITECTURES`.
+    arguments : dict
+        Its keyword arguments.
+    classes : tuple of str
+    preprocessing : Preprocessing
+    temperature : float
+    novelty_scale : float
+        Distance in feature space that is a novelty of 1.
+    rejection : Rejection
+    training : dict
+        Data, settings and split digest, as `wbc_batch.training` wrote them.
+    metrics : dict
+        Figures of the evaluation, by data set.
+    licence : str
+    sha256 : str
+        Of the weights file.
+    path : Path
+        The directory it was read from.
+    """
+
+    name: str
+    architecture: str
+    arguments: dict[str, Any]
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    temperature: float
+    novelty_scale: float
+    rejection: Rejection
+    training: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    licence: str = "BSD-3-Clause"
+    sha256: str = ""
+    path: Path = Path()
+
+    def load(self) -> tuple[CompactResNet, NoveltyModel]:
+        """Read the weights.
+
+        Returns
+        -------
+        network : CompactResNet
+            In evaluation mode, float32, on the CPU.
+        novelty : NoveltyModel
+
+        Raises
+        ------
+        ModelError
+            If the file's SHA-256 is not the one in ``model.json``, or the weights do not fit the network.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        from wbc_batch.classifier.network import build_network
+
+        path = self.path / WEIGHTS_FILE
+        content = _read_bytes(path)
+        digest = hashlib.sha256(content).hexdigest()
+        if digest != self.sha256:
+            raise ModelError(
+                f"{path} is damaged or was exchanged: its SHA-256 is {digest[:12]}…, but model.json "
+                f"names {self.sha256[:12]}…; get the bundle anew"
+            )
+        try:
+            tensors = load(content)
+        except SafetensorError as error:
+            raise ModelError(f"{path} is not a safetensors file: {error}") from error
+        network = build_network(self.architecture, len(self.classes), self.arguments)
+        weights = {
+            k.removeprefix(_NETWORK): v.float()
+            for k, v in tensors.items()
+            if k.startswith(_NETWORK)
+        }
+        try:
+            network.load_state_dict(weights)
+            novelty = NoveltyModel(
+                tensors[f"{_NOVELTY}means"].float().numpy(),
+                tensors[f"{_NOVELTY}whitening"].float().numpy(),
+                self.novelty_scale,
+            )
+        except (RuntimeError, KeyError) as error:
+            reason = " ".join(str(error).split())
+            raise ModelError(
+                f"the weights in {path} do not fit the network {self.architecture!r} that model.json "
+                f"describes: {reason[:200]}"
+            ) from error
+        return network.eval(), novelty
+
+    def describe(self, card: str) -> None:
+        """Write ``model.json`` and the card into the bundle's directory, beside the weights."""
+        described = asdict(self)
+        del described["path"]
+        text = json.dumps({"format": FORMAT} | described, indent=2, ensure_ascii=False)
+        (self.path / METADATA_FILE).write_text(text + "\n", encoding="utf-8")
+        (self.path / CARD_FILE).write_text(card, encoding="utf-8")
+
+
+def find_bundle(model: str | Path) -> Path:
+    """Directory of a model: the name of a bundled one, or a path.
+
+    Raises
+    ------
+    ModelError
+        If there is no such bundle.
+    """
+    bundled = Path(str(files("wbc_batch"))) / "models"
+    names = sorted(p.parent.name for p in bundled.glob(f"*/{METADATA_FILE}"))
+    if str(model) in names:
+        return bundled / str(model)
+    path = Path(model)
+    if (path / METADATA_FILE).is_file():
+        return path
+    wrong = (
+        f"the directory {path} is not a model bundle (it has no {METADATA_FILE})"
+        if path.is_dir()
+        else f"{path} is a file, but a model bundle is a directory with {METADATA_FILE} and {WEIGHTS_FILE}"
+        if path.exists()
+        else f"there is no model {str(model)!r}"
+    )
+    raise ModelError(f"{wrong}; name a bundle's directory or one of: {', '.join(names)}")
+
+
+def read_bundle(model: str | Path = "default") -> Bundle:
+    """Read and check ``model.json``.
+
+    Parameters
+    ----------
+    model : str or Path
+        The name of a bundled model, or a bundle's directory.
+
+    Returns
+    -------
+    Bundle
+
+    Raises
+    ------
+    ModelError
+        If there is no such bundle or ``model.json`` cannot be used.
+    """
+    path = find_bundle(model)
+    source = path / METADATA_FILE
+    try:
+        content = json.loads(_read_bytes(source))
+        version = content.pop("format")
+        if version > FORMAT:
+            raise ModelError(
+                f"{source} has the bundle format {version}, newer than this version of wbc-batch knows "
+                f"({FORMAT}); upgrade wbc-napari"
+            )
+        content["preprocessing"] = _from_json(Preprocessing, content["preprocessing"])
+        content["rejection"] = _from_json(Rejection, content["rejection"])
+        content["classes"] = tuple(content["classes"])
+        bundle = Bundle(**content, path=path)
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise ModelError(f"{source} is not a usable model description: {error}") from error
+    if bundle.classes != CLASSES:
+        raise ModelError(
+            f"{source} names the classes {', '.join(bundle.classes)}, but wbc-batch reports "
+            f"{', '.join(CLASSES)}, in this order"
+        )
+    return bundle
+
+
+def write_bundle(
+    path: Path,
+    bundle: Bundle,
+    weights: Mapping[str, torch.Tensor],
+    novelty: NoveltyModel,
+    card: str,
+) -> Bundle:
+    """Write a bundle; weights are stored in half precision.
+
+    Parameters
+    ----------
+    path : Path
+        Directory; made if it is not there.
+    bundle : Bundle
+        Its `sha256` and `path` are filled in here.
+    weights : mapping of str to Tensor
+        State of the network.
+    novelty : NoveltyModel
+    card : str
+        Markdown for ``README.md``.
+
+    Returns
+    -------
+    Bundle
+        As `read_bundle` returns it.
+    """
+    import torch
+    from safetensors.torch import save
+
+    tensors = {f"{_NETWORK}{k}": v.detach().half().contiguous() for k, v in weights.items()}
+    tensors[f"{_NOVELTY}means"] = torch.from_numpy(np.ascontiguousarray(novelty.means))
+    tensors[f"{_NOVELTY}whitening"] = torch.from_numpy(np.ascontiguousarray(novelty.whitening))
+    content = save(tensors)
+    path.mkdir(parents=True, exist_ok=True)
+    (path / WEIGHTS_FILE).write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    replace(bundle, novelty_scale=novelty.scale, sha256=digest, path=path).describe(card)
+    return read_bundle(path)
+
+
+def _from_json(kind: type, content: dict[str, Any]) -> Any:
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in content.items()})
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror}") from error

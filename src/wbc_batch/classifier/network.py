@@ -1,0 +1,123 @@
+"""The networks that a bundle can name."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from wbc_batch.errors import ModelError
+
+__all__ = ["ARCHITECTURES", "CompactResNet", "build_network"]
+
+
+class Block(nn.Module):
+    """Two 3 x 3 convolutions with group normalisation around a shortcut (He et al. 2016)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, group_size: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.norm1 = nn.GroupNorm(outputs // group_size, outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.norm2 = nn.GroupNorm(outputs // group_size, outputs)
+        self.act = nn.ReLU(inplace=True)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(
+                nn.AvgPool2d(stride, ceil_mode=True) if stride > 1 else nn.Identity(),
+                nn.Conv2d(inputs, outputs, 1, bias=False),
+                nn.GroupNorm(outputs // group_size, outputs),
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.act(self.norm1(self.conv1(x)))
+        y = self.norm2(self.conv2(y))
+        return self.act(y + self.shortcut(x))
+
+
+class CompactResNet(nn.Module):
+    """A small residual network with group normalisation.
+
+    Group instead of batch normalisation (Wu and He 2018) because it keeps no statistics of the laboratory
+    that it was trained on.
+
+    Parameters
+    ----------
+    classes : int
+        Number of outputs.
+    widths : sequence of int
+        Channels of each stage; multiples of `group_size`.
+    blocks : sequence of int
+        Residual blocks of each stage.
+    group_size : int
+        Channels that are normalised together.
+    dropout : float
+        Probability, before the last layer, in training only.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        widths: Sequence[int] = (48, 96, 192, 320),
+        blocks: Sequence[int] = (1, 1, 1, 1),
+        group_size: int = 16,
+        dropout: float = 0.2,
+    ) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, widths[0], 7, 2, 3, bias=False),
+            nn.GroupNorm(widths[0] // group_size, widths[0]),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(3, 2, 1),
+        )
+        stages: list[nn.Module] = []
+        inputs = widths[0]
+        for number, (outputs, depth) in enumerate(zip(widths, blocks, strict=True)):
+            for block in range(depth):
+                stride = 2 if number > 0 and block == 0 else 1
+                stages.append(Block(inputs, outputs, stride, group_size))
+                inputs = outputs
+        self.stages = nn.Sequential(*stages)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(inputs, classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Map images (N, 3, S, S), values 0..1, to features (N, widths[-1])."""
+        x = self.stages(self.stem((x - 0.5) / 0.25))
+        return x.mean(dim=(2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images (N, 3, S, S), values 0..1, to logits (N, classes)."""
+        return self.head(self.dropout(self.features(x)))
+
+
+#: Architectures by the name that ``model.json`` gives.
+ARCHITECTURES: dict[str, type[CompactResNet]] = {"compact_resnet": CompactResNet}
+
+
+def build_network(architecture: str, classes: int, arguments: dict) -> CompactResNet:
+    """Build an untrained network.
+
+    Parameters
+    ----------
+    architecture : str
+        A key of `ARCHITECTURES`.
+    classes : int
+        Number of outputs.
+    arguments : dict
+        Keyword arguments of the architecture.
+
+    Raises
+    ------
+    ModelError
+        If the architecture is unknown or does not take these arguments.
+    """
+    if architecture not in ARCHITECTURES:
+        known = ", ".join(sorted(ARCHITECTURES))
+        raise ModelError(
+            f"unknown network architecture {architecture!r}; this version knows {known}"
+        )
+    try:
+        return ARCHITECTURES[architecture](classes, **arguments)
+    except (TypeError, ValueError) as error:
+        raise ModelError(
+            f"the network architecture {architecture!r} does not take these arguments: {error}"
+        ) from error

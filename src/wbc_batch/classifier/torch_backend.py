@@ -1,0 +1,139 @@
+"""Runs a network with torch, on the CPU or a CUDA device."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from wbc_batch.classifier.network import CompactResNet
+from wbc_batch.errors import WbcError
+
+__all__ = ["PRECISIONS", "TorchBackend", "choose_device", "choose_precision"]
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_BATCH = {"cpu": 64, "cuda": 512}
+
+
+def choose_device(device: str) -> torch.device:
+    """Resolve ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises
+    ------
+    WbcError
+        If the device is unknown or not there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        chosen = torch.device("meta")
+    if chosen.type not in _BATCH:
+        raise WbcError(f"unknown device {device!r}; use auto, cpu, cuda or cuda:N")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise WbcError(
+            f"the device {device!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices; "
+            "use auto or cpu"
+        )
+    return chosen
+
+
+def choose_precision(precision: str, device: torch.device) -> str:
+    """Resolve ``auto``: bf16 where the device computes in it, fp16 on older GPUs, else fp32.
+
+    Raises
+    ------
+    WbcError
+        If the precision is unknown.
+    """
+    if precision == "auto":
+        if device.type == "cuda":
+            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+        native = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
+        return "bf16" if native else "fp32"
+    if precision not in PRECISIONS:
+        raise WbcError(f"unknown precision {precision!r}; use auto, {', '.join(PRECISIONS)}")
+    return precision
+
+
+class TorchBackend:
+    """A network, ready to run.
+
+    Every batch has the same size, the last one padded: so a cell gets the same result in whatever
+    company it comes.
+
+    Parameters
+    ----------
+    network : CompactResNet
+    device : torch.device
+    precision : {"fp32", "bf16", "fp16"}
+        Of the convolutions; the last layer runs in float32.
+    batch_size : int, optional
+        Cells per batch; halved whenever the device runs out of memory.
+    """
+
+    def __init__(
+        self,
+        network: CompactResNet,
+        device: torch.device,
+        precision: str,
+        batch_size: int | None = None,
+    ) -> None:
+        self.device = device
+        self.precision = precision
+        self.batch_size = batch_size or _BATCH[device.type]
+        self._dtype = PRECISIONS[precision]
+        network = network.eval().requires_grad_(False).to(device)
+        self._head = network.head.float()
+        self._network = network.to(memory_format=torch.channels_last)
+        self._network.stem.to(self._dtype)
+        self._network.stages.to(self._dtype)
+
+    def run(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Compute logits and features.
+
+        Parameters
+        ----------
+        crops : ndarray of uint8, shape (N, S, S, 3)
+
+        Returns
+        -------
+        logits : ndarray of float32, shape (N, classes)
+        features : ndarray of float32, shape (N, F)
+
+        Raises
+        ------
+        WbcError
+            If not even one cell fits into the device's memory.
+        """
+        logits, features = [], []
+        start = 0
+        while start < len(crops):
+            try:
+                some = self._batch(crops[start : start + self.batch_size])
+            except torch.OutOfMemoryError as error:
+                self._halve(error)
+                continue
+            logits.append(some[0])
+            features.append(some[1])
+            start += self.batch_size
+        return np.concatenate(logits), np.concatenate(features)
+
+    def _halve(self, error: Exception) -> None:
+        if self.batch_size == 1:
+            raise WbcError(f"{self.device} has not enough memory for one cell") from error
+        self.batch_size //= 2
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    @torch.inference_mode()
+    def _batch(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        count = len(crops)
+        if count < self.batch_size:
+            filler = np.zeros((self.batch_size - count, *crops.shape[1:]), np.uint8)
+            crops = np.concatenate([crops, filler])
+        pixels = torch.from_numpy(np.ascontiguousarray(crops)).to(self.device)
+        # (N, H, W, 3) seen as (N, 3, H, W) already is channels_last.
+        images = pixels.permute(0, 3, 1, 2).to(self._dtype).div_(255.0)
+        features = self._network.features(images).float()
+        logits = self._head(features)
+        return logits[:count].cpu().numpy(), features[:count].cpu().numpy()

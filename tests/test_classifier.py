@@ -1,0 +1,292 @@
+"""The classifier through its public door: arrays in, predictions out."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from wbc_batch.classifier import Classifier, read_bundle
+from wbc_batch.classifier.bundle import WEIGHTS_FILE, find_bundle
+from wbc_batch.classifier.calibration import expected_calibration_error, fit_temperature
+from wbc_batch.classifier.network import CompactResNet
+from wbc_batch.classifier.novelty import fit_novelty
+from wbc_batch.classifier.predictions import Rejection, decide
+from wbc_batch.classifier.torch_backend import TorchBackend
+from wbc_batch.errors import ImageError, ModelError, WbcError
+from wbc_batch.schema import CLASSES, PROBABILITY_COLUMNS, UNIDENTIFIED
+from wbc_batch.synthetic import draw_cells
+
+
+@pytest.fixture(scope="module")
+def drawn() -> tuple[np.ndarray, list[str]]:
+    return draw_cells(50, seed=77, size=240)
+
+
+@pytest.fixture(scope="module")
+def exact() -> Classifier:
+    return Classifier.load(device="cpu", precision="fp32")
+
+
+def test_drawn_cells_are_recognised(exact, drawn):
+    images, labels = drawn
+    predictions = exact.predict(images)
+    assert np.mean(predictions.predicted == np.array(labels)) >= 0.9
+
+
+def test_predictions_are_consistent(exact, drawn):
+    predictions = exact.predict(drawn[0])
+    assert len(predictions) == 50
+    np.testing.assert_allclose(predictions.probabilities.sum(axis=1), 1.0, atol=1e-6)
+    best = predictions.probabilities.argmax(axis=1)
+    assert predictions.predicted.tolist() == [CLASSES[k] for k in best]
+    assert predictions.confidence.tolist() == predictions.probabilities.max(axis=1).tolist()
+    ordered = np.sort(predictions.probabilities, axis=1)
+    np.testing.assert_allclose(predictions.margin, ordered[:, -1] - ordered[:, -2], atol=1e-7)
+    frame = predictions.to_frame()
+    assert list(frame.columns[:5]) == ["label", "predicted", "confidence", "margin", "novelty"]
+    assert tuple(frame.columns[5:]) == PROBABILITY_COLUMNS
+
+
+def test_the_company_of_a_cell_does_not_matter(exact, drawn):
+    images = drawn[0]
+    together = exact.predict(images)
+    alone = exact.predict([images[7]])
+    turned = exact.predict(images[::-1])
+    np.testing.assert_allclose(alone.probabilities[0], together.probabilities[7], atol=1e-4)
+    np.testing.assert_allclose(turned.probabilities[::-1], together.probabilities, atol=1e-4)
+
+
+def test_reduced_precision_agrees_with_full(exact, drawn):
+    reduced = Classifier.load(device="cpu", precision="bf16").predict(drawn[0])
+    full = exact.predict(drawn[0])
+    assert np.abs(reduced.probabilities - full.probabilities).mean() < 0.01
+
+
+def test_images_of_any_size_and_kind(exact, drawn):
+    image = drawn[0][3]
+    alpha = np.dstack([image, np.full(image.shape[:2], 255, np.uint8)])
+    same = exact.predict([image, alpha, image.astype(np.uint16) * 257, image[:, :, :3]])
+    # 16-bit images are scaled by their brightest value, so colours move by less than one step.
+    np.testing.assert_allclose(same.probabilities, same.probabilities[[0] * 4], atol=0.02)
+    grey = image.mean(axis=2).astype(np.uint8)
+    others = exact.predict([grey, grey[..., None], image[20:-10, 5:-40], image > 128])
+    assert np.isfinite(others.probabilities).all()
+    np.testing.assert_allclose(others.probabilities[0], others.probabilities[1], atol=1e-4)
+
+
+def test_an_array_is_a_list_of_images(exact, drawn):
+    images = drawn[0][:5]
+    stacked, listed = exact.predict(images), exact.predict(list(images))
+    assert stacked.probabilities.tolist() == listed.probabilities.tolist()
+
+
+def test_nothing_gives_nothing(exact):
+    assert len(exact.predict([])) == 0
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (np.zeros((40, 40, 3), np.float32), "float32"),
+        (np.zeros((40, 40, 2), np.uint8), "shape"),
+        (np.zeros((2, 40, 40, 3), np.uint8), "shape"),
+        (np.zeros((5, 40, 3), np.uint8), "too small"),
+        (np.zeros((40, 40, 3), np.int64), "int64"),
+    ],
+)
+def test_unusable_images_are_named(exact, drawn, image, said):
+    with pytest.raises(ImageError, match=rf"image 1: .*{said}"):
+        exact.predict([drawn[0][0], image])
+
+
+def test_a_single_image_is_not_taken_for_a_stack(exact, drawn):
+    with pytest.raises(ImageError, match="put a single image into a list"):
+        exact.predict(drawn[0][0])
+
+
+def test_progress_counts_every_cell(exact, drawn):
+    done = []
+    exact.predict(drawn[0], progress=done.append)
+    assert done[-1] == 50
+    assert done == sorted(done)
+
+
+def test_low_confidence_and_novelty_leave_a_cell_unidentified():
+    logits = np.array([[9, 0, 0, 0, 0], [1, 1, 1, 1, 1.1], [0, 9, 0, 0, 0]], np.float32)
+    novelty = np.array([0.2, 0.2, 1.4], np.float32)
+    predictions = decide(logits, novelty, 1.0, Rejection(min_confidence=0.5, max_novelty=1.0))
+    assert predictions.label.tolist() == ["basophil", UNIDENTIFIED, UNIDENTIFIED]
+    assert predictions.predicted.tolist() == ["basophil", "neutrophil", "eosinophil"]
+
+
+def test_memory_that_runs_out_halves_the_batch(drawn):
+    network = CompactResNet(5, widths=(16, 16, 16, 16)).eval()
+    crops = drawn[0][:40, :64, :64]
+    expected = TorchBackend(network, torch.device("cpu"), "fp32", batch_size=8).run(crops)
+    features = network.features
+
+    def small_memory(images):
+        if len(images) > 10:
+            raise torch.OutOfMemoryError("too much")
+        return features(images)
+
+    network.features = small_memory
+    backend = TorchBackend(network, torch.device("cpu"), "fp32", batch_size=32)
+    logits, _ = backend.run(crops)
+    assert backend.batch_size == 8
+    np.testing.assert_allclose(logits, expected[0], atol=1e-5)
+
+
+def test_memory_for_not_even_one_cell_is_said(drawn):
+    network = CompactResNet(5, widths=(16, 16, 16, 16)).eval()
+
+    def no_memory(images):
+        raise torch.OutOfMemoryError("too much")
+
+    network.features = no_memory
+    backend = TorchBackend(network, torch.device("cpu"), "fp32", batch_size=4)
+    with pytest.raises(WbcError, match="not enough memory"):
+        backend.run(drawn[0][:2, :64, :64])
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "tpu", "gpu"])
+def test_a_device_that_is_not_there_is_said(device):
+    with pytest.raises(WbcError, match=device):
+        Classifier.load(device=device)
+
+
+def test_an_unknown_precision_is_said():
+    with pytest.raises(WbcError, match="fp8"):
+        Classifier.load(device="cpu", precision="fp8")
+
+
+# --- bundles ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(find_bundle("default"), tmp_path / "bundle"))
+
+
+def test_a_copied_bundle_is_the_same_model(copied, exact, drawn):
+    copy = Classifier.load(copied, device="cpu", precision="fp32")
+    assert copy.sha256 == exact.sha256
+    assert (
+        copy.predict(drawn[0][:4]).probabilities.tolist()
+        == exact.predict(drawn[0][:4]).probabilities.tolist()
+    )
+
+
+def test_the_bundled_model_is_small():
+    assert (find_bundle("default") / WEIGHTS_FILE).stat().st_size <= 10_000_000
+
+
+def test_changed_weights_are_refused(copied):
+    content = bytearray((copied / WEIGHTS_FILE).read_bytes())
+    content[-1] ^= 1
+    (copied / WEIGHTS_FILE).write_bytes(content)
+    with pytest.raises(ModelError, match="SHA-256"):
+        Classifier.load(copied)
+
+
+def _edit(bundle: Path, **changes: object) -> None:
+    path = bundle / "model.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_pickle_is_never_opened(copied, tmp_path):
+    import hashlib
+    import pickle
+
+    class Trap:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "opened",))
+
+    content = pickle.dumps(Trap())
+    (copied / WEIGHTS_FILE).write_bytes(content)
+    _edit(copied, sha256=hashlib.sha256(content).hexdigest())
+    with pytest.raises(ModelError, match="not a safetensors file"):
+        Classifier.load(copied)
+    assert not (tmp_path / "opened").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"format": 99}, "upgrade"),
+        ({"classes": ["a", "b"]}, "names the classes"),
+        ({"architecture": "vgg"}, "unknown network architecture 'vgg'"),
+        ({"arguments": {"widths": [16, 16, 16, 16]}}, "do not fit"),
+        ({"arguments": {"depth": 3}}, "does not take these arguments"),
+        ({"surprise": 1}, "not a usable model description"),
+    ],
+)
+def test_a_description_that_does_not_fit_is_refused(copied, changes, said):
+    _edit(copied, **changes)
+    with pytest.raises(ModelError, match=said):
+        Classifier.load(copied)
+
+
+def test_what_is_no_bundle_is_refused(tmp_path):
+    with pytest.raises(ModelError, match="no model 'nowhere'"):
+        read_bundle("nowhere")
+    with pytest.raises(ModelError, match="not a model bundle"):
+        read_bundle(tmp_path)
+    (tmp_path / "model.pt").write_bytes(b"x")
+    with pytest.raises(ModelError, match="is a file"):
+        read_bundle(tmp_path / "model.pt")
+    (tmp_path / "model.json").write_text("{")
+    with pytest.raises(ModelError, match="not a usable model description"):
+        read_bundle(tmp_path)
+
+
+# --- calibration and novelty -----------------------------------------------------------------------
+
+
+def test_temperature_undoes_overconfidence():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, (20_000, 5))
+    odds = np.exp(logits)
+    truth = (odds / odds.sum(axis=1, keepdims=True)).cumsum(axis=1) > rng.random((20_000, 1))
+    labels = truth.argmax(axis=1)
+    assert fit_temperature(3.0 * logits, labels) == pytest.approx(3.0, rel=0.05)
+
+
+def test_calibration_error_is_the_gap_of_confidence_and_accuracy():
+    probabilities = np.tile(np.array([0.9, 0.1], np.float32), (100, 1))
+    labels = np.array([0] * 60 + [1] * 40)
+    assert expected_calibration_error(probabilities, labels) == pytest.approx(0.3, abs=1e-6)
+
+
+def test_novelty_is_one_at_the_limit_of_the_known():
+    rng = np.random.default_rng(0)
+    labels = np.arange(2000) % 5
+    centres = rng.normal(0, 5, (5, 20))
+    features = (centres[labels] + rng.normal(0, 1, (2000, 20))).astype(np.float32)
+    model = fit_novelty(features[:1000], labels[:1000], features[1000:], dimensions=10)
+    assert np.mean(model.score(features[1000:]) <= 1.0) == pytest.approx(0.99, abs=0.002)
+    assert model.score(features[1000:] + 30.0).min() > 2.0
+
+
+# --- real cells and devices ------------------------------------------------------------------------
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(("folder", "least"), [("pbc/val", 0.96), ("jtsc", 0.70)])
+def test_accuracy_on_real_cells(real_cells, folder, least):
+    from wbc_batch.sources import list_cells, read_image
+
+    cells = list(list_cells([real_cells / folder]))
+    predictions = Classifier.load().predict([read_image(cell) for cell in cells])
+    truth = np.array([cell.group for cell in cells])
+    assert np.mean(predictions.predicted == truth) >= least
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_agrees_with_the_cpu(exact, drawn):
+    cuda = Classifier.load(device="cuda", precision="fp32").predict(drawn[0])
+    np.testing.assert_allclose(cuda.probabilities, exact.predict(drawn[0]).probabilities, atol=1e-3)
