@@ -1,0 +1,108 @@
+"""The model card, written from what was measured."""
+
+from wbc_batch.classifier import Bundle
+from wbc_batch.schema import CLASSES
+from wbc_batch.training.evaluate import Evaluation
+
+__all__ = ["write_card"]
+
+_SOURCES = """\
+Training images: PBC (Acevedo et al. 2020, doi 10.17632/snkd93bnjr.1, CC BY 4.0), Raabin-WBC (Kouzehkanan
+et al. 2022, doi 10.1038/s41598-021-04426-x, CC BY 4.0), BCCD (MIT), where named below.
+"""
+
+
+def write_card(bundle: Bundle, evaluations: dict[str, Evaluation], command: str) -> str:
+    """Write a model card.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    evaluations : dict of str to Evaluation
+        By data set.
+    command : str
+        What printed the figures.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
+    parts = [
+        f"# {bundle.name}",
+        "For research use only. Not for diagnostic procedures.",
+        f"Classifies a crop of one stained leukocyte as {', '.join(CLASSES)}, or leaves it unidentified. "
+        f"Network `{bundle.architecture}`, canonical crops of {bundle.preprocessing.size} pixels, "
+        f"weights under {bundle.licence}, SHA-256 `{bundle.sha256}`.",
+        "## Training",
+        _SOURCES + "\n" + _training_table(bundle),
+        f"Epoch {bundle.training.get('best_epoch')} was kept for its balanced accuracy on the validation "
+        f"cells; there the temperature ({bundle.temperature:.3f}) and the novelty scale were fitted, too. "
+        f"A cell is unidentified below a confidence of {bundle.rejection.min_confidence:g} or above a "
+        f"novelty of {bundle.rejection.max_novelty:g}.",
+        "## Figures",
+        f"Printed by `{command}`. Accuracy counts the best guess for every cell, unidentified ones too.",
+        _figures_table(evaluations),
+        "Recall per class, %:",
+        _recall_table(evaluations),
+        "## Limits",
+        "The training cells come from few patients, microscopes and stains. Look at the unidentified and "
+        "the least confident cells of your own laboratory before you use a count. Band and segmented "
+        "neutrophils are one class; immature granulocytes, blasts, erythroblasts and platelets are none, "
+        "and the novelty score does not catch all of them.",
+    ]
+    return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
+
+
+def _training_table(bundle: Bundle) -> str:
+    rows = [
+        (f"{name} ({kind})", [str(counts[c]) for c in CLASSES])
+        for kind, key in (("training", "cells"), ("validation", "validation_cells"))
+        for name, counts in bundle.training.get(key, {}).items()
+    ]
+    return _table(("cells", *CLASSES), [(name, *counts) for name, counts in rows])
+
+
+def _figures_table(evaluations: dict[str, Evaluation]) -> str:
+    head = (
+        "data set",
+        "cells",
+        "accuracy",
+        "balanced",
+        "macro F1",
+        "ECE",
+        "identified",
+        "of these right",
+    )
+    rows = [
+        (
+            name,
+            str(e.cells),
+            *(
+                f"{100 * v:.1f}"
+                for v in (
+                    e.accuracy,
+                    e.balanced_accuracy,
+                    e.macro_f1,
+                    e.calibration_error,
+                    e.identified,
+                    e.accuracy_identified,
+                )
+            ),
+        )
+        for name, e in evaluations.items()
+    ]
+    return _table(head, rows)
+
+
+def _recall_table(evaluations: dict[str, Evaluation]) -> str:
+    rows = [
+        (name, *(f"{100 * e.classes[c].recall:.1f} ({e.classes[c].cells})" for c in CLASSES))
+        for name, e in evaluations.items()
+    ]
+    return _table(("data set", *CLASSES), rows)
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) + ("---:",) * (len(head) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
