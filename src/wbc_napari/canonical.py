@@ -1,0 +1,83 @@
+"""What the network sees: the canonical crops of a stack as a layer beside it."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wbc_batch.errors import ImageError
+from wbc_napari.layers import CropStack, LayerData
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+
+    from wbc_batch.classifier import Classifier
+
+__all__ = ["canonical_layer"]
+
+#: Room between the crop and its canonical crop, in widths of the crop.
+_GAP = 0.05
+
+
+def canonical_layer(layer: "Image", stack: CropStack, classifier: "Classifier") -> LayerData:
+    """Describe the Image layer of the canonical crops, to the right of the crops and equally high.
+
+    Parameters
+    ----------
+    layer : napari.layers.Image
+    stack : CropStack
+        The same as crops.
+    classifier : Classifier
+        Prepares each crop when it is looked at.
+
+    Returns
+    -------
+    tuple
+        A dask array (N, S, S, 3) of uint8, attributes, ``"image"``.
+    """
+    import dask.array as da
+
+    side = classifier.input_size
+
+    def prepare(index: NDArray) -> NDArray[np.uint8]:
+        start = int(index[0])
+        try:
+            return classifier.prepare(stack.read(start, start + 1)[0])[np.newaxis]
+        except ImageError:  # the reason stands in the row of this cell; here it stays blank
+            return np.zeros((1, side, side, 3), np.uint8)
+
+    canonical = da.arange(len(stack), chunks=1).map_blocks(
+        prepare,
+        new_axis=[1, 2, 3],
+        chunks=((1,) * len(stack), (side,), (side,), (3,)),
+        meta=np.empty((0, 0, 0, 0), np.uint8),
+    )
+    attributes = {
+        "name": f"{layer.name} canonical",
+        "rgb": True,
+        "affine": _world_matrix(layer) @ _beside(stack.size, side),
+        "units": layer.units,
+        "axis_labels": layer.axis_labels,
+        "metadata": {"wbc_napari": {"image": layer.unique_id}},
+    }
+    return canonical, attributes, "image"
+
+
+def _world_matrix(layer: "Image") -> NDArray[np.float64]:
+    """Return the 4 x 4 matrix from the layer's pixels to the world: all its transforms in one."""
+    origin = np.asarray(layer.data_to_world(np.zeros(3)))
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.column_stack([layer.data_to_world(axis) - origin for axis in np.eye(3)])
+    matrix[:3, 3] = origin
+    return matrix
+
+
+def _beside(size: tuple[int, int], side: int) -> NDArray[np.float64]:
+    """Return the 4 x 4 matrix from the pixels of a square picture to those right of a crop."""
+    height, width = size
+    zoom = height / side
+    matrix = np.diag([1.0, zoom, zoom, 1.0])
+    # Pixel centres have whole coordinates, so edges lie half a pixel further out.
+    matrix[1, 3] = (zoom - 1) / 2
+    matrix[2, 3] = (zoom - 1) / 2 + width * (1 + _GAP)
+    return matrix
