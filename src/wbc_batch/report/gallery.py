@@ -1,0 +1,162 @@
+"""Which cells the page shows, and their pictures."""
+
+import base64
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from wbc_batch.errors import WbcError
+from wbc_batch.schema import STATUS_OK
+from wbc_batch.sources import Cell, read_image
+
+__all__ = ["Canonical", "Picks", "Plate", "make_plates"]
+
+#: Cells of one label on the page: this many of the least confident, and of the most confident.
+LEAST_CONFIDENT = 16
+MOST_CONFIDENT = 8
+
+#: Longest side of a thumbnail, pixels: sharp at 96 CSS pixels on a dense screen.
+THUMBNAIL_SIDE = 168
+
+_JPEG_QUALITY = 82
+
+#: From an image, uint8 (H, W, 3), to its canonical crop, uint8 (S, S, 3).
+Canonical = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+
+
+class Picks:
+    """Chooses the cells of each label that the page shows, from a stream of any length.
+
+    The least confident come first: they are the ones worth a look. Ties keep the order of the run.
+    """
+
+    def __init__(self, least: int = LEAST_CONFIDENT, most: int = MOST_CONFIDENT) -> None:
+        self.least, self.most = least, most
+        self._kept: dict[str, pd.DataFrame] = {}
+
+    def add(self, cells: pd.DataFrame) -> None:
+        """Consider some more cells (the columns `wbc_batch.schema.CELL_COLUMNS`)."""
+        classified = cells[cells["status"] == STATUS_OK]
+        for name, part in classified.groupby("label", sort=False):
+            label = str(name)
+            if label in self._kept:
+                part = pd.concat([self._kept[label], part], ignore_index=True)
+            self._kept[label] = self._narrow(part)
+
+    def of(self, label: str) -> pd.DataFrame:
+        """Return the cells chosen for one label, rising in confidence."""
+        return self._kept.get(label, pd.DataFrame())
+
+    def _narrow(self, cells: pd.DataFrame) -> pd.DataFrame:
+        """Keep both ends of the cells ordered by confidence; narrowing again loses nothing."""
+        order = cells.sort_values("confidence", kind="stable")
+        if len(order) <= self.least + self.most:
+            return order
+        return pd.concat([order.head(self.least), order.tail(self.most)])
+
+
+@dataclass(frozen=True, slots=True)
+class Plate:
+    """One cell as the page shows it.
+
+    Attributes
+    ----------
+    name : str
+        File name, or file name and index.
+    place : str
+        The whole way to the crop, for those who look for it.
+    group, label, predicted : str
+    confidence : float
+    original, canonical : str
+        JPEG as a data URI; empty where there is no picture.
+    problem : str
+        Why there is no picture; empty where there is one.
+    """
+
+    name: str
+    place: str
+    group: str
+    label: str
+    predicted: str
+    confidence: float
+    original: str
+    canonical: str
+    problem: str
+
+
+def make_plates(
+    cells: pd.DataFrame,
+    canonical: Canonical | None,
+    base: Path | None,
+    budget: int,
+) -> list[Plate]:
+    """Read the pictures of some cells.
+
+    Parameters
+    ----------
+    cells : DataFrame
+        Rows of a run.
+    canonical : callable or None
+        Gives the canonical crop of an image; None where the run does not say how they were made.
+    base : Path or None
+        The folder that relative inputs start from; None for the current one.
+    budget : int
+        Bytes that the pictures may take in the page. Cells beyond it are left out, the
+        first is always there.
+
+    Returns
+    -------
+    list of Plate
+        In the order of `cells`; a picture that cannot be read any more leaves a plate that says so.
+    """
+    plates: list[Plate] = []
+    for row in cells.to_dict("records"):
+        plate = _plate(row, canonical, base)
+        budget -= len(plate.original) + len(plate.canonical)
+        if budget < 0 and plates:
+            break
+        plates.append(plate)
+    return plates
+
+
+def _plate(row: Mapping[Hashable, Any], canonical: Canonical | None, base: Path | None) -> Plate:
+    index = None if pd.isna(row["index"]) else int(row["index"])
+    cell = Cell(row["source"], row["member"] or "", index, row["group"])
+    original, cut, problem = "", "", ""
+    try:
+        image = read_image(cell, base)
+        original = _data_uri(image)
+        cut = _data_uri(canonical(image)) if canonical else ""
+    except (WbcError, OSError, cv2.error) as error:
+        problem = str(error)
+    place = "/".join(part for part in (cell.source, cell.member) if part)
+    number = "" if index is None else f" [{index}]"
+    return Plate(
+        name=PurePosixPath(place).name + number,
+        place=place + number,
+        group=cell.group,
+        label=row["label"],
+        predicted=row["predicted"],
+        confidence=float(row["confidence"]),
+        original=original,
+        canonical=cut,
+        problem=problem,
+    )
+
+
+def _data_uri(image: NDArray[np.uint8]) -> str:
+    """Encode a thumbnail; images are only ever made smaller."""
+    height, width = image.shape[:2]
+    scale = THUMBNAIL_SIDE / max(height, width)
+    if scale < 1.0:
+        shape = (max(1, round(width * scale)), max(1, round(height * scale)))
+        image = cv2.resize(image, shape, interpolation=cv2.INTER_AREA)
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode("ascii")

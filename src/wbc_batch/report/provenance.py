@@ -1,0 +1,112 @@
+"""What ``run.json`` says about a run, as the page shows it.
+
+It is read tolerantly: a page can be made from a run of another version, or while the run goes on.
+"""
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from wbc_batch.report.gallery import Canonical
+
+__all__ = ["NOT_RECORDED", "Provenance", "read_provenance"]
+
+NOT_RECORDED = "not recorded"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where the numbers of a page come from.
+
+    Attributes
+    ----------
+    model, started, rate : str
+        Name of the model; when the run began; cells per second. Empty where unknown.
+    facts : tuple of (str, str)
+        All that the foot of the page lists; `NOT_RECORDED` where unknown.
+    base : Path or None
+        The folder that relative inputs start from; None for the current one.
+    canonical : callable or None
+        Makes canonical crops as the model did; None where the run does not say how.
+    """
+
+    model: str
+    started: str
+    rate: str
+    facts: tuple[tuple[str, str], ...]
+    base: Path | None
+    canonical: Canonical | None
+
+
+def read_provenance(run_dir: Path) -> Provenance:
+    """Read ``run.json`` of a run directory; what is missing or damaged is shown as not recorded."""
+    try:
+        run = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        run = None
+    run = run if isinstance(run, dict) else {}
+    model = _part(run, "model")
+    base = run.get("directory")
+    facts = (
+        ("Model", model.get("name")),
+        ("SHA-256 of the weights", model.get("sha256")),
+        ("Command", run.get("command")),
+        ("Input digest", run.get("input_digest")),
+        ("Started", _time(run.get("started"))),
+        ("Finished", _time(run.get("finished"))),
+        ("Seconds of classification", run.get("seconds")),
+        ("Workers", run.get("workers")),
+        ("Device", run.get("device")),
+        ("Precision", run.get("precision")),
+        ("Versions", run.get("versions")),
+    )
+    return Provenance(
+        model=_text(model.get("name")),
+        started=_time(run.get("started")),
+        rate=_text(run.get("cells_per_second")),
+        facts=tuple((fact, _text(value) or NOT_RECORDED) for fact, value in facts),
+        base=Path(base) if isinstance(base, str) else None,
+        canonical=_canonical(_part(model, "preprocessing")),
+    )
+
+
+def _part(whole: Any, key: str) -> Mapping[str, Any]:
+    part = whole.get(key) if isinstance(whole, Mapping) else None
+    return part if isinstance(part, Mapping) else {}
+
+
+def _canonical(settings: Mapping[str, Any]) -> Canonical | None:
+    from wbc_batch.classifier.preprocessing import Preprocessing, canonical_crop  # needs torch
+
+    if not settings:
+        return None
+    try:
+        preprocessing = Preprocessing(**settings)
+    except TypeError:  # settings of another version
+        return None
+    return lambda image: canonical_crop(image, preprocessing).pixels
+
+
+def _time(value: Any) -> str:
+    """Turn an ISO 8601 time into one that reads well, to the second, in its own zone."""
+    try:
+        time = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return _text(value)
+    return time.strftime("%Y-%m-%d %H:%M:%S %Z").rstrip()
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {part}" for key, part in value.items())
+    if isinstance(value, list):
+        return shlex.join(str(part) for part in value)
+    if isinstance(value, float):
+        return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
+    return str(value)

@@ -1,0 +1,152 @@
+"""Stream the shards of a run into CSV files, whatever their number of rows.
+
+CSV conventions: UTF-8, comma, line feed, text quoted, a missing value is an empty unquoted cell,
+numbers have at most six decimals. Text that a spreadsheet would take for a formula gets a leading
+apostrophe (`guard_text`); numbers stay numbers. The shards hold everything exactly.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from wbc_batch.errors import RunError
+from wbc_batch.schema import CELL_COLUMNS, STATUS_ERROR
+
+__all__ = [
+    "CELL_SCHEMA",
+    "ERROR_SCHEMA",
+    "csv_file",
+    "guard_text",
+    "iter_cells",
+    "replacing",
+    "select_errors",
+    "unguard_text",
+]
+
+_TEXT = {"cell_id", "source", "member", "group", "status", "label", "predicted", "error"}
+_DECIMALS = 6
+_ROWS_AT_ONCE = 65_536
+_FORMULA = r"[=+\-@\t\r\n]"
+
+#: What `iter_cells` yields, whatever widths and encodings the shards chose.
+CELL_SCHEMA = pa.schema(
+    [
+        (name, pa.string() if name in _TEXT else pa.int64() if name == "index" else pa.float32())
+        for name in CELL_COLUMNS
+    ]
+)
+
+#: The columns of ``errors.csv``.
+ERROR_SCHEMA = pa.schema(
+    [CELL_SCHEMA.field(name) for name in ("cell_id", "source", "member", "index", "group", "error")]
+)
+
+
+def iter_cells(shard_files: Sequence[Path]) -> Iterator[pa.Table]:
+    """Read the rows of a run, some ten thousand at a time.
+
+    Parameters
+    ----------
+    shard_files : sequence of Path
+        Parquet files with at least the columns `wbc_batch.schema.CELL_COLUMNS`, in row order.
+
+    Yields
+    ------
+    pyarrow.Table
+        Columns and types of `CELL_SCHEMA`.
+
+    Raises
+    ------
+    RunError
+        If a file cannot be read or lacks a column.
+    """
+    for path in shard_files:
+        try:
+            with pq.ParquetFile(path) as shard:
+                for batch in shard.iter_batches(_ROWS_AT_ONCE, columns=list(CELL_COLUMNS)):
+                    yield pa.Table.from_batches([batch]).select(CELL_COLUMNS).cast(CELL_SCHEMA)
+        except (pa.ArrowException, OSError, KeyError) as error:
+            raise RunError(
+                f"{path}: this shard cannot be read ({error}); delete it and run the same command "
+                "again to classify its cells anew"
+            ) from error
+
+
+def select_errors(cells: pa.Table) -> pa.Table:
+    """Keep the cells that could not be classified, with the columns of ``errors.csv``."""
+    return cells.filter(pc.equal(cells["status"], STATUS_ERROR)).select(ERROR_SCHEMA.names)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name to write under; which becomes `path` if the block ends well."""
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        raise RunError(
+            f"{path}: this file cannot be written ({reason}); make room or make the folder "
+            "writable, then run the same command again"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def csv_file(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
+    """Open a CSV file for appending tables; it appears under its name when the block ends.
+
+    Parameters
+    ----------
+    path : Path
+    schema : pyarrow.Schema
+        Columns of every table that will be appended.
+
+    Yields
+    ------
+    callable
+        Appends one table.
+    """
+    plain = pa.schema([(f.name, pa.float64() if _is_float(f) else f.type) for f in schema])
+    with replacing(path) as temporary, pa_csv.CSVWriter(temporary, plain) as writer:
+        yield lambda table: writer.write_table(_presentable(table, plain))
+
+
+def guard_text(text: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Put an apostrophe before text that a spreadsheet would run as a formula.
+
+    That is text beginning with ``=``, ``+``, ``-``, ``@``, a tab or a line break (OWASP, "CSV
+    Injection").
+    """
+    risky = pc.match_substring_regex(text, "^" + _FORMULA)
+    return pc.if_else(risky, pc.binary_join_element_wise("'", text, ""), text)
+
+
+def unguard_text(text: str) -> str:
+    """Undo `guard_text` for one text."""
+    return text[1:] if re.match("'" + _FORMULA, text) else text
+
+
+def _is_float(field: pa.Field) -> bool:
+    return pa.types.is_floating(field.type)
+
+
+def _presentable(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    columns = []
+    for field in schema:
+        column = table[field.name]
+        if pa.types.is_string(field.type):
+            column = guard_text(column)
+        elif _is_float(field):
+            column = pc.round(column.cast(pa.float64()), ndigits=_DECIMALS)
+            column = pc.if_else(pc.is_nan(column), None, column)
+        columns.append(column)
+    return pa.table(columns, schema=schema)

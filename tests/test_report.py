@@ -1,0 +1,510 @@
+"""The reports of a run: tables, differential, terminal, page."""
+
+import base64
+import csv
+import json
+from dataclasses import asdict
+from html.parser import HTMLParser
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+from scipy import stats
+
+from wbc_batch.classifier.preprocessing import Preprocessing
+from wbc_batch.errors import InputError, RunError
+from wbc_batch.report import (
+    clopper_pearson,
+    differential,
+    print_differential,
+    read_differential,
+    write_reports,
+)
+from wbc_batch.schema import CELL_COLUMNS, CLASSES, PROBABILITY_COLUMNS, UNIDENTIFIED
+from wbc_batch.sources import Cell
+
+REPORTS = ("cells.csv", "errors.csv", "differential.csv", "report.html")
+
+
+# --- exact limits ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("k", "n", "lower", "upper"),
+    [
+        (0, 100, 0.0, 3.6),
+        (1, 100, 0.0, 5.4),
+        (5, 100, 1.6, 11.3),
+        (10, 100, 4.9, 17.6),
+        (20, 200, 6.2, 15.0),
+    ],
+)
+def test_limits_are_those_of_ruemke(k, n, lower, upper):
+    low, high = clopper_pearson(k, n)
+    assert (round(100 * float(low), 1), round(100 * float(high), 1)) == (lower, upper)
+
+
+@pytest.mark.parametrize("level", [0.9, 0.95, 0.99])
+def test_limits_agree_with_scipys_exact_test(level):
+    k = np.array([0, 1, 3, 7, 50, 99, 100])
+    low, high = clopper_pearson(k, 100, level)
+    for i, successes in enumerate(k):
+        exact = stats.binomtest(int(successes), 100).proportion_ci(level, method="exact")
+        assert low[i] == pytest.approx(exact.low, abs=1e-12)
+        assert high[i] == pytest.approx(exact.high, abs=1e-12)
+
+
+def test_limits_of_nothing_are_unknown_and_of_nonsense_refused():
+    assert np.isnan(clopper_pearson(0, 0)).all()
+    for k, n, level in [(-1, 5, 0.95), (6, 5, 0.95), (1, 5, 1.0)]:
+        with pytest.raises(ValueError, match="between"):
+            clopper_pearson(k, n, level)
+
+
+# --- differential ---------------------------------------------------------------------------------
+
+
+def test_differential_counts_per_group():
+    cells = pd.DataFrame(
+        {
+            "group": ["b", "b", "b", "b", "b", "a", "b", "b"],
+            "status": ["ok", "ok", "ok", "ok", "ok", "ok", "error", "error"],
+            "label": [
+                *["monocyte", "neutrophil", "neutrophil", "neutrophil", UNIDENTIFIED, "basophil"],
+                *[None, "monocyte"],
+            ],
+            "confidence": [0.9, 0.5, 0.6, 1.0, 0.3, 0.7, None, None],
+        }
+    )
+    table = differential(cells).set_index(["group", "label"])
+
+    assert list(dict.fromkeys(group for group, _ in table.index)) == ["b", "a"]
+    assert [label for group, label in table.index if group == "a"] == [
+        *CLASSES,
+        UNIDENTIFIED,
+        "error",
+    ]
+    assert table.loc["b", "count"].to_dict() == dict(
+        zip([*CLASSES, UNIDENTIFIED, "error"], [0, 0, 0, 1, 3, 1, 2], strict=True)
+    )
+    neutrophil = table.loc[("b", "neutrophil")]
+    exact = stats.binomtest(3, 4).proportion_ci(0.95, method="exact")
+    assert neutrophil["percent"] == pytest.approx(75.0)
+    assert neutrophil["lower"] == pytest.approx(100 * exact.low)
+    assert neutrophil["upper"] == pytest.approx(100 * exact.high)
+    assert neutrophil["mean_confidence"] == pytest.approx(0.7)
+    assert neutrophil["median_confidence"] == pytest.approx(0.6)
+    assert table.loc[("b", UNIDENTIFIED), "median_confidence"] == pytest.approx(0.3)
+    assert (
+        table.loc["b"]
+        .loc[[UNIDENTIFIED, "error"], ["percent", "lower", "upper"]]
+        .isna()
+        .to_numpy()
+        .all()
+    )
+    assert np.isnan(table.loc[("b", "basophil"), "mean_confidence"])
+
+
+def test_differential_needs_only_label_and_confidence():
+    table = differential(
+        pd.DataFrame({"label": pd.Categorical(["monocyte", "monocyte"]), "confidence": [0.6, 0.8]})
+    )
+    assert list(table["group"].unique()) == [""]
+    monocyte = table.set_index("label").loc["monocyte"]
+    assert (monocyte["count"], monocyte["percent"]) == (2, 100.0)
+    assert monocyte["median_confidence"] == pytest.approx(0.7)
+
+
+def test_differential_without_identified_cells_has_no_percentages():
+    table = differential(pd.DataFrame({"label": [UNIDENTIFIED], "confidence": [0.2]}))
+    assert table["percent"].isna().all()
+    assert table["count"].sum() == 1
+
+
+def test_differential_refuses_what_it_does_not_know():
+    with pytest.raises(InputError, match="'blast'"):
+        differential(pd.DataFrame({"label": ["blast"], "confidence": [0.9]}))
+    with pytest.raises(InputError, match="confidence"):
+        differential(pd.DataFrame({"label": ["monocyte"]}))
+
+
+# --- a run directory ------------------------------------------------------------------------------
+
+
+def a_row(
+    cell: Cell, label: str | None, confidence: float | None, error: str | None = None
+) -> dict:
+    share = None if confidence is None else (1 - confidence) / 4
+    row = dict.fromkeys(CELL_COLUMNS) | dict.fromkeys(PROBABILITY_COLUMNS, share)
+    row |= {"cell_id": cell.cell_id, "source": cell.source, "member": cell.member}
+    row |= {"index": cell.index, "group": cell.group, "status": "error" if error else "ok"}
+    row |= {"label": label, "confidence": confidence, "margin": share, "novelty": share}
+    guess = "basophil" if label == UNIDENTIFIED else label
+    return row | {"predicted": guess, "error": error}
+
+
+def write_shards(run_dir: Path, rows: list[dict], shards: int = 2) -> list[Path]:
+    run_dir.mkdir(parents=True, exist_ok=True)
+    files = []
+    for number, part in enumerate(np.array_split(np.arange(len(rows)), shards)):
+        columns = {name: [rows[i][name] for i in part] for name in CELL_COLUMNS}
+        files.append(run_dir / f"{number:06d}.parquet")
+        pq.write_table(pa.table(columns), files[-1])
+    return files
+
+
+COLOUR = (100, 40, 140)
+
+
+def draw(path: Path, colour: tuple[int, int, int] = COLOUR) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = np.full((80, 80, 3), 240, np.uint8)
+    cv2.circle(image, (30, 46), 12, colour[::-1], -1)
+    assert cv2.imwrite(str(path), image)
+
+
+@pytest.fixture
+def run(tmp_path) -> tuple[Path, list[Path]]:
+    """A run of three drawn cells in two groups, one of them gone since, and one error."""
+    images = tmp_path / "images"
+    rows = []
+    for name, label, confidence in [
+        ("one/a.png", "monocyte", 0.9),
+        ("one/b.png", "monocyte", 0.7),
+        ("two/c.png", UNIDENTIFIED, 0.4),
+    ]:
+        draw(images / name)
+        rows.append(a_row(Cell(str(images), name, None, name[:3]), label, confidence))
+    rows.append(a_row(Cell(str(images), "two/gone.png", None, "two"), "neutrophil", 0.95))
+    rows.append(
+        a_row(Cell(str(images), "two/bad.png", None, "two"), None, None, "the file is empty")
+    )
+    run_dir = tmp_path / "run"
+    files = write_shards(run_dir, rows)
+    record = {"model": {"name": "test-model", "preprocessing": asdict(Preprocessing(size=64))}}
+    (run_dir / "run.json").write_text(json.dumps(record))
+    return run_dir, files
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page: its elements, and its text without them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data + " "
+
+    def pictures(self, alt: str) -> list[np.ndarray]:
+        found = [a for tag, a in self.elements if tag == "img" and a["alt"] == alt]
+        data = [
+            base64.b64decode((a["src"] or "").removeprefix("data:image/jpeg;base64,"))
+            for a in found
+        ]
+        return [cv2.imdecode(np.frombuffer(item, np.uint8), cv2.IMREAD_COLOR_RGB) for item in data]
+
+
+def page_of(run_dir: Path) -> Page:
+    return Page((run_dir / "report.html").read_text(encoding="utf-8"))
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def test_every_cell_is_a_row_in_order(run):
+    run_dir, files = run
+    write_reports(run_dir, files)
+
+    rows = read_csv(run_dir / "cells.csv")
+    assert tuple(rows[0]) == CELL_COLUMNS
+    assert [row["member"] for row in rows] == [
+        "one/a.png", "one/b.png", "two/c.png", "two/gone.png", "two/bad.png"
+    ]  # fmt: skip
+    assert [row["label"] for row in rows] == [
+        "monocyte",
+        "monocyte",
+        UNIDENTIFIED,
+        "neutrophil",
+        "",
+    ]
+    assert float(rows[0]["confidence"]) == 0.9
+    assert rows[0]["index"] == ""
+    assert rows[4]["confidence"] == ""
+
+    (error,) = read_csv(run_dir / "errors.csv")
+    assert tuple(error) == ("cell_id", "source", "member", "index", "group", "error")
+    assert (error["member"], error["error"]) == ("two/bad.png", "the file is empty")
+    assert {path.name for path in run_dir.iterdir()} >= set(REPORTS)
+    assert not list(run_dir.glob(".*"))
+
+
+def test_spreadsheets_get_no_formulas(tmp_path):
+    names = ["=1+1.png", "+a.png", "-b.png", "@c.png", "\td.png", "\re.png", "\nf.png", "a=b.png"]
+    rows = [a_row(Cell("in", name, 3, "=cmd"), "monocyte", 0.5) for name in names]
+    for row in rows:
+        row["margin"] = -0.25
+    write_reports(tmp_path, write_shards(tmp_path, rows))
+
+    found = read_csv(tmp_path / "cells.csv")
+    assert [row["member"] for row in found] == ["'" + name for name in names[:-1]] + ["a=b.png"]
+    assert {row["group"] for row in found} == {"'=cmd"}
+    assert {(row["margin"], row["index"]) for row in found} == {("-0.25", "3")}
+    assert {row["group"] for row in read_csv(tmp_path / "differential.csv")} == {"'=cmd"}
+    assert set(read_differential(tmp_path / "differential.csv")["group"]) == {"=cmd"}
+
+
+def test_shards_add_up_to_what_one_table_gives(tmp_path):
+    rng = np.random.default_rng(5)
+    rows = [
+        a_row(Cell("in", f"{i}.png", None, f"slide {i % 3}"), str(label), float(confidence))
+        for i, (label, confidence) in enumerate(
+            zip(
+                rng.choice([*CLASSES, UNIDENTIFIED], 200), rng.random(200).astype("f4"), strict=True
+            )
+        )
+    ]
+    write_reports(tmp_path, write_shards(tmp_path, rows, shards=7))
+
+    expected = differential(pd.DataFrame(rows))
+    found = read_differential(tmp_path / "differential.csv")
+    pd.testing.assert_frame_equal(found, expected, atol=1e-6)
+
+
+def test_a_group_may_have_any_name(tmp_path):
+    names = ["NA", "nan", "001", "", "'quoted'", 'a,"b"', "Färbung 3"]
+    cells = [Cell("in", f"{i}.png", None, name) for i, name in enumerate(names)]
+    write_reports(tmp_path, write_shards(tmp_path, [a_row(c, "monocyte", 0.5) for c in cells]))
+    groups = read_differential(tmp_path / "differential.csv")["group"]
+    assert list(dict.fromkeys(groups)) == names
+
+
+def test_a_run_without_cells_has_reports(tmp_path):
+    write_reports(tmp_path, [])
+    assert read_csv(tmp_path / "cells.csv") == []
+    assert len(read_differential(tmp_path / "differential.csv")) == 0
+    print_differential(read_differential(tmp_path / "differential.csv"), Console(quiet=True))
+    assert (
+        page_of(tmp_path).text.count("For research use only. Not for diagnostic procedures.") == 2
+    )
+
+
+def test_a_damaged_shard_is_named_and_nothing_half_written_stays(run):
+    run_dir, files = run
+    files[1].write_bytes(files[1].read_bytes()[:100])
+    with pytest.raises(RunError, match=files[1].name):
+        write_reports(run_dir, files)
+    assert not {path.name for path in run_dir.iterdir()} & set(REPORTS)
+    assert not list(run_dir.glob(".*"))
+
+
+# --- the page -------------------------------------------------------------------------------------
+
+
+def test_page_shows_totals_and_percentages(run):
+    run_dir, files = run
+    write_reports(run_dir, files)
+    text = " ".join(page_of(run_dir).text.split())
+    assert "For research use only. Not for diagnostic procedures." in text
+    assert "Cells 5 Identified 3 60.0 % Unidentified 1 20.0 % Errors 1 20.0 %" in text
+    assert "monocyte 100.0 15.8–100.0 2" in text  # two of two in the group "one"
+    assert "two/bad.png the file is empty" in text
+    assert "Model test-model" in text
+    assert "SHA-256 of the weights not recorded" in text
+
+
+def test_page_shows_crop_and_canonical_crop_of_each_cell(run):
+    run_dir, files = run
+    write_reports(run_dir, files)
+    page = page_of(run_dir)
+    originals, canonicals = page.pictures("Crop as given"), page.pictures("Canonical crop")
+
+    assert [image.shape for image in originals] == [(80, 80, 3)] * 3
+    assert [image.shape for image in canonicals] == [(64, 64, 3)] * 3
+    # The nucleus lies off the middle of the crop, and in the middle of the canonical crop.
+    assert originals[0][40, 48].min() > 200
+    assert originals[0][46, 30].astype(int) == pytest.approx(COLOUR, abs=15)
+    assert canonicals[0][32, 32, 1] < 120
+
+
+def test_the_least_confident_come_first(run):
+    run_dir, files = run
+    write_reports(run_dir, files)
+    text = page_of(run_dir).text
+    assert text.index("b.png") < text.index("a.png")
+    assert text.index("best guess basophil") > text.index("Unidentified")
+
+
+def test_a_long_run_shows_both_ends_of_the_confidence(tmp_path):
+    confidences = np.random.default_rng(2).permutation(np.linspace(0.30, 0.98, 69))
+    rows = [
+        a_row(Cell("gone", f"{c:.2f}.png", None, "g"), "monocyte", float(c)) for c in confidences
+    ]
+    write_reports(tmp_path, write_shards(tmp_path, rows, shards=5))
+    page = page_of(tmp_path)
+    shown = [
+        attributes["title"] for _, attributes in page.elements if attributes.get("class") == "file"
+    ]
+    ordered = np.sort(confidences)
+    assert shown == [f"gone/{c:.2f}.png" for c in (*ordered[:16], *ordered[-8:])]
+    assert "69 cells; shown are 16 with the lowest confidence, then 8 with the highest" in page.text
+
+
+def test_relative_inputs_are_found_from_anywhere(tmp_path):
+    draw(tmp_path / "slides" / "a.png")
+    run_dir = tmp_path / "run"
+    files = write_shards(run_dir, [a_row(Cell("slides", "a.png", None, "slides"), "monocyte", 0.9)])
+    (run_dir / "run.json").write_text(json.dumps({"directory": str(tmp_path)}))
+    write_reports(run_dir, files)
+    assert len(page_of(run_dir).pictures("Crop as given")) == 1
+
+
+def test_an_image_that_is_gone_leaves_a_placeholder(run):
+    run_dir, files = run
+    write_reports(run_dir, files)
+    page = page_of(run_dir)
+    assert page.text.count("No picture:") == 1
+    assert "gone.png" in page.text
+
+
+def test_hostile_names_stay_text(tmp_path):
+    name = "<script>alert('1')</script>\"onload=\"x.png"
+    group = "<img src=x onerror=y>&amp;"
+    rows = [
+        a_row(Cell("in", name, None, group), "monocyte", 0.5),
+        a_row(Cell("in", "fine.png", None, "other"), UNIDENTIFIED, 0.5),
+        a_row(Cell("in", name, None, group), None, None, "<b>bad</b>"),
+    ]
+    run_dir = tmp_path / "<i>run"
+    files = write_shards(run_dir, rows)
+    (run_dir / "run.json").write_text(json.dumps({"command": ["wbc-batch", "<u>", "a b"]}))
+    write_reports(run_dir, files)
+    page = page_of(run_dir)
+
+    tags = {tag for tag, _ in page.elements}
+    assert not tags & {"script", "img", "b>", "u", "i"}
+    assert not any(key.startswith("on") for _, attributes in page.elements for key in attributes)
+    for text in (name, group, "<b>bad</b>", "<i>run", "'<u>' 'a b'"):
+        assert text in page.text
+
+
+def test_page_needs_no_network_and_no_script(run):
+    run_dir, files = run
+    write_reports(run_dir, files)
+    page = page_of(run_dir)
+    sources = [
+        a[key] or "" for _, a in page.elements for key in ("src", "href", "srcset") if key in a
+    ]
+    assert {s.split(",")[0] for s in sources if ":" in s} == {"data:image/jpeg;base64"}
+    assert {s for s in sources if ":" not in s and not s.startswith("#")} == {
+        "cells.csv", "differential.csv", "errors.csv"
+    }  # fmt: skip
+    assert {s[1:] for s in sources if s.startswith("#")} <= {a.get("id") for _, a in page.elements}
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.elements}
+    raw = (run_dir / "report.html").read_text(encoding="utf-8")
+    assert "http:" not in raw
+    assert "https:" not in raw
+    assert "url(" not in raw
+
+
+def test_many_groups_and_errors_stay_readable(tmp_path):
+    rows = [a_row(Cell("in", f"{i}.png", None, f"slide-{i}."), "monocyte", 0.5) for i in range(130)]
+    rows += [
+        a_row(Cell("in", f"broken-{i}.png", None, "slide-0."), None, None, "empty")
+        for i in range(230)
+    ]
+    write_reports(tmp_path, write_shards(tmp_path, rows))
+    page = page_of(tmp_path)
+    assert [tag for tag, _ in page.elements].count("article") == 100
+    assert "30 more groups are listed in" in " ".join(page.text.split())
+    assert page.text.count("in/broken-") == 200
+    assert len(read_csv(tmp_path / "errors.csv")) == 230
+
+
+def test_the_same_run_gives_the_same_bytes(run):
+    run_dir, files = run
+    write_reports(run_dir, files)
+    before = {name: (run_dir / name).read_bytes() for name in REPORTS}
+    write_reports(run_dir, files)
+    assert {name: (run_dir / name).read_bytes() for name in REPORTS} == before
+
+
+@pytest.mark.parametrize(
+    "record", ["", "[]", "{", '{"model": 3, "command": null, "started": "soon"}']
+)
+def test_a_poor_record_does_not_stop_the_page(run, record):
+    run_dir, files = run
+    (run_dir / "run.json").write_text(record)
+    write_reports(run_dir, files)
+    page = page_of(run_dir)
+    assert "not recorded" in page.text
+    assert len(page.pictures("Crop as given")) == 3
+    assert not page.pictures("Canonical crop")
+
+
+# --- terminal -------------------------------------------------------------------------------------
+
+
+def printed(cells: pd.DataFrame, width: int) -> list[str]:
+    console = Console(width=width, force_terminal=False)
+    with console.capture() as capture:
+        print_differential(differential(cells), console)
+    return [line.strip() for line in capture.get().splitlines()]
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_terminal_shows_groups_and_all_groups(width):
+    cells = pd.DataFrame(
+        {
+            "group": ["[red]1", "[red]1", "two", "two", "two"],
+            "label": ["monocyte", "basophil", "monocyte", UNIDENTIFIED, None],
+            "confidence": [0.9, 0.5, 0.6, 0.2, None],
+        }
+    )
+    lines = printed(cells, width)
+    (one,), (two,), (both,) = (
+        [line.split()[-12:] for line in lines if line.startswith(name)]
+        for name in ("[red]1", "two", "all groups")
+    )
+    assert one == ["1", "50.0%", "0", "0.0%", "0", "0.0%", "1", "50.0%", "0", "0.0%", "0", "0"]
+    assert two == ["0", "0.0%", "0", "0.0%", "0", "0.0%", "1", "100.0%", "0", "0.0%", "1", "1"]
+    assert both == ["1", "33.3%", "0", "0.0%", "0", "0.0%", "2", "66.7%", "0", "0.0%", "1", "1"]
+    (mean,) = (line for line in lines if line.startswith("mean"))
+    assert mean.removeprefix("mean").removeprefix(" confidence").split() == [
+        "0.500",
+        "0.750",
+        "0.200",
+    ]
+
+
+def test_terminal_cuts_nothing_off_when_it_is_narrow():
+    name = "a-folder-with-a-name-that-is-longer-than-any-column"
+    labels = [*CLASSES, "neutrophil"] * 3000
+    lines = printed(pd.DataFrame({"group": name, "label": labels, "confidence": 0.5}), 80)
+    assert max(map(len, lines)) <= 80
+    first_words = "".join(line.split()[0] for line in lines[2:] if line)
+    assert first_words.startswith(name)
+    assert "6,000" in lines[2]
+    assert "33.3%" in lines[3]
+
+
+def test_terminal_names_how_many_groups_it_leaves_out():
+    groups = [f"slide-{i}" for i in range(45)]
+    lines = printed(pd.DataFrame({"group": groups, "label": "monocyte", "confidence": 0.5}), 120)
+    assert sum(line.startswith("slide-") for line in lines) == 40
+    assert lines[-1] == "5 more groups are in differential.csv"
