@@ -137,7 +137,7 @@ def test_evaluation_writes_figures_and_the_card(trained, folders, tmp_path):
         drawn=5,
         device="cpu",
         output=tmp_path / "figures.json",
-        card_command="wbc-batch evaluate tiny",
+        card=True,
     )
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert set(figures) == {"held out", "drawn"}

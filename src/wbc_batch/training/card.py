@@ -12,7 +12,7 @@ et al. 2022, doi 10.1038/s41598-021-04426-x, CC BY 4.0), BCCD (MIT), where named
 """
 
 
-def write_card(bundle: Bundle, evaluations: dict[str, Evaluation], command: str) -> str:
+def write_card(bundle: Bundle, evaluations: dict[str, Evaluation]) -> str:
     """Write a model card.
 
     Parameters
@@ -20,8 +20,6 @@ def write_card(bundle: Bundle, evaluations: dict[str, Evaluation], command: str)
     bundle : Bundle
     evaluations : dict of str to Evaluation
         By data set.
-    command : str
-        What printed the figures.
 
     Returns
     -------
@@ -41,7 +39,8 @@ def write_card(bundle: Bundle, evaluations: dict[str, Evaluation], command: str)
         f"A cell is unidentified below a confidence of {bundle.rejection.min_confidence:g} or above a "
         f"novelty of {bundle.rejection.max_novelty:g}.",
         "## Figures",
-        f"Printed by `{command}`. Accuracy counts the best guess for every cell, unidentified ones too.",
+        "Printed by `wbc-batch evaluate`. Accuracy counts the best guess for every cell, "
+        "unidentified ones too.",
         _figures_table(evaluations),
         "Recall per class, %:",
         _recall_table(evaluations),

@@ -93,7 +93,7 @@ def evaluate_folders(
     drawn: int = 0,
     device: str = "auto",
     output: Path | None = None,
-    card_command: str | None = None,
+    card: bool = False,
 ) -> dict[str, Evaluation]:
     """Evaluate a model on folders of labelled cells.
 
@@ -107,8 +107,8 @@ def evaluate_folders(
     device : str
     output : Path, optional
         File for the figures as JSON.
-    card_command : str, optional
-        Write the figures into the bundle and its card, which names this command.
+    card : bool
+        Write the figures into the bundle and its card, too.
 
     Returns
     -------
@@ -123,9 +123,9 @@ def evaluate_folders(
     figures = {name: evaluation.to_dict() for name, evaluation in evaluations.items()}
     if output is not None:
         output.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    if card_command is not None:
+    if card:
         bundle = replace(classifier.bundle, metrics=figures)
-        bundle.describe(write_card(bundle, evaluations, card_command))
+        bundle.describe(write_card(bundle, evaluations))
     return evaluations
 
 
