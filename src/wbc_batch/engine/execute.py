@@ -1,0 +1,245 @@
+"""A bounded window of shards in flight, and what happens when a worker dies.
+
+Dask blames a worker's death on every shard that was assigned to it. So a shard is suspected only
+after two deaths. Suspects wait until all else is done and then run alone, one at a time: first their
+cells are only read, one after the other, leaving a trail that tells where the worker died. (Halving
+the shard again and again would find the place, too, but lose a worker at each step.) An image that
+kills becomes a row with an error; the rest of its shard is classified.
+"""
+
+import queue
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from pathlib import Path, PurePath
+from typing import Any
+from uuid import uuid4
+
+from distributed import Client, Future
+from distributed.scheduler import KilledWorker
+
+from wbc_batch.engine.ledger import UNFINISHED, ShardResult
+from wbc_batch.engine.plan import ShardSpec
+from wbc_batch.engine.work import attempt, read_cells, run_shard
+from wbc_batch.errors import ExitCode, RunError, WbcError
+
+__all__ = ["IncompleteRunError", "execute", "find_fatal"]
+
+_DEATHS = 2  # of its worker, until a shard is suspected
+_FAILURES = 3  # exceptions that are not ours, until a shard gives up
+_MAX_FATAL = 32  # in one shard; where more images kill, it is not the images
+_TICK = 0.5  # seconds between looks at the clock
+
+
+class IncompleteRunError(RunError):
+    """Some shards could not be done; what was done is kept, and the same command continues."""
+
+    exit_code = ExitCode.INCOMPLETE
+
+
+@dataclass(frozen=True, slots=True)
+class _Shard:
+    spec: ShardSpec
+    deaths: int = 0
+    failures: int = 0
+
+
+def execute(
+    client: Client,
+    specs: Iterable[ShardSpec],
+    on_commit: Callable[[ShardResult], None],
+    stall_timeout: float,
+) -> None:
+    """Run shards on the workers of a client until all are committed.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    specs : iterable of ShardSpec
+        Taken one at a time, as workers become free.
+    on_commit : callable
+        Called with the result of each shard, in the order in which they end.
+    stall_timeout : float
+        Seconds without any shard ending after which the run is given up.
+
+    Raises
+    ------
+    IncompleteRunError
+        If no shard ends for `stall_timeout`, or a shard cannot be done.
+    WbcError
+        What a worker raised on purpose, such as that the model is missing.
+    """
+    flight = _Flight(client, stall_timeout)
+    again: deque[_Shard] = deque()
+    suspects: list[ShardSpec] = []
+    fresh = map(_Shard, specs)
+    try:
+        while True:
+            for shard in islice(chain(_drain(again), fresh), flight.room()):
+                flight.launch(shard, run_shard, shard.spec)
+            if not flight.size:
+                break
+            shard, outcome = flight.next_ended()
+            if isinstance(outcome, ShardResult):
+                on_commit(outcome)
+            elif isinstance(outcome, KilledWorker) and shard.deaths + 1 == _DEATHS:
+                suspects.append(shard.spec)
+            else:
+                again.append(_after(shard, outcome))
+        for spec in suspects:
+            on_commit(_run_alone(flight, spec))
+    finally:
+        flight.cancel()
+
+
+def find_fatal(
+    fatal_in: Callable[[Sequence[int]], int | None], positions: Sequence[int]
+) -> list[int]:
+    """Find the cells that kill the process that reads them.
+
+    Parameters
+    ----------
+    fatal_in : callable
+        Has some cells read one after the other; returns which one was being read when the process
+        died, or None if it survived.
+    positions : sequence of int
+        Cells to read, in order.
+
+    Returns
+    -------
+    list of int
+        Those that kill also when they are read alone: a process may die for reasons of its own.
+    """
+    fatal = []
+    rest = list(positions)
+    while rest and (suspect := fatal_in(rest)) is not None:
+        if fatal_in([suspect]) is not None:
+            fatal.append(suspect)
+        rest = [position for position in rest if position > suspect]
+    return fatal
+
+
+class _Flight:
+    """What is on the workers now. Nothing here waits for ever."""
+
+    def __init__(self, client: Client, stall_timeout: float) -> None:
+        self._client = client
+        self._stall_timeout = stall_timeout
+        self._launched: dict[str, tuple[Any, Future]] = {}
+        self._ended: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    @property
+    def size(self) -> int:
+        return len(self._launched)
+
+    def room(self) -> int:
+        """How many more tasks keep all workers busy: two for each of their threads."""
+        try:
+            threads = sum(self._client.nthreads().values())
+        except OSError as error:
+            raise _connection_lost() from error
+        return max(2 * max(threads, 1) - self.size, 0)
+
+    def launch(self, tag: Any, function: Callable, *arguments: Any) -> None:
+        """Send a function to any worker; `next_ended` will return `tag` with what became of it."""
+        key = f"{function.__name__}-{uuid4().hex}"
+        future = self._client.submit(attempt, function, *arguments, key=key, pure=False)
+        self._launched[key] = (tag, future)
+        future.add_done_callback(lambda _: self._ended.put(key))
+
+    def next_ended(self) -> tuple[Any, Any]:
+        """Wait for any task to end; its tag, and its result or the exception that ended it."""
+        deadline = time.monotonic() + self._stall_timeout
+        while True:
+            try:
+                # A short wait lets Ctrl-C through on every system.
+                tag, future = self._launched.pop(self._ended.get(timeout=_TICK))
+                break
+            except queue.Empty:
+                if time.monotonic() > deadline:
+                    raise IncompleteRunError(
+                        f"no shard was finished for {self._stall_timeout:.0f} s; see whether the "
+                        "workers are alive, then repeat the command to continue"
+                    ) from None
+        if future.cancelled():
+            raise _connection_lost()
+        return tag, future.exception() or future.result()
+
+    def alone(self, function: Callable, *arguments: Any) -> Any:
+        """Run a function while nothing else runs; its result, or the `KilledWorker`."""
+        self.launch(None, function, *arguments)
+        _, outcome = self.next_ended()
+        if isinstance(outcome, Exception) and not isinstance(outcome, KilledWorker):
+            raise _given_up(outcome)
+        return outcome
+
+    def cancel(self) -> None:
+        """Take back what has not ended."""
+        futures = [future for _, future in self._launched.values()]
+        if futures and self._client.status == "running":
+            self._client.cancel(futures, force=True)
+        self._launched.clear()
+
+
+def _drain(shards: deque[_Shard]) -> Iterator[_Shard]:
+    while shards:
+        yield shards.popleft()
+
+
+def _after(shard: _Shard, error: Exception) -> _Shard:
+    if isinstance(error, KilledWorker):
+        return replace(shard, deaths=shard.deaths + 1)
+    if isinstance(error, WbcError) or shard.failures + 1 == _FAILURES:
+        raise _given_up(error)
+    return replace(shard, failures=shard.failures + 1)
+
+
+def _given_up(error: Exception) -> Exception:
+    """Choose what to raise for an error that repeating did not help against."""
+    if isinstance(error, OSError):
+        return IncompleteRunError(
+            f"a worker could not go on ({error}); mend that, then repeat the command to continue"
+        )
+    return error
+
+
+def _run_alone(flight: _Flight, spec: ShardSpec) -> ShardResult:
+    """Run a suspected shard, without the cells that kill, while nothing else runs."""
+    trail = Path(spec.job.shards, f".{spec.stem}.trail{UNFINISHED}")
+    deaths = 0
+
+    def fatal_in(positions: Sequence[int]) -> int | None:
+        nonlocal deaths
+        trail.unlink(missing_ok=True)
+        outcome = flight.alone(read_cells, spec, positions, trail)
+        if not isinstance(outcome, KilledWorker):
+            return None
+        deaths += 1
+        if deaths > 2 * _MAX_FATAL or not trail.exists():
+            raise _keeps_dying(spec)
+        return int(trail.read_text())
+
+    try:
+        fatal = find_fatal(fatal_in, range(len(spec.cells)))
+    finally:
+        trail.unlink(missing_ok=True)
+    outcome = flight.alone(run_shard, replace(spec, fatal=tuple(fatal)))
+    if isinstance(outcome, KilledWorker):
+        raise _keeps_dying(spec)
+    return outcome
+
+
+def _connection_lost() -> IncompleteRunError:
+    return IncompleteRunError(
+        "the connection to the Dask scheduler was lost; repeat the command to continue"
+    )
+
+
+def _keeps_dying(spec: ShardSpec) -> IncompleteRunError:
+    first, last = (PurePath(cell.source, cell.member) for cell in (spec.cells[0], spec.cells[-1]))
+    return IncompleteRunError(
+        f"workers keep dying on the cells from {first} to {last}, and not because of a few images; "
+        "see whether they have enough memory, then repeat the command to continue"
+    )

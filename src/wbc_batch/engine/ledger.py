@@ -1,0 +1,127 @@
+"""Which shards of a run are done. A shard is done when the JSON beside its Parquet file says so."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from uuid import uuid4
+
+__all__ = [
+    "SHARDS",
+    "UNFINISHED",
+    "ShardResult",
+    "commit",
+    "committed",
+    "committed_shards",
+    "labels_of",
+    "write_file",
+]
+
+#: Name of the folder, inside a run directory, that holds the shards.
+SHARDS = "shards"
+#: Suffix of files, with a dot before their name, that are of no use after a run.
+UNFINISHED = ".part"
+
+
+@dataclass(frozen=True, slots=True)
+class ShardResult:
+    """What is known of a finished shard: all that a worker sends back.
+
+    Attributes
+    ----------
+    shard_id : str
+    number : int
+        Place in the order of the run.
+    file : str
+        Name of the Parquet file.
+    size : int
+        Of that file, bytes.
+    cells, errors : int
+        Rows, and rows with ``status=error``.
+    labels : dict of str to int
+        Cells per label.
+    device, precision : str
+        What the model ran on.
+    seconds : float
+        Wall time on the worker.
+    """
+
+    shard_id: str
+    number: int
+    file: str
+    size: int
+    cells: int
+    errors: int
+    labels: dict[str, int]
+    device: str
+    precision: str
+    seconds: float
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file so that it is there wholly or not at all, also after a power failure."""
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}{UNFINISHED}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    with suppress(OSError):  # not every system can open a folder
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def commit(shards: Path, result: ShardResult, rows: bytes) -> None:
+    """Write the rows of a shard, then the JSON that makes them count.
+
+    Parameters
+    ----------
+    shards : Path
+        The folder of the shards.
+    result : ShardResult
+    rows : bytes
+        Content of the Parquet file.
+    """
+    write_file(shards / result.file, rows)
+    note = (json.dumps(asdict(result), indent=1) + "\n").encode()
+    write_file((shards / result.file).with_suffix(".json"), note)
+
+
+def committed(run_dir: Path) -> list[ShardResult]:
+    """Read what is done, in the order of the run.
+
+    A shard whose files are damaged or do not belong together does not count; it will be done anew.
+    """
+    found = (_read(path) for path in (run_dir / SHARDS).glob("*.json"))
+    return sorted((result for result in found if result), key=lambda result: result.number)
+
+
+def committed_shards(run_dir: Path) -> list[Path]:
+    """List the Parquet files of the finished shards of a run, in the order of its cells."""
+    return [run_dir / SHARDS / result.file for result in committed(run_dir)]
+
+
+def labels_of(results: Iterable[ShardResult]) -> dict[str, int]:
+    """Add up the cells per label."""
+    total: Counter[str] = Counter()
+    for result in results:
+        total.update(result.labels)
+    return dict(sorted(total.items()))
+
+
+def _read(path: Path) -> ShardResult | None:
+    try:
+        result = ShardResult(**json.loads(path.read_text(encoding="utf-8")))
+        whole = (path.parent / result.file).stat().st_size == result.size
+    except (OSError, ValueError, TypeError):
+        return None
+    return result if whole else None

@@ -1,0 +1,218 @@
+"""One run in one directory: its lock, its ``run.json``, and what may be continued in it."""
+
+import json
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from wbc_batch.engine.ledger import SHARDS, UNFINISHED, write_file
+from wbc_batch.errors import RunError
+
+__all__ = [
+    "ERROR_LOG",
+    "RECORD",
+    "Record",
+    "Settings",
+    "clear",
+    "locked",
+    "now",
+    "read_record",
+    "start",
+    "versions",
+    "write_record",
+]
+
+#: Name of the file that describes a run.
+RECORD = "run.json"
+#: Name of the file that keeps the traceback of an unexpected error.
+ERROR_LOG = "error.log"
+_LOCK = ".lock"
+_REPORTS = ("cells.csv", "cells.parquet", "differential.csv", "errors.csv", "report.html")
+_PACKAGES = (
+    "wbc-napari",
+    "torch",
+    "torchvision",
+    "dask",
+    "distributed",
+    "numpy",
+    "opencv-python-headless",
+    "pillow",
+)
+
+#: ``run.json`` as a dictionary.
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What must be the same for a run to be continued; all as text that a person can compare.
+
+    Attributes
+    ----------
+    version : str
+        Of wbc-napari.
+    model : str
+        Name and digest.
+    inputs : str
+        As they were named.
+    cells : str
+        How many, and the digest of their identities.
+    device, precision : str
+        As they were asked for.
+    """
+
+    version: str
+    model: str
+    inputs: str
+    cells: str
+    device: str
+    precision: str
+
+    def differences(self, old: Mapping[str, str]) -> list[str]:
+        """Name each setting that differs from those of an older run."""
+        return [
+            f"{name} was {old.get(name, 'not recorded')!r} and is now {value!r}"
+            for name, value in asdict(self).items()
+            if old.get(name) != value
+        ]
+
+
+def now() -> str:
+    """Return the time of day in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+@contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """Make a run directory, if need be, and keep other runs out of it.
+
+    The lock ends with the process that holds it, however that ends.
+
+    Raises
+    ------
+    RunError
+        If the directory cannot be made, holds files that are not a run's, or is in use.
+    """
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        _refuse_strangers(run_dir)
+        lock = FileLock(run_dir / _LOCK, timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise RunError(
+            f"{run_dir} is in use by another run; wait for it to end, or name another folder"
+        ) from None
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        raise RunError(
+            f"{run_dir} cannot be used for results ({reason}); name a folder that you may write to"
+        ) from error
+    try:
+        (run_dir / SHARDS).mkdir(exist_ok=True)
+        yield
+    finally:
+        lock.release()
+
+
+def _refuse_strangers(run_dir: Path) -> None:
+    names = {path.name for path in run_dir.iterdir()}
+    if names - {_LOCK, SHARDS} and RECORD not in names:
+        raise RunError(
+            f"{run_dir} is not empty and holds no earlier run; name a new folder for the results"
+        )
+
+
+def read_record(run_dir: Path) -> Record | None:
+    """Read ``run.json``; None if there is none.
+
+    Raises
+    ------
+    RunError
+        If it cannot be read.
+    """
+    path = run_dir / RECORD
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} is damaged; name another folder, or add --force") from error
+    if not isinstance(record, dict):
+        raise RunError(f"{path} does not describe a run; name another folder, or add --force")
+    return record
+
+
+def write_record(run_dir: Path, record: Record) -> None:
+    """Write ``run.json``, wholly or not at all."""
+    content = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    write_file(run_dir / RECORD, content.encode("utf-8", "backslashreplace"))
+
+
+def start(run_dir: Path, settings: Settings, force: bool) -> Record | None:
+    """Decide whether a run begins anew or goes on.
+
+    Parameters
+    ----------
+    run_dir : Path
+        Locked.
+    settings : Settings
+        Of the run that is to be made.
+    force : bool
+        Give up whatever the directory holds.
+
+    Returns
+    -------
+    dict or None
+        The record of the run to go on with; None to begin anew, the directory then being clear.
+
+    Raises
+    ------
+    RunError
+        If the directory holds a finished run, or an unfinished one with other settings.
+    """
+    if force:
+        clear(run_dir)
+        return None
+    record = read_record(run_dir)
+    if record is None:
+        clear(run_dir)
+        return None
+    if record.get("state") == "finished":
+        raise RunError(
+            f"{run_dir} already holds a finished run; name another folder, "
+            "or add --force to replace it"
+        )
+    differences = settings.differences(record.get("settings") or {})
+    if differences:
+        raise RunError(
+            f"{run_dir} holds an unfinished run with other settings ({'; '.join(differences)}); "
+            "repeat the old command to finish it, name another folder, or add --force to begin anew"
+        )
+    return record
+
+
+def clear(run_dir: Path) -> None:
+    """Remove what runs write into a directory, and nothing else."""
+    for name in (RECORD, ERROR_LOG, *_REPORTS):
+        (run_dir / name).unlink(missing_ok=True)
+    for pattern in ("*.json", "*.parquet", f".*{UNFINISHED}"):
+        for path in (run_dir / SHARDS).glob(pattern):
+            path.unlink(missing_ok=True)

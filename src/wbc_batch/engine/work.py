@@ -1,0 +1,238 @@
+"""What happens on a worker: one shard in, one Parquet file out. Plain functions, without Dask."""
+
+import logging
+import time
+import traceback
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache, partial
+from itertools import islice
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from wbc_batch.classifier import Classifier
+from wbc_batch.engine.ledger import ShardResult, commit
+from wbc_batch.engine.plan import Job, ShardSpec, model_digest
+from wbc_batch.errors import ImageError, ModelError, WbcError
+from wbc_batch.schema import CELL_COLUMNS, STATUS_ERROR, STATUS_OK
+from wbc_batch.sources import Cell, read_image
+
+__all__ = ["FATAL_REASON", "SHARD_SCHEMA", "WorkerError", "attempt", "read_cells", "run_shard"]
+
+#: The ``error`` of a cell that is not read because it kills the process that reads it.
+FATAL_REASON = "reading this image kills the process that reads it"
+
+_TEXT = {"cell_id", "source", "member", "group", "status", "label", "predicted", "error"}
+
+#: Columns and types of a shard's Parquet file.
+SHARD_SCHEMA = pa.schema(
+    (name, pa.string() if name in _TEXT else pa.int64() if name == "index" else pa.float32())
+    for name in CELL_COLUMNS
+)
+
+# Images that are decoded ahead of the network, in batches.
+_AHEAD = 2
+
+# A Classifier serves one thread at a time; workers of a foreign cluster may have several.
+_turn = Lock()
+
+
+class WorkerError(RuntimeError):
+    """Something unexpected happened on a worker; a note has the traceback."""
+
+
+def attempt(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function on a worker, so that whatever it raises arrives.
+
+    A client of distributed 2026.8 never hears of a task whose exception cannot be pickled, and
+    waits. So exceptions travel without those that caused them, and unexpected ones as text.
+    """
+    try:
+        return function(*arguments)
+    except (WbcError, OSError) as error:
+        failure: Exception = error
+    except Exception as error:  # noqa: BLE001 - raised below
+        failure = WorkerError(f"{type(error).__name__}: {error}")
+        failure.add_note(traceback.format_exc())
+    failure.__cause__ = failure.__context__ = None
+    raise failure
+
+
+def run_shard(spec: ShardSpec) -> ShardResult:
+    """Classify the cells of a shard and commit their rows.
+
+    Parameters
+    ----------
+    spec : ShardSpec
+
+    Returns
+    -------
+    ShardResult
+
+    Raises
+    ------
+    ModelError
+        If the model cannot be loaded here, or is another one than the run's.
+    OSError
+        If the rows cannot be written.
+    """
+    started = time.perf_counter()
+    classifier = _load_classifier(spec.job)
+    rows = _classify(classifier, spec)
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows, sink, compression="zstd")
+    content = sink.getvalue().to_pybytes()
+    labels = {str(entry["values"]): entry["counts"] for entry in _label_counts(rows)}
+    result = ShardResult(
+        shard_id=spec.shard_id,
+        number=spec.number,
+        file=f"{spec.stem}.parquet",
+        size=len(content),
+        cells=rows.num_rows,
+        errors=rows.num_rows - sum(labels.values()),
+        labels=labels,
+        device=classifier.device,
+        precision=classifier.precision,
+        seconds=round(time.perf_counter() - started, 3),
+    )
+    commit(Path(spec.job.shards), result, content)
+    return result
+
+
+def read_cells(spec: ShardSpec, positions: Sequence[int], trail: Path) -> None:
+    """Read and prepare some cells of a shard one after the other, and keep nothing.
+
+    Parameters
+    ----------
+    spec : ShardSpec
+    positions : sequence of int
+    trail : Path
+        Always holds the position that is being read. It tells where the process died, if it does.
+    """
+    classifier = _load_classifier(spec.job)
+    for position in positions:
+        trail.write_text(str(position))
+        _prepare(classifier, Path(spec.job.base), spec.cells[position])
+
+
+@lru_cache(maxsize=1)
+def _load_classifier(job: Job) -> Classifier:
+    import cv2
+    import torch
+
+    torch.set_num_threads(job.threads)
+    cv2.setNumThreads(1)  # the decoding threads share the cores already
+    # What decoders think of damaged files ends in the rows, not on the terminal.
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    classifier = Classifier.load(job.model, job.device, job.precision)
+    if model_digest(classifier.bundle) != job.model_digest:
+        raise ModelError(
+            f"{classifier.bundle.path} is another model on the workers than where the run began; "
+            "install the same version of wbc-napari everywhere, or name a bundle that all can read"
+        )
+    return classifier
+
+
+def _classify(classifier: Classifier, spec: ShardSpec) -> pa.Table:
+    """Rows of all cells of a shard, in their order."""
+    errors: dict[int, str] = dict.fromkeys(spec.fatal, FATAL_REASON)
+    frames = [_empty_predictions(classifier)]
+    positions: list[int] = []
+    crops: list[NDArray[np.uint8]] = []
+
+    def predict() -> None:
+        frame = _predict(classifier, crops)
+        frame.index = pd.Index(positions)
+        frames.append(frame)
+        positions.clear()
+        crops.clear()
+
+    readable = [p for p in range(len(spec.cells)) if p not in errors]
+    for position, crop in _crops(classifier, spec, readable):
+        if isinstance(crop, ImageError):
+            errors[position] = str(crop)
+            continue
+        positions.append(position)
+        crops.append(crop)
+        if len(crops) == classifier.batch_size:
+            predict()
+    if crops:
+        predict()
+    return _rows(spec.cells, pd.concat(frames), errors)
+
+
+def _crops(
+    classifier: Classifier, spec: ShardSpec, positions: Sequence[int]
+) -> Iterator[tuple[int, NDArray[np.uint8] | ImageError]]:
+    """Read and prepare cells on threads, a bounded number ahead of the consumer, in order."""
+    prepare = partial(_prepare, classifier, Path(spec.job.base))
+    todo = iter(positions)
+    ahead: deque[tuple[int, Future]] = deque()
+    with ThreadPoolExecutor(spec.job.threads, thread_name_prefix="decode") as pool:
+        for position in islice(todo, _AHEAD * classifier.batch_size):
+            ahead.append((position, pool.submit(prepare, spec.cells[position])))
+        while ahead:
+            position, future = ahead.popleft()
+            crop = future.result()
+            for following in islice(todo, 1):
+                ahead.append((following, pool.submit(prepare, spec.cells[following])))
+            yield position, crop
+
+
+def _prepare(classifier: Classifier, base: Path, cell: Cell) -> NDArray[np.uint8] | ImageError:
+    try:
+        return classifier.prepare(read_image(cell, base))
+    except ImageError as error:
+        return error
+
+
+def _predict(classifier: Classifier, crops: Sequence[NDArray[np.uint8]]) -> pd.DataFrame:
+    """Predictions of at most one batch, computed as a full one.
+
+    So a cell's numbers depend on nothing but the cell, to the last bit: matrix libraries choose
+    their order of additions by the shape.
+    """
+    batch = np.zeros((classifier.batch_size, *crops[0].shape), np.uint8)
+    batch[: len(crops)] = crops
+    with _turn:
+        return classifier.predict_prepared(batch).to_frame().iloc[: len(crops)]
+
+
+def _empty_predictions(classifier: Classifier) -> pd.DataFrame:
+    size = classifier.input_size
+    return classifier.predict_prepared(np.zeros((0, size, size, 3), np.uint8)).to_frame()
+
+
+def _rows(cells: Sequence[Cell], predictions: pd.DataFrame, errors: dict[int, str]) -> pa.Table:
+    columns = {
+        "cell_id": [cell.cell_id for cell in cells],
+        "source": [_printable(cell.source) for cell in cells],
+        "member": [_printable(cell.member) for cell in cells],
+        "index": [cell.index for cell in cells],
+        "group": [_printable(cell.group) for cell in cells],
+        "status": [STATUS_ERROR if p in errors else STATUS_OK for p in range(len(cells))],
+        "error": [errors.get(p) for p in range(len(cells))],
+    }
+    # Cells without a prediction get empty ones.
+    for name, values in predictions.reindex(range(len(cells))).items():
+        columns[str(name)] = pa.array(values, SHARD_SCHEMA.field(str(name)).type, from_pandas=True)
+    return pa.table({name: columns[name] for name in CELL_COLUMNS}, schema=SHARD_SCHEMA)
+
+
+def _printable(name: str) -> str:
+    """Show the bytes of file names that are not UTF-8 as hexadecimal escapes."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _label_counts(rows: pa.Table) -> list[dict]:
+    return rows["label"].drop_null().value_counts().to_pylist()

@@ -1,0 +1,239 @@
+"""The command line, as a user meets it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from wbc_batch.classifier import read_bundle
+from wbc_batch.cli import app
+from wbc_batch.progress import Pace
+from wbc_batch.schema import CLASSES, UNIDENTIFIED
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def process(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command as a process of its own."""
+    code = "from wbc_batch.cli import main; main()"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+
+
+def invoke(*arguments: object) -> Result:
+    """Run the command in this process."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with drawn slides, twenty broken files among them, and the results in ``out``."""
+    place = tmp_path_factory.mktemp("place")
+    drawn = invoke("draw", "-o", place / "slides", "--slides", 2, "--cells", 12)
+    assert drawn.exit_code == 0, drawn.stderr
+    break_twenty(place / "slides")
+    return place
+
+
+def break_twenty(slides: Path) -> None:
+    """Add broken files of twenty kinds to two slides."""
+    first, second = slides / "slide-1", slides / "slide-2"
+    whole = next(first.glob("*.png"))
+    image = Image.open(whole).convert("RGB")
+    for number, kind in enumerate(["png", "jpg", "bmp", "tif", "webp", "gif"]):
+        image.save(second / f"broken-{number}.{kind}")
+        path = second / f"broken-{number}.{kind}"
+        path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    for kind in ("png", "jpg", "tiff"):
+        (first / f"empty.{kind}").touch()
+    texts = {"words.jpg": b"words", "paper.pdf": b"%PDF-1.7", "table.csv": b"a,b\n", "plain": b"x"}
+    for name, content in texts.items():
+        (first / name).write_bytes(content)
+    (first / "noise.bmp").write_bytes(np.random.default_rng(0).bytes(4000))
+    (first / "header.png").write_bytes(whole.read_bytes()[:8])
+    (second / "dangling.png").symlink_to("nothing.png")
+    os.mkfifo(second / "pipe.png")
+    image.resize((3, 3)).save(second / "tiny.png")
+    image.save(second / "pages.tif", save_all=True, append_images=[image])
+    os.symlink("circle.png", second / "circle.png")  # noqa: PTH211 - to itself
+
+
+@pytest.fixture(scope="module")
+def finished(place: Path) -> subprocess.CompletedProcess[str]:
+    return process("classify", "slides", "-o", "out", "--device", "cpu", "--json", cwd=place)
+
+
+def test_errors_among_the_cells_end_in_3(
+    finished: subprocess.CompletedProcess[str], place: Path
+) -> None:
+    assert finished.returncode == 3, finished.stderr
+    rows = pd.read_csv(place / "out" / "cells.csv")
+    assert len(rows) == 24 + 20
+    assert (rows["status"] == "error").sum() == 20
+    assert rows["error"].notna().sum() == 20
+    assert rows.loc[rows["status"] == "error", "label"].isna().all()
+    assert len(pd.read_csv(place / "out" / "errors.csv")) == 20
+    assert not rows["cell_id"].duplicated().any()
+    assert set(rows["group"]) == {"slide-1", "slide-2"}
+    assert set(rows["label"].dropna()) <= {*CLASSES, UNIDENTIFIED}
+
+
+def test_json_is_all_there_is_on_standard_output(
+    finished: subprocess.CompletedProcess[str],
+) -> None:
+    summary = json.loads(finished.stdout)
+    assert (summary["cells"], summary["errors"], summary["exit_code"]) == (44, 20, 3)
+    assert sum(summary["labels"].values()) == 24
+    assert "44 of 44 cells" in finished.stderr
+    assert "Traceback" not in finished.stderr
+    assert "distributed" not in finished.stderr
+
+
+def test_the_run_is_recorded(finished: subprocess.CompletedProcess[str], place: Path) -> None:
+    record = json.loads((place / "out" / "run.json").read_text())
+    assert record["state"] == "finished"
+    assert record["model"]["sha256"] == read_bundle().sha256
+    assert record["counts"]["errors"] == 20
+    assert record["device"] == "cpu"
+    assert record["started"] <= record["finished"]
+    assert "slides -o out" in record["command"]
+    assert {"wbc-napari", "torch", "distributed", "python"} <= set(record["versions"])
+
+
+def test_what_is_there_is_not_overwritten(
+    finished: subprocess.CompletedProcess[str], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    before = (place / "out" / "cells.csv").stat().st_mtime_ns
+    again = invoke("classify", "slides", "-o", "out", "--device", "cpu")
+    assert again.exit_code == 1
+    assert "already holds a finished run" in again.stderr
+    assert (place / "out" / "cells.csv").stat().st_mtime_ns == before
+
+
+def test_force_replaces_and_a_person_reads_a_table(
+    finished: subprocess.CompletedProcess[str], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    options = ("-o", "out", "--device", "cpu", "--workers", 1, "--force")
+    again = invoke("classify", "slides/slide-1", *options)
+    assert again.exit_code == 3, again.stderr
+    assert "Report: out/report.html" in again.stdout
+    assert "slide-1" in again.stdout
+    assert "slide-2" not in again.stdout
+    assert len(pd.read_csv(place / "out" / "cells.csv")) == 12 + 9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["missing", "-o", "new"], 2, "missing: there is no such file or folder"),
+        (["empty", "-o", "new"], 2, "empty holds no files"),
+        (["slides", "-o", "slides/new"], 2, "lies inside the input slides"),
+        (["slides", "-o", "new", "--workers", "0"], 2, "at least one"),
+        (["slides", "-o", "new", "--workers", "1", "--scheduler", "x"], 2, "scheduler"),
+        (["slides", "-o", "new", "--model", "nonesuch"], 1, "nonesuch"),
+        (["slides", "-o", "new", "--device", "toaster"], 1, "toaster"),
+        (["slides", "-o", "slides.txt"], 1, "slides.txt cannot be used for results"),
+        (["slides", "-o", "others"], 1, "others is not empty"),
+        (["slides"], 2, "--output"),
+        (["-o", "new"], 2, "INPUT"),
+    ],
+)
+def test_mistakes_get_one_sentence(
+    arguments: list[str], code: int, sentence: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    (place / "empty").mkdir(exist_ok=True)
+    (place / "slides.txt").touch()
+    (place / "others").mkdir(exist_ok=True)
+    (place / "others" / "thesis.doc").touch()
+    run = invoke("classify", *arguments)
+    assert run.exit_code == code, run.stderr
+    assert sentence in run.stderr
+    assert len(run.stderr.splitlines()) == 1 or "Usage" in run.stderr
+    assert run.stdout == ""
+    assert not (place / "new").exists()
+
+
+def test_drawing_is_repeatable(place: Path, tmp_path: Path) -> None:
+    assert invoke("draw", "-o", tmp_path, "--slides", 2, "--cells", 12).exit_code == 0
+    paths = sorted(tmp_path.glob("slide-*/*.png"))
+    assert len(paths) == 24
+    for path in paths:
+        assert path.read_bytes() == (place / "slides" / path.relative_to(tmp_path)).read_bytes()
+
+
+def test_a_model_tells_what_it_is() -> None:
+    as_text = invoke("model", "info")
+    facts = json.loads(invoke("model", "info", "default", "--json").stdout)
+    assert facts["sha256"] == read_bundle().sha256
+    assert facts["classes"] == list(CLASSES)
+    assert facts["sha256"] in as_text.stdout
+    assert "temperature" in as_text.stdout
+
+
+def test_version() -> None:
+    run = invoke("--version")
+    assert run.exit_code == 0
+    assert run.stdout.startswith("wbc-batch ")
+
+
+UNEXPECTED = """
+import wbc_batch.run, wbc_batch.cli
+def fail(*args, **kwargs): raise ZeroDivisionError("nobody thought of this")
+wbc_batch.run.execute = fail
+wbc_batch.cli.main()
+"""
+
+
+def test_the_unexpected_is_logged_and_told_in_a_sentence(place: Path, tmp_path: Path) -> None:
+    arguments = ["classify", str(place / "slides"), "-o", str(tmp_path / "out"), "--workers", "1"]
+    run = subprocess.run(
+        [sys.executable, "-c", UNEXPECTED, *arguments], capture_output=True, text=True
+    )
+    assert run.returncode == 1
+    assert "ZeroDivisionError: nobody thought of this" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert str(tmp_path / "out" / "error.log") in run.stderr
+    assert "Traceback" in (tmp_path / "out" / "error.log").read_text()
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["state"] == "failed"
+
+
+def test_a_batch_systems_end_is_an_interruption(place: Path, tmp_path: Path) -> None:
+    code = """
+import os, signal, wbc_batch.run, wbc_batch.cli
+wbc_batch.run.classify_paths = lambda *a, **k: os.kill(os.getpid(), signal.SIGTERM)
+wbc_batch.cli.main()
+"""
+    arguments = ["classify", "slides", "-o", str(tmp_path / "out")]
+    run = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert run.returncode == 128 + signal.SIGINT
+    assert "repeat the same command to continue" in run.stderr
+
+
+def test_pace_reckons_from_its_first_call() -> None:
+    seconds = iter([100.0, 110.0, 310.0])
+    pace = Pace(clock=lambda: next(seconds))
+    assert pace.describe(1000, 5000) == "1,000 of 5,000 cells"
+    assert pace.describe(2000, 5000) == "2,000 of 5,000 cells, 100 cells/s, 30 s left"
+    assert pace.describe(3100, 50_000) == "3,100 of 50,000 cells, 10 cells/s, 78 min left"
+
+
+@pytest.mark.realdata
+def test_real_cells_are_classified(real_cells: Path, tmp_path: Path) -> None:
+    run = process("classify", real_cells / "pbc" / "val", "-o", "out", "--json", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    rows = pd.read_csv(tmp_path / "out" / "cells.csv")
+    assert len(rows) == 417
+    assert (rows["predicted"] == rows["group"]).mean() >= 0.9

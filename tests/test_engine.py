@@ -1,0 +1,511 @@
+"""Shards, the ledger, workers and what happens when they die."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import dask
+import numpy as np
+import pandas as pd
+import pytest
+from distributed import Client, LocalCluster
+from distributed.protocol.pickle import dumps, loads
+from PIL import Image
+
+from wbc_batch.classifier import read_bundle
+from wbc_batch.engine import clusters
+from wbc_batch.engine.execute import IncompleteRunError, execute, find_fatal
+from wbc_batch.engine.ledger import SHARDS, committed, committed_shards, write_file
+from wbc_batch.engine.plan import (
+    Job,
+    ShardSpec,
+    model_digest,
+    plan_shards,
+    shard_size,
+    survey,
+    verified,
+)
+from wbc_batch.engine.run_folder import Settings, locked, start, write_record
+from wbc_batch.engine.work import FATAL_REASON, WorkerError, attempt, run_shard
+from wbc_batch.errors import ClusterError, ExitCode, ModelError, RunError
+from wbc_batch.run import classify_paths
+from wbc_batch.schema import CELL_COLUMNS, CLASSES, UNIDENTIFIED
+from wbc_batch.sources import Cell, list_cells
+
+# Runs in every worker before work: makes reading slow, and some files deadly.
+TRAPS = """
+import os, signal, time
+from wbc_batch.sources import images
+
+plain = getattr(images, "plain_decode", images.decode)  # a worker may load this twice
+images.plain_decode = plain
+
+def decode(data):
+    time.sleep(float(os.environ.get("TRAP_SECONDS", "0")))
+    if data.startswith(b"KILL"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if data.startswith(b"HANG"):
+        time.sleep(600)
+    return plain(data)
+
+images.decode = decode
+"""
+
+
+def draw(path: Path, seed: int) -> None:
+    """A purple disc on a pale field: enough of a cell for the engine."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:48, :48] - rng.integers(20, 28, (2, 1, 1))
+    pixels = np.full((48, 48, 3), (235, 225, 230), np.uint8)
+    pixels[np.hypot(y, x) < rng.integers(8, 15)] = rng.integers((90, 30, 120), (140, 80, 180))
+    noisy = pixels + rng.integers(0, 20, pixels.shape)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(noisy.astype(np.uint8)).save(path)
+
+
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three slides of 40 drawn cells."""
+    folder = tmp_path_factory.mktemp("input") / "slides"
+    for number in range(120):
+        draw(folder / f"slide-{number % 3}" / f"{number:03d}.png", number)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(slides: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run directory of an undisturbed run over `slides`, on one worker."""
+    run_dir = tmp_path_factory.mktemp("runs") / "undisturbed"
+    summary = classify_paths([slides], run_dir, device="cpu", workers=1)
+    assert summary.exit_code == ExitCode.OK
+    return run_dir
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    (tmp_path / SHARDS).mkdir()
+    digest = model_digest(read_bundle())
+    return Job("default", digest, "cpu", "fp32", 2, str(tmp_path), str(tmp_path / SHARDS))
+
+
+@pytest.fixture(scope="module")
+def traps(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Dask's setting, as text, that makes workers load `TRAPS`."""
+    path = tmp_path_factory.mktemp("preload") / "traps.py"
+    path.write_text(TRAPS)
+    return json.dumps([str(path)])
+
+
+def results(spec: ShardSpec) -> pd.DataFrame:
+    return pd.read_parquet(Path(spec.job.shards) / run_shard(spec).file)
+
+
+# --- plan
+
+
+def cells(count: int) -> list[Cell]:
+    return [Cell("slides", f"{number:06d}.png", None, "slides") for number in range(count)]
+
+
+def test_shards_hold_every_cell_once_and_in_order(job: Job) -> None:
+    shards = list(plan_shards(iter(cells(1000)), job, 300))
+    assert [len(shard.cells) for shard in shards] == [300, 300, 300, 100]
+    assert [shard.number for shard in shards] == [0, 1, 2, 3]
+    assert [cell for shard in shards for cell in shard.cells] == cells(1000)
+
+
+def test_planning_takes_no_more_cells_than_it_must(job: Job) -> None:
+    taken = []
+    stream = (taken.append(cell) or cell for cell in cells(1000))
+    next(plan_shards(stream, job, 10))
+    assert len(taken) == 10
+
+
+def test_shard_ids_depend_on_cells_and_model_only(job: Job) -> None:
+    def first_id(some: Sequence[Cell], its_job: Job) -> str:
+        return next(plan_shards(some, its_job, 50)).shard_id
+
+    known = first_id(cells(100), job)
+    assert known == first_id(cells(100), replace(job, threads=7, device="cuda", shards="elsewhere"))
+    assert known != first_id(cells(100), replace(job, model_digest="other"))
+    assert known != first_id(cells(100)[1:], job)
+
+
+@pytest.mark.parametrize("change", ["sha256", "temperature", "preprocessing", "rejection"])
+def test_everything_that_decides_is_in_the_digest(change: str) -> None:
+    bundle = read_bundle()
+    changed = {
+        "sha256": "0" * 64,
+        "temperature": bundle.temperature + 1,
+        "preprocessing": replace(bundle.preprocessing, context=9.0),
+        "rejection": replace(bundle.rejection, min_confidence=0.123),
+    }
+    assert model_digest(replace(bundle, **{change: changed[change]})) != model_digest(bundle)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 16])
+@pytest.mark.parametrize("count", [1, 100, 5000, 10**7])
+def test_all_workers_have_work(count: int, workers: int) -> None:
+    size = shard_size(count, workers)
+    assert 1 <= size <= 4096
+    if count >= 64 * workers:
+        assert count / size >= 2 * workers
+
+
+def test_an_input_that_changes_is_noticed() -> None:
+    listing = survey(cells(100))
+    assert list(verified(cells(100), listing)) == cells(100)
+    with pytest.raises(RunError, match="100 cells were listed at first, 99 later"):
+        list(verified(cells(99), listing))
+    with pytest.raises(RunError, match="changed"):
+        list(verified(reversed(cells(100)), listing))
+
+
+# --- work
+
+
+def test_a_shard_has_a_row_per_cell_in_order(job: Job, slides: Path) -> None:
+    (spec,) = plan_shards(list_cells([slides]), job, 200)
+    rows = results(spec)
+    assert tuple(rows.columns) == CELL_COLUMNS
+    assert list(rows["cell_id"]) == [cell.cell_id for cell in spec.cells]
+    assert list(rows["member"]) == sorted(rows["member"])
+    assert set(rows["label"]) <= {*CLASSES, UNIDENTIFIED}
+    assert set(rows["status"]) == {"ok"}
+    assert rows["error"].isna().all()
+    assert rows.filter(like="prob_").sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-5)
+
+
+def test_a_cell_gets_the_same_numbers_in_any_shard(job: Job, slides: Path) -> None:
+    (whole,) = plan_shards(list_cells([slides]), job, 200)
+    alone = plan_shards(list_cells([slides]), replace(job, threads=1), 29)
+    pd.testing.assert_frame_equal(
+        results(whole), pd.concat(map(results, alone), ignore_index=True), check_exact=True
+    )
+
+
+BROKEN = {
+    "empty.png": b"",
+    "text.jpg": b"not an image at all",
+    "notes": b"no suffix either",
+    "truncated.png": None,
+    "random.tif": np.random.default_rng(3).bytes(3000),
+}
+
+
+def test_bad_files_are_rows_and_spoil_no_neighbour(job: Job, slides: Path, tmp_path: Path) -> None:
+    mixed = tmp_path / "mixed"
+    shutil.copytree(slides / "slide-0", mixed / "a")
+    (clean,) = plan_shards(list_cells([mixed]), job, 200)
+    expected = results(clean)
+    whole = next((mixed / "a").iterdir()).read_bytes()
+    for name, content in BROKEN.items():
+        (mixed / "a" / f"01{name}").write_bytes(whole[:999] if content is None else content)
+    (spec,) = plan_shards(list_cells([mixed]), job, 200)
+    rows = results(spec)
+    bad = rows[rows["status"] == "error"]
+    assert sorted(Path(member).name for member in bad["member"]) == sorted(f"01{n}" for n in BROKEN)
+    assert bad["error"].str.len().min() > 10
+    assert bad[["label", "predicted", "confidence", "prob_basophil"]].isna().all(axis=None)
+    good = rows[rows["status"] == "ok"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(good, expected, check_exact=True)
+
+
+def test_a_shard_of_bad_files_only_is_a_shard(job: Job, tmp_path: Path) -> None:
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "1.png").touch()
+    (spec,) = plan_shards(list_cells([tmp_path / "bad"]), job, 10)
+    assert run_shard(spec).labels == {}
+    assert list(results(spec)["error"]) == ["the file is empty"]
+
+
+def test_file_names_that_are_not_utf8_are_rows(job: Job, tmp_path: Path) -> None:
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    draw(folder / "1.png", 1)
+    os.rename(folder / "1.png", os.fsencode(folder) + b"/caf\xe9.png")  # noqa: PTH104
+    (spec,) = plan_shards(list_cells([folder]), job, 10)
+    rows = results(spec)
+    assert list(rows["member"]) == ["caf\\xe9.png"]
+    assert list(rows["status"]) == ["ok"]
+
+
+def test_deadly_cells_are_not_read(job: Job, slides: Path) -> None:
+    (spec,) = plan_shards(list_cells([slides / "slide-0"]), job, 200)
+    rows = results(replace(spec, fatal=(3,)))
+    assert list(rows.index[rows["status"] == "error"]) == [3]
+    assert rows["error"][3] == FATAL_REASON
+
+
+def test_another_model_on_a_worker_is_refused(job: Job, slides: Path) -> None:
+    (spec,) = plan_shards(list_cells([slides]), replace(job, model_digest="0" * 32), 200)
+    with pytest.raises(ModelError, match="another model on the workers"):
+        run_shard(spec)
+
+
+@pytest.mark.parametrize(
+    ("raised", "arrives"), [(ModelError, ModelError), (OSError, OSError), (KeyError, WorkerError)]
+)
+def test_errors_of_workers_can_travel(raised: type[Exception], arrives: type[Exception]) -> None:
+    class Unknown(Exception):
+        """Cannot be pickled."""
+
+    def fail() -> None:
+        try:
+            raise Unknown
+        except Unknown as error:
+            raise raised("what is wrong") from error
+
+    with pytest.raises(arrives, match="what is wrong") as caught:
+        attempt(fail)
+    assert isinstance(loads(dumps(caught.value)), arrives)
+
+
+# --- ledger
+
+
+def test_only_committed_shards_count(job: Job, slides: Path, tmp_path: Path) -> None:
+    done = [run_shard(spec) for spec in plan_shards(list_cells([slides]), job, 50)]
+    assert committed(tmp_path) == done
+    assert committed_shards(tmp_path) == [tmp_path / SHARDS / result.file for result in done]
+    (tmp_path / SHARDS / done[0].file).with_suffix(".json").unlink()
+    (tmp_path / SHARDS / done[1].file).write_bytes(b"cut off")
+    assert committed(tmp_path) == done[2:]
+
+
+def test_a_failed_write_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_file(tmp_path / "run.json", b"old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_file(tmp_path / "run.json", b"new")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
+
+
+# --- run folder
+
+SETTINGS = Settings("1.0", "default (ab)", "/slides", "10 (cd)", "auto", "auto")
+
+
+def test_one_run_at_a_time(tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(RunError, match="in use by another run"), locked(tmp_path):
+        pass
+    with locked(tmp_path):
+        pass
+
+
+def test_other_peoples_folders_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.doc").touch()
+    with pytest.raises(RunError, match="not empty"), locked(tmp_path):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.doc"]
+
+
+def test_a_file_is_no_run_folder(tmp_path: Path) -> None:
+    (tmp_path / "out").touch()
+    with pytest.raises(RunError, match="cannot be used for results"), locked(tmp_path / "out"):
+        pass
+
+
+def test_an_unfinished_run_goes_on_with_the_same_settings_only(tmp_path: Path) -> None:
+    settings = {field: getattr(SETTINGS, field) for field in SETTINGS.__slots__}
+    with locked(tmp_path):
+        write_record(tmp_path, {"state": "interrupted", "settings": settings})
+        assert start(tmp_path, SETTINGS, force=False)["state"] == "interrupted"
+        changed = replace(SETTINGS, model="other (ef)")
+        with pytest.raises(RunError, match=r"model was 'default \(ab\)' and is now 'other \(ef\)'"):
+            start(tmp_path, changed, force=False)
+        (tmp_path / SHARDS / "000000-ab.parquet").touch()
+        assert start(tmp_path, changed, force=True) is None
+        assert not list((tmp_path / SHARDS).iterdir())
+
+
+def test_a_finished_run_is_not_overwritten(tmp_path: Path) -> None:
+    with locked(tmp_path):
+        write_record(tmp_path, {"state": "finished"})
+        with pytest.raises(RunError, match=r"finished run.*--force"):
+            start(tmp_path, SETTINGS, force=False)
+
+
+# --- execute
+
+
+@pytest.mark.parametrize("fatal", [[], [0], [99], [3, 4, 70], list(range(20, 40))])
+@pytest.mark.parametrize("accident", [None, 0, 50, 99])
+def test_exactly_the_deadly_cells_are_found(fatal: list[int], accident: int | None) -> None:
+    accidents = {accident}  # cells at which a process dies once, for another reason
+
+    def fatal_in(positions: Sequence[int]) -> int | None:
+        dead = next((p for p in positions if p in fatal or p in accidents), None)
+        accidents.discard(dead)
+        return dead
+
+    assert find_fatal(fatal_in, range(100)) == fatal
+
+
+@pytest.mark.timeout(120)
+def test_images_that_kill_become_rows(
+    slides: Path, undisturbed: Path, traps: str, tmp_path: Path
+) -> None:
+    shutil.copytree(slides, tmp_path / "slides")
+    (tmp_path / "slides" / "slide-2" / "056.png").write_bytes(b"KILL")
+    (tmp_path / "slides" / "slide-0" / "bad.png").touch()
+    with dask.config.set({"distributed.worker.preload": json.loads(traps)}):
+        summary = classify_paths(
+            [tmp_path / "slides"], tmp_path / "run", device="cpu", workers=2, stall_timeout=60
+        )
+    assert summary.exit_code == ExitCode.CELL_ERRORS
+    rows = pd.read_csv(tmp_path / "run" / "cells.csv").set_index("member")
+    errors = rows[rows["status"] == "error"]["error"].to_dict()
+    assert errors == {
+        "slide-0/bad.png": "the file is empty",
+        "slide-2/056.png": FATAL_REASON,
+    }
+    clean = pd.read_csv(undisturbed / "cells.csv").set_index("member")
+    numbers = ["label", "confidence", "novelty"]
+    others = clean.index.difference(list(errors))
+    pd.testing.assert_frame_equal(rows.loc[others, numbers], clean.loc[others, numbers])
+
+
+def command(slides: Path, run_dir: Path, workers: int) -> list[str]:
+    code = "from wbc_batch.cli import main; main()"
+    options = ["--device", "cpu", "--workers", str(workers)]
+    return [sys.executable, "-c", code, "classify", str(slides), "-o", str(run_dir), *options]
+
+
+def stopped_run(
+    slides: Path, run_dir: Path, traps: str, wanted: int, stop: Callable[[subprocess.Popen], None]
+) -> tuple[int, str]:
+    """Start a slow run, stop it when some shards are done; its exit code and standard error."""
+    slow = {"DASK_DISTRIBUTED__WORKER__PRELOAD": traps, "TRAP_SECONDS": "0.08"}
+    with subprocess.Popen(
+        command(slides, run_dir, workers=1),
+        env=os.environ | slow,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as run:
+        deadline = time.monotonic() + 60
+        while len(committed(run_dir)) < wanted and time.monotonic() < deadline:
+            assert run.poll() is None, run.stderr.read()
+            time.sleep(0.02)
+        stop(run)
+        _, errors = run.communicate(timeout=30)
+    return run.returncode, errors
+
+
+@pytest.mark.timeout(180)
+def test_a_stopped_run_goes_on_to_the_same_result(
+    slides: Path, undisturbed: Path, traps: str, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+
+    def interrupt(run: subprocess.Popen) -> None:
+        with pytest.raises(RunError, match="in use by another run"):
+            classify_paths(slides, run_dir, device="cpu")
+        run.send_signal(signal.SIGINT)
+
+    code, errors = stopped_run(slides, run_dir, traps, 1, interrupt)
+    assert code == ExitCode.INTERRUPTED
+    assert errors.splitlines()[-1].endswith("repeat the same command to continue")
+    assert json.loads((run_dir / "run.json").read_text())["state"] == "interrupted"
+    before = committed(run_dir)
+    assert 1 <= len(before) < 4
+
+    code, _ = stopped_run(slides, run_dir, traps, len(before) + 1, subprocess.Popen.kill)
+    assert code == -signal.SIGKILL
+    before = committed(run_dir)
+    assert 2 <= len(before) < 4
+    times = [path.stat().st_mtime_ns for path in committed_shards(run_dir)]
+
+    last = subprocess.run(command(slides, run_dir, workers=2), capture_output=True, text=True)
+    assert last.returncode == ExitCode.OK, last.stderr
+    assert (run_dir / "cells.csv").read_bytes() == (undisturbed / "cells.csv").read_bytes()
+    kept = [run_dir / SHARDS / result.file for result in before]
+    assert [path.stat().st_mtime_ns for path in kept] == times
+    assert not list((run_dir / SHARDS).glob(".*"))
+
+
+@pytest.mark.timeout(120)
+def test_no_progress_ends_in_a_clear_message(
+    slides: Path, undisturbed: Path, traps: str, tmp_path: Path
+) -> None:
+    shutil.copytree(slides / "slide-0", tmp_path / "slides")
+    (tmp_path / "slides" / "000.png").write_bytes(b"HANG")
+    with (
+        dask.config.set({"distributed.worker.preload": json.loads(traps)}),
+        pytest.raises(IncompleteRunError, match="no shard was finished for 8 s") as caught,
+    ):
+        classify_paths(tmp_path / "slides", tmp_path / "run", workers=1, stall_timeout=8)
+    assert caught.value.exit_code == ExitCode.INCOMPLETE
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["state"] == "incomplete"
+
+
+# --- somebody else's cluster
+
+
+@pytest.fixture(scope="module")
+def foreign() -> Iterator[LocalCluster]:
+    with LocalCluster(
+        n_workers=1,
+        threads_per_worker=2,
+        dashboard_address=None,
+        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+    ) as cluster:
+        yield cluster
+
+
+def test_a_running_cluster_is_used_and_left_running(
+    slides: Path, undisturbed: Path, foreign: LocalCluster, tmp_path: Path
+) -> None:
+    summary = classify_paths(
+        slides, tmp_path / "run", device="cpu", scheduler=foreign.scheduler_address
+    )
+    assert summary.cells == 120
+    ours = (tmp_path / "run" / "cells.csv").read_bytes()
+    assert ours == (undisturbed / "cells.csv").read_bytes()
+    with Client(foreign.scheduler_address) as client:
+        assert len(client.nthreads()) == 1
+
+
+def test_workers_that_do_not_fit_are_named(
+    foreign: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with clusters.existing_workers(foreign.scheduler_address) as client:
+        clusters.check_workers(client, tmp_path, [tmp_path])
+        assert not list(tmp_path.iterdir())
+        with pytest.raises(ClusterError, match=r"does not see .*missing; put it on a file system"):
+            clusters.check_workers(client, tmp_path, [tmp_path / "missing"])
+        monkeypatch.setattr(clusters, "version", lambda _: "99.0")
+        with pytest.raises(ClusterError, match=r"has wbc-napari .*; install 99\.0"):
+            clusters.check_workers(client, tmp_path, [tmp_path])
+
+
+def test_worker_errors_reach_the_user(foreign: LocalCluster, job: Job, slides: Path) -> None:
+    bad = replace(job, model_digest="0" * 32)
+    with clusters.existing_workers(foreign.scheduler_address) as client:
+        specs = plan_shards(list_cells([slides]), bad, 50)
+        with pytest.raises(ModelError, match="another model on the workers"):
+            execute(client, specs, lambda _: None, 60)
+        full = plan_shards(list_cells([slides]), replace(job, shards="/proc/no/such"), 50)
+        with pytest.raises(IncompleteRunError, match="repeat the command to continue"):
+            execute(client, full, lambda _: None, 60)
+
+
+def test_a_scheduler_that_does_not_answer_is_named() -> None:
+    with (
+        pytest.raises(ClusterError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"),
+        clusters.existing_workers("tcp://127.0.0.1:9", timeout=0.5),
+    ):
+        pass

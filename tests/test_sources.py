@@ -1,0 +1,281 @@
+"""Listing and reading cells from folders."""
+
+import io
+import os
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from wbc_batch.errors import ImageError, InputError
+from wbc_batch.sources import Cell, decode, list_cells, read_image
+
+
+def picture(height: int = 40, width: int = 50) -> np.ndarray:
+    """A smooth coloured picture, so that lossy formats stay close to it."""
+    colours = np.random.default_rng(1).integers(30, 255, (4, 5, 3), dtype=np.uint8)
+    return cv2.resize(colours, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def encoded(pixels: np.ndarray | Image.Image, kind: str, **options: object) -> bytes:
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    sink = io.BytesIO()
+    image.save(sink, kind, **options)
+    return sink.getvalue()
+
+
+def tiff(pixels: np.ndarray, **options: object) -> bytes:
+    sink = io.BytesIO()
+    tifffile.imwrite(sink, pixels, **options)
+    return sink.getvalue()
+
+
+def png(pixels: np.ndarray) -> bytes:
+    swapped = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]] if pixels.ndim == 3 else pixels
+    return cv2.imencode(".png", swapped)[1].tobytes()
+
+
+def deep(pixels: np.ndarray) -> np.ndarray:
+    return pixels.astype(np.uint16) * 257
+
+
+def read(data: bytes, folder: Path) -> np.ndarray:
+    (folder / "crop").write_bytes(data)
+    return read_image(Cell(str(folder), "crop", None, ""))
+
+
+PICTURE = picture()
+GREY = cv2.cvtColor(PICTURE, cv2.COLOR_RGB2GRAY)
+OPAQUE = np.dstack([PICTURE, np.full(GREY.shape, 255, np.uint8)])
+
+COLOUR_FILES = {
+    "jpeg": encoded(PICTURE, "JPEG", quality=100, subsampling=0),
+    "progressive jpeg": encoded(PICTURE, "JPEG", quality=100, subsampling=0, progressive=True),
+    "cmyk jpeg": encoded(Image.fromarray(PICTURE).convert("CMYK"), "JPEG", quality=100),
+    "png": encoded(PICTURE, "PNG"),
+    "png with opacity": encoded(OPAQUE, "PNG"),
+    "16-bit png": png(deep(PICTURE)),
+    "16-bit png with opacity": png(deep(OPAQUE)),
+    "bmp": encoded(PICTURE, "BMP"),
+    "webp": encoded(PICTURE, "WEBP", lossless=True),
+    "tiff": encoded(PICTURE, "TIFF"),
+    "lzw tiff": encoded(PICTURE, "TIFF", compression="tiff_lzw"),
+    "deflate tiff": encoded(PICTURE, "TIFF", compression="tiff_deflate"),
+    "planar tiff": tiff(np.moveaxis(PICTURE, 2, 0).copy(), photometric="rgb", planarconfig=2),
+    "16-bit tiff": tiff(deep(PICTURE), photometric="rgb"),
+    "16-bit planar tiff": tiff(
+        np.moveaxis(deep(PICTURE), 2, 0).copy(), photometric="rgb", planarconfig=2
+    ),
+    "16-bit deflate tiff": tiff(deep(PICTURE), photometric="rgb", compression="zlib"),
+    "big tiff": tiff(PICTURE, photometric="rgb", bigtiff=True),
+}
+
+GREY_FILES = {
+    "grey jpeg": encoded(GREY, "JPEG", quality=100),
+    "grey png": encoded(GREY, "PNG"),
+    "grey png with opacity": encoded(Image.fromarray(GREY).convert("LA"), "PNG"),
+    "16-bit grey png": png(deep(GREY)),
+    "grey tiff": encoded(GREY, "TIFF"),
+    "16-bit grey tiff": tiff(deep(GREY)),
+    "16-bit inverted tiff": tiff(65535 - deep(GREY), photometric="miniswhite"),
+    "gif": encoded(GREY, "GIF"),
+}
+
+
+@pytest.mark.parametrize("kind", COLOUR_FILES)
+def test_colour_formats_give_the_same_picture(kind: str, tmp_path: Path) -> None:
+    pixels = read(COLOUR_FILES[kind], tmp_path)
+    brightest = PICTURE.max() if "16-bit" in kind else 255
+    expected = PICTURE.astype(float) * 255 / brightest
+    assert pixels.dtype == np.uint8
+    assert np.abs(pixels - expected).mean() < (3 if "jpeg" in kind else 0.6)
+
+
+@pytest.mark.parametrize("kind", GREY_FILES)
+def test_grey_formats_give_three_equal_channels(kind: str, tmp_path: Path) -> None:
+    pixels = read(GREY_FILES[kind], tmp_path)
+    brightest = GREY.max() if "16-bit" in kind else 255
+    assert pixels.shape == (*GREY.shape, 3)
+    assert (pixels == pixels[..., :1]).all()
+    assert np.abs(pixels[..., 0] - GREY.astype(float) * 255 / brightest).mean() < 1
+
+
+def test_transparency_shows_white(tmp_path: Path) -> None:
+    clear = OPAQUE.copy()
+    clear[:20, :, 3] = 0
+    pixels = read(encoded(clear, "PNG"), tmp_path)
+    assert (pixels[:20] == 255).all()
+    assert (pixels[20:] == PICTURE[20:]).all()
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("kind", COLOUR_FILES)
+def test_truncated_files_are_refused(kind: str, share: float) -> None:
+    data = COLOUR_FILES[kind]
+    with pytest.raises(ImageError, match="truncated or damaged"):
+        decode(data[: int(len(data) * share)])
+
+
+def huge_png() -> bytes:
+    data = bytearray(encoded(PICTURE, "PNG"))
+    data[16:24] = struct.pack(">II", 60_000, 60_000)
+    return bytes(data)
+
+
+def huge_jpeg() -> bytes:
+    data = bytearray(encoded(PICTURE, "JPEG"))
+    frame = data.index(b"\xff\xc0")
+    data[frame + 5 : frame + 9] = struct.pack(">HH", 60_000, 60_000)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b"patient,cell\n1,2\n", "not a JPEG"),
+        (b"%PDF-1.7\n", "not a JPEG"),
+        (np.random.default_rng(0).bytes(5000), "not a JPEG"),
+        (b"\xff\xd8\xff", "truncated or damaged"),
+        (b"RIFF\0\0\0\0WAVEfmt ", "truncated or damaged"),
+        (tiff(np.stack([PICTURE] * 3), photometric="rgb"), "3 pages"),
+        (tiff(PICTURE.astype(np.float32), photometric="rgb"), "float32"),
+        (encoded(PICTURE[:4, :4], "PNG"), "too small"),
+        (huge_png(), "60000 x 60000 pixels is too large"),
+        (huge_jpeg(), "60000 x 60000 pixels is too large"),
+    ],
+)
+def test_reasons_are_plain(data: bytes, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=reason) as caught:
+        read(data, tmp_path)
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_things_that_are_no_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "dangling.png").symlink_to(tmp_path / "nothing")
+    (tmp_path / "circle.png").symlink_to(tmp_path / "circle.png")
+    os.mkfifo(tmp_path / "pipe.png")  # reading it would wait for ever
+    members = [cell.member for cell in list_cells([tmp_path])]
+    assert members == ["circle.png", "dangling.png", "pipe.png"]
+    reasons = {"circle.png": "cannot be opened", "dangling.png": "link", "pipe.png": "regular"}
+    for member, reason in reasons.items():
+        with pytest.raises(ImageError, match=reason):
+            read_image(Cell(str(tmp_path), member, None, ""))
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read all")
+def test_forbidden_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "secret.png"
+    path.write_bytes(encoded(PICTURE, "PNG"))
+    path.chmod(0)
+    with pytest.raises(ImageError, match="permission denied"):
+        read_image(Cell(str(path), "", None, ""))
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    folder = tmp_path / "smears"
+    for member in (
+        "b/2.png",
+        "b/10.png",
+        "a/z.jpg",
+        "a/deeper/x.bmp",
+        "top.tif",
+        "a/notes.txt",
+        "a/.hidden.png",
+        ".cache/x.png",
+        "b/Thumbs.db",
+        "labels.csv",
+        "Z.png",
+    ):
+        (folder / member).parent.mkdir(parents=True, exist_ok=True)
+        (folder / member).touch()
+    return folder
+
+
+def test_every_visible_file_is_listed_in_order(tree: Path) -> None:
+    cells = list(list_cells([tree]))
+    assert [(cell.member, cell.group) for cell in cells] == [
+        ("Z.png", "smears"),
+        ("a/deeper/x.bmp", "deeper"),
+        ("a/notes.txt", "a"),
+        ("a/z.jpg", "a"),
+        ("b/10.png", "b"),
+        ("b/2.png", "b"),
+        ("top.tif", "smears"),
+    ]
+    assert {cell.source for cell in cells} == {tree.as_posix()}
+
+
+def test_single_files_belong_to_their_folder(tree: Path) -> None:
+    cells = list(list_cells([tree / "b/2.png", tree / "a"]))
+    assert [(cell.member, cell.group) for cell in cells] == [
+        ("", "b"),
+        ("deeper/x.bmp", "deeper"),
+        ("notes.txt", "a"),
+        ("z.jpg", "a"),
+    ]
+    assert cells[0].source == (tree / "b/2.png").as_posix()
+
+
+def test_identities_depend_on_the_cell_alone() -> None:
+    cell = Cell("smears", "a/1.png", None, "a")
+    # Frozen: tables of earlier runs are joined by it.
+    assert cell.cell_id == "e205badef0f78c1a"
+    assert Cell("smears", "a/1.png", None, "other").cell_id == cell.cell_id
+    others = [
+        Cell("smears", "a/1.pn", None, "a"),
+        Cell("smears", "a/1.png", 0, "a"),
+        Cell("smears/a", "1.png", None, "a"),
+        Cell("smears", "a/\udcff.png", None, "a"),
+    ]
+    assert len({other.cell_id for other in others} | {cell.cell_id}) == 5
+
+
+def test_relative_sources_start_from_the_base(tmp_path: Path) -> None:
+    (tmp_path / "smear").mkdir()
+    (tmp_path / "smear" / "1.png").write_bytes(encoded(PICTURE, "PNG"))
+    pixels = read_image(Cell("smear", "1.png", None, "smear"), base=tmp_path)
+    assert (pixels == PICTURE).all()
+
+
+def test_linked_folders_are_followed_but_not_in_circles(tree: Path) -> None:
+    outside = tree.parent / "outside"
+    outside.mkdir()
+    (outside / "1.png").touch()
+    (tree / "c").symlink_to(outside)
+    assert "c/1.png" in [cell.member for cell in list_cells([tree])]
+    (tree / "b" / "again").symlink_to(tree)
+    with pytest.raises(InputError, match="link to a folder above"):
+        list(list_cells([tree]))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "reason"),
+    [
+        ([], "no input"),
+        (["missing"], "no such file"),
+        (["empty"], "empty holds no files"),
+        (["smears", "empty"], "empty holds no files"),
+        (["smears", "smears"], "twice"),
+        (["smears", "smears/a"], "lies inside"),
+        (["smears/Z.png", "smears"], "lies inside"),
+    ],
+)
+def test_unusable_inputs_are_named(
+    inputs: list[str], reason: str, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tree.parent / "empty").mkdir()
+    monkeypatch.chdir(tree.parent)
+    with pytest.raises(InputError, match=reason):
+        list(list_cells(inputs))
+
+
+def test_listing_streams(tree: Path) -> None:
+    (tree / "zz").symlink_to(tree)  # found at the end, so nothing before may wait for it
+    assert next(list_cells([tree])).member == "Z.png"
