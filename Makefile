@@ -13,7 +13,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.14 python3
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.base
-	$(BIN)/wbc-batch draw -o demo/slides --force
+	$(BIN)/wbc-batch draw -o demo
 	$(BIN)/wbc-batch classify demo/slides -o demo/report --force
 
 test: $(VENV)/.dev

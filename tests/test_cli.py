@@ -39,7 +39,7 @@ def invoke(*arguments: object) -> Result:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with drawn slides, twenty broken files among them, and the results in ``out``."""
     place = tmp_path_factory.mktemp("place")
-    drawn = invoke("draw", "-o", place / "slides", "--slides", 2, "--cells", 12)
+    drawn = invoke("draw", "-o", place, "--slides", 2, "--cells", 12)
     assert drawn.exit_code == 0, drawn.stderr
     break_twenty(place / "slides")
     return place
@@ -168,10 +168,10 @@ def test_mistakes_get_one_sentence(
 
 def test_drawing_is_repeatable(place: Path, tmp_path: Path) -> None:
     assert invoke("draw", "-o", tmp_path, "--slides", 2, "--cells", 12).exit_code == 0
-    paths = sorted(tmp_path.glob("slide-*/*.png"))
+    paths = sorted(tmp_path.glob("slides/slide-*/*.png"))
     assert len(paths) == 24
     for path in paths:
-        assert path.read_bytes() == (place / "slides" / path.relative_to(tmp_path)).read_bytes()
+        assert path.read_bytes() == (place / path.relative_to(tmp_path)).read_bytes()
 
 
 def test_a_model_tells_what_it_is() -> None:

@@ -21,7 +21,7 @@ from PIL import Image
 
 from wbc_batch.classifier import read_bundle
 from wbc_batch.engine import clusters
-from wbc_batch.engine.execute import IncompleteRunError, execute, find_fatal
+from wbc_batch.engine.execute import execute, find_fatal
 from wbc_batch.engine.ledger import SHARDS, committed, committed_shards, write_file
 from wbc_batch.engine.plan import (
     Job,
@@ -34,7 +34,7 @@ from wbc_batch.engine.plan import (
 )
 from wbc_batch.engine.run_folder import Settings, locked, start, write_record
 from wbc_batch.engine.work import FATAL_REASON, WorkerError, attempt, run_shard
-from wbc_batch.errors import ClusterError, ExitCode, ModelError, RunError
+from wbc_batch.errors import ClusterError, ExitCode, IncompleteRunError, ModelError, RunError
 from wbc_batch.run import classify_paths
 from wbc_batch.schema import CELL_COLUMNS, CLASSES, UNIDENTIFIED
 from wbc_batch.sources import Cell, list_cells

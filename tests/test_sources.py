@@ -190,7 +190,7 @@ def tree(tmp_path: Path) -> Path:
         "a/.hidden.png",
         ".cache/x.png",
         "b/Thumbs.db",
-        "labels.csv",
+        "desktop.ini",
         "Z.png",
     ):
         (folder / member).parent.mkdir(parents=True, exist_ok=True)
@@ -202,7 +202,7 @@ def test_every_visible_file_is_listed_in_order(tree: Path) -> None:
     cells = list(list_cells([tree]))
     assert [(cell.member, cell.group) for cell in cells] == [
         ("Z.png", "smears"),
-        ("a/deeper/x.bmp", "deeper"),
+        ("a/deeper/x.bmp", "a/deeper"),
         ("a/notes.txt", "a"),
         ("a/z.jpg", "a"),
         ("b/10.png", "b"),
@@ -216,11 +216,28 @@ def test_single_files_belong_to_their_folder(tree: Path) -> None:
     cells = list(list_cells([tree / "b/2.png", tree / "a"]))
     assert [(cell.member, cell.group) for cell in cells] == [
         ("", "b"),
-        ("deeper/x.bmp", "deeper"),
+        ("deeper/x.bmp", "a/deeper"),
         ("notes.txt", "a"),
         ("z.jpg", "a"),
     ]
     assert cells[0].source == (tree / "b/2.png").as_posix()
+
+
+def test_folders_of_the_same_name_are_different_groups(tmp_path: Path) -> None:
+    for member in ("2024/run/slide-1/a.png", "2025/run/slide-1/a.png", "2025/run/b.png"):
+        (tmp_path / member).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / member).touch()
+    assert [cell.group for cell in list_cells([tmp_path])] == [
+        "2024/run/slide-1",
+        "2025/run",
+        "2025/run/slide-1",
+    ]
+    early, late = tmp_path / "2024" / "run", tmp_path / "2025" / "run"
+    assert [cell.group for cell in list_cells([early, late])] == [
+        f"{early.as_posix()}/slide-1",
+        late.as_posix(),
+        f"{late.as_posix()}/slide-1",
+    ]
 
 
 def test_identities_depend_on_the_cell_alone() -> None:

@@ -200,7 +200,7 @@ def test_slides_on_disk(tmp_path):
     folder = tmp_path / "slides"
     paths = write_slides(folder, slides=3, cells=12, seed=1)
 
-    expected = [f"slide-{s}/cell-{c:04d}.png" for s in (1, 2, 3) for c in range(1, 13)]
+    expected = [f"slides/slide-{s}/cell-{c:04d}.png" for s in (1, 2, 3) for c in range(1, 13)]
     assert [path.relative_to(folder).as_posix() for path in paths] == expected
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert found == {*expected, "labels.csv"}
@@ -218,7 +218,7 @@ def test_slides_hold_every_class_and_differ_in_differential(tmp_path):
     write_slides(tmp_path, slides=3, cells=16)
     slides = defaultdict(list)
     for row in read_labels(tmp_path):
-        slides[row["path"].split("/")[0]].append(row["label"])
+        slides[row["path"].split("/")[1]].append(row["label"])
     counts = [Counter(labels) for labels in slides.values()]
     assert all(set(count) == set(CLASSES) for count in counts)
     assert all(a != b for a, b in pairwise(counts))

@@ -179,8 +179,8 @@ def test_classes_and_kinds_are_balanced(tmp_path):
     weights = dict(zip(cells.members, sampling_weights(cells), strict=True))
     assert sum(weights.values()) == pytest.approx(1.0)
     assert weights["monocyte/MO_0.png"] == pytest.approx(0.5)
-    assert weights["neutrophil/SNE_0.png"] == pytest.approx(0.5 / 3)
-    assert weights["neutrophil/BNE_0.png"] == pytest.approx(0.5 * 2 / 3 / 4)
+    assert weights["neutrophil/SNE_0.png"] == pytest.approx(0.5 / (1 + 4**0.3))
+    assert weights["neutrophil/BNE_0.png"] == pytest.approx(0.5 * 4**0.3 / (1 + 4**0.3) / 4)
 
 
 def test_augmentation_hangs_on_its_generator_alone():

@@ -142,7 +142,9 @@ def classify(
 
 @app.command()
 def draw(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the slides.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for slides/ and labels.csv.")
+    ],
     slides: Annotated[int, typer.Option(help="Number of slides.")] = 3,
     cells: Annotated[int, typer.Option(help="Cells on each slide.")] = 100,
     seed: Annotated[int, typer.Option(help="The same seed draws the same cells.")] = 0,
@@ -151,7 +153,80 @@ def draw(
     from wbc_batch.synthetic import write_slides
 
     paths = write_slides(output, slides=slides, cells=cells, seed=seed)
-    typer.echo(f"Drew {len(paths)} synthetic cells in {output}", err=True)
+    typer.echo(f"Drew {len(paths)} synthetic cells in {output / 'slides'}", err=True)
+
+
+@app.command()
+def train(
+    datasets: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[NAME=]FOLDER", help="Training cells: folders with one folder per class."
+        ),
+    ],
+    validation: Annotated[
+        list[str],
+        typer.Option(
+            metavar="[NAME=]FOLDER", help="Cells to choose the epoch and to calibrate on."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="New folder for the training.")],
+    name: Annotated[str, typer.Option(help="Name of the model.")] = "custom",
+    epochs: Annotated[int, typer.Option(min=1, help="Passes of 4,096 cells.")] = 40,
+    drawn: Annotated[int, typer.Option(min=0, help="Synthetic cells to train on as well.")] = 0,
+    seed: Annotated[int, typer.Option(help="The same seed trains the same model.")] = 0,
+    device: DeviceOption = "auto",
+) -> None:
+    """Train a model on labelled cells and leave a bundle in OUTPUT/bundle."""
+    from wbc_batch.training.folders import named_folders, train_folders
+    from wbc_batch.training.train import Settings
+
+    def show(row: dict[str, float]) -> None:
+        figures = "  ".join(f"{k} {v:.4g}" for k, v in row.items() if k != "epoch")
+        typer.echo(f"epoch {row['epoch'] + 1:.0f}/{epochs}  {figures}", err=True)
+
+    bundle = train_folders(
+        name,
+        named_folders(datasets),
+        named_folders(validation),
+        output,
+        Settings(epochs=epochs, seed=seed, device=device),
+        drawn,
+        show,
+    )
+    typer.echo(f"Model: {bundle.path}\nHistory: {output / 'history.png'}")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A bundled model's name, or a bundle's directory.")],
+    datasets: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME=]FOLDER", help="Folders with one folder per class."),
+    ] = None,
+    drawn: Annotated[int, typer.Option(min=0, help="Synthetic cells to evaluate on.")] = 0,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="JSON file for the figures.")
+    ] = None,
+    card: Annotated[
+        bool, typer.Option("--card", help="Write the figures into the bundle and its card.")
+    ] = False,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a model on labelled cells."""
+    from rich.console import Console
+
+    from wbc_batch.training.folders import evaluate_folders, named_folders
+    from wbc_batch.training.terminal import print_evaluations
+
+    evaluations = evaluate_folders(
+        model, named_folders(datasets or []), drawn, device, output, card
+    )
+    if as_json:
+        _print_json({name: e.to_dict() for name, e in evaluations.items()})
+    else:
+        print_evaluations(evaluations, Console())
 
 
 @model_app.command("info")

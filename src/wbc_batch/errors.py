@@ -10,6 +10,7 @@ __all__ = [
     "ClusterError",
     "ExitCode",
     "ImageError",
+    "IncompleteRunError",
     "InputError",
     "ModelError",
     "RunError",
@@ -50,6 +51,12 @@ class ModelError(WbcError, ValueError):
 
 class RunError(WbcError, RuntimeError):
     """A run directory cannot be written, continued or read."""
+
+
+class IncompleteRunError(RunError):
+    """Some shards could not be done; what was done is kept, and the same command continues."""
+
+    exit_code = ExitCode.INCOMPLETE
 
 
 class ClusterError(WbcError, RuntimeError):

@@ -13,7 +13,7 @@ from pathlib import Path
 from wbc_batch.classifier import Bundle, read_bundle
 from wbc_batch.classifier.torch_backend import choose_device
 from wbc_batch.engine import clusters
-from wbc_batch.engine.execute import IncompleteRunError, execute
+from wbc_batch.engine.execute import execute
 from wbc_batch.engine.ledger import SHARDS, ShardResult, committed, labels_of
 from wbc_batch.engine.plan import (
     MIN_SHARD,
@@ -35,7 +35,7 @@ from wbc_batch.engine.run_folder import (
     versions,
     write_record,
 )
-from wbc_batch.errors import ExitCode, InputError, RunError, WbcError
+from wbc_batch.errors import ExitCode, IncompleteRunError, InputError, RunError, WbcError
 from wbc_batch.report import write_reports
 from wbc_batch.sources import list_cells
 

@@ -2,6 +2,7 @@
 
 __all__ = [
     "CELL_COLUMNS",
+    "CELL_TYPES",
     "CLASSES",
     "CLASS_COLORS",
     "PROBABILITY_COLUMNS",
@@ -22,22 +23,24 @@ STATUS_ERROR = "error"
 #: Column names of the class probabilities, in class order.
 PROBABILITY_COLUMNS = tuple(f"prob_{name}" for name in CLASSES)
 
-#: The columns of ``cells.csv``, of a shard and of layer features, in order.
-CELL_COLUMNS = (
-    "cell_id",
-    "source",
-    "member",
-    "index",
-    "group",
-    "status",
-    "label",
-    "predicted",
-    "confidence",
-    "margin",
-    "novelty",
-    *PROBABILITY_COLUMNS,
-    "error",
-)
+#: The columns of ``cells.csv``, of a shard and of layer features, in order, with their Arrow types.
+CELL_TYPES = {
+    "cell_id": "string",
+    "source": "string",
+    "member": "string",
+    "index": "int64",
+    "group": "string",
+    "status": "string",
+    "label": "string",
+    "predicted": "string",
+    "confidence": "float32",
+    "margin": "float32",
+    "novelty": "float32",
+    **dict.fromkeys(PROBABILITY_COLUMNS, "float32"),
+    "error": "string",
+}
+
+CELL_COLUMNS = tuple(CELL_TYPES)
 
 #: One colour per label, told apart by people with any common colour vision (Okabe and Ito, 2008).
 CLASS_COLORS = {

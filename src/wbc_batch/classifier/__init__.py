@@ -1,7 +1,22 @@
-"""Crops in, predictions out: the model, its preprocessing and its doubts. Knows neither files nor Dask."""
+"""Crops in, predictions out: the model, its preprocessing and its doubts. Knows neither files nor Dask.
+
+`Classifier` is loaded on first use: reading a bundle's description or making a canonical crop needs no torch.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 from wbc_batch.classifier.bundle import Bundle, read_bundle
-from wbc_batch.classifier.classifier import Classifier
 from wbc_batch.classifier.predictions import Predictions, Rejection
 
+if TYPE_CHECKING:
+    from wbc_batch.classifier.classifier import Classifier
+
 __all__ = ["Bundle", "Classifier", "Predictions", "Rejection", "read_bundle"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Classifier":
+        from wbc_batch.classifier.classifier import Classifier
+
+        return Classifier
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -38,8 +38,8 @@ class Preprocessing:
         Densities are scaled by at most this factor, and at least by its inverse.
     """
 
-    size: int = 112
-    context: float = 1.55
+    size: int = 96
+    context: float = 1.6
     nucleus_density: tuple[float, float, float] = (0.9, 1.6, 0.45)
     balance: float = 0.6
     max_gain: float = 2.5

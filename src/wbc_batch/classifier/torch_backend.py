@@ -59,7 +59,7 @@ class TorchBackend:
     """A network, ready to run.
 
     Every batch has the same size, the last one padded: so a cell gets the same result in whatever
-    company it comes.
+    company it comes, to the last bit. Matrix libraries choose their order of additions by the shape.
 
     Parameters
     ----------

@@ -23,20 +23,14 @@ from distributed.scheduler import KilledWorker
 from wbc_batch.engine.ledger import UNFINISHED, ShardResult
 from wbc_batch.engine.plan import ShardSpec
 from wbc_batch.engine.work import attempt, read_cells, run_shard
-from wbc_batch.errors import ExitCode, RunError, WbcError
+from wbc_batch.errors import IncompleteRunError, WbcError
 
-__all__ = ["IncompleteRunError", "execute", "find_fatal"]
+__all__ = ["execute", "find_fatal"]
 
 _DEATHS = 2  # of its worker, until a shard is suspected
 _FAILURES = 3  # exceptions that are not ours, until a shard gives up
 _MAX_FATAL = 32  # in one shard; where more images kill, it is not the images
 _TICK = 0.5  # seconds between looks at the clock
-
-
-class IncompleteRunError(RunError):
-    """Some shards could not be done; what was done is kept, and the same command continues."""
-
-    exit_code = ExitCode.INCOMPLETE
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from wbc_batch.classifier import Classifier
 from wbc_batch.engine.ledger import ShardResult, commit
 from wbc_batch.engine.plan import Job, ShardSpec, model_digest
 from wbc_batch.errors import ImageError, ModelError, WbcError
-from wbc_batch.schema import CELL_COLUMNS, STATUS_ERROR, STATUS_OK
+from wbc_batch.schema import CELL_COLUMNS, CELL_TYPES, STATUS_ERROR, STATUS_OK
 from wbc_batch.sources import Cell, read_image
 
 __all__ = ["FATAL_REASON", "SHARD_SCHEMA", "WorkerError", "attempt", "read_cells", "run_shard"]
@@ -31,13 +31,8 @@ __all__ = ["FATAL_REASON", "SHARD_SCHEMA", "WorkerError", "attempt", "read_cells
 #: The ``error`` of a cell that is not read because it kills the process that reads it.
 FATAL_REASON = "reading this image kills the process that reads it"
 
-_TEXT = {"cell_id", "source", "member", "group", "status", "label", "predicted", "error"}
-
 #: Columns and types of a shard's Parquet file.
-SHARD_SCHEMA = pa.schema(
-    (name, pa.string() if name in _TEXT else pa.int64() if name == "index" else pa.float32())
-    for name in CELL_COLUMNS
-)
+SHARD_SCHEMA = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in CELL_TYPES.items()])
 
 # Images that are decoded ahead of the network, in batches.
 _AHEAD = 2
@@ -151,7 +146,8 @@ def _classify(classifier: Classifier, spec: ShardSpec) -> pa.Table:
     crops: list[NDArray[np.uint8]] = []
 
     def predict() -> None:
-        frame = _predict(classifier, crops)
+        with _turn:
+            frame = classifier.predict_prepared(np.stack(crops)).to_frame()
         frame.index = pd.Index(positions)
         frames.append(frame)
         positions.clear()
@@ -194,18 +190,6 @@ def _prepare(classifier: Classifier, base: Path, cell: Cell) -> NDArray[np.uint8
         return classifier.prepare(read_image(cell, base))
     except ImageError as error:
         return error
-
-
-def _predict(classifier: Classifier, crops: Sequence[NDArray[np.uint8]]) -> pd.DataFrame:
-    """Predictions of at most one batch, computed as a full one.
-
-    So a cell's numbers depend on nothing but the cell, to the last bit: matrix libraries choose
-    their order of additions by the shape.
-    """
-    batch = np.zeros((classifier.batch_size, *crops[0].shape), np.uint8)
-    batch[: len(crops)] = crops
-    with _turn:
-        return classifier.predict_prepared(batch).to_frame().iloc[: len(crops)]
 
 
 def _empty_predictions(classifier: Classifier) -> pd.DataFrame:

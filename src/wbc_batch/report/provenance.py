@@ -80,7 +80,7 @@ def _part(whole: Any, key: str) -> Mapping[str, Any]:
 
 
 def _canonical(settings: Mapping[str, Any]) -> Canonical | None:
-    from wbc_batch.classifier.preprocessing import Preprocessing, canonical_crop  # needs torch
+    from wbc_batch.classifier.preprocessing import Preprocessing, canonical_crop
 
     if not settings:
         return None

@@ -16,7 +16,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from wbc_batch.errors import RunError
-from wbc_batch.schema import CELL_COLUMNS, STATUS_ERROR
+from wbc_batch.schema import CELL_COLUMNS, CELL_TYPES, STATUS_ERROR
 
 __all__ = [
     "CELL_SCHEMA",
@@ -29,18 +29,12 @@ __all__ = [
     "unguard_text",
 ]
 
-_TEXT = {"cell_id", "source", "member", "group", "status", "label", "predicted", "error"}
 _DECIMALS = 6
 _ROWS_AT_ONCE = 65_536
 _FORMULA = r"[=+\-@\t\r\n]"
 
 #: What `iter_cells` yields, whatever widths and encodings the shards chose.
-CELL_SCHEMA = pa.schema(
-    [
-        (name, pa.string() if name in _TEXT else pa.int64() if name == "index" else pa.float32())
-        for name in CELL_COLUMNS
-    ]
-)
+CELL_SCHEMA = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in CELL_TYPES.items()])
 
 #: The columns of ``errors.csv``.
 ERROR_SCHEMA = pa.schema(

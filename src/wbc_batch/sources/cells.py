@@ -4,15 +4,14 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from wbc_batch.errors import InputError
 
-__all__ = ["NOT_CELLS", "Cell", "list_cells"]
+__all__ = ["LITTER", "Cell", "list_cells"]
 
-#: Names (in lower case) of files that are never cells: what file managers leave behind, and the
-#: table of known labels that `wbc_batch.synthetic.write_slides` puts beside its slides.
-NOT_CELLS = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "labels.csv"})
+#: Files that file managers leave behind, names in lower case. They are never cells.
+LITTER = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +27,8 @@ class Cell:
     index : int or None
         Position inside a stack; None for a crop that is a file.
     group : str
-        The folder the crop lies in, by its name.
+        The folder the crop lies in: its path inside the input, with forward slashes; at the top, the
+        input's own name. Where several inputs were named, their names come first.
     """
 
     source: str
@@ -50,7 +50,7 @@ def list_cells(inputs: Sequence[str | Path]) -> Iterator[Cell]:
 
     Every file of a folder tree is listed, whatever its name says: a file that turns out not to be
     an image becomes a row that says so, and nothing is passed over in silence. The exceptions are
-    hidden files and folders (their name begins with a dot) and the few names in `NOT_CELLS`. Links
+    hidden files and folders (their name begins with a dot) and the `LITTER` of file managers. Links
     are followed. Inside a folder, files and folders come in the order of their names' code points.
 
     Parameters
@@ -71,8 +71,12 @@ def list_cells(inputs: Sequence[str | Path]) -> Iterator[Cell]:
     """
     paths = [Path(item) for item in inputs]
     _check(paths)
-    for path in paths:
-        yield from _folder_cells(path) if path.is_dir() else (_file_cell(path),)
+    names = _group_names(paths)
+    for path, name in zip(paths, names, strict=True):
+        if path.is_dir():
+            yield from _folder_cells(path, name, alone=len(paths) == 1)
+        else:
+            yield Cell(path.as_posix(), "", None, name)
 
 
 def _check(paths: Sequence[Path]) -> None:
@@ -97,18 +101,29 @@ def _check(paths: Sequence[Path]) -> None:
                 )
 
 
-def _file_cell(path: Path) -> Cell:
-    return Cell(path.as_posix(), "", None, path.absolute().parent.name)
+def _group_names(paths: Sequence[Path]) -> list[str]:
+    """Name of each input's own group: its folder's; as it was given where two would be merged."""
+    folders = [path if path.is_dir() else path.absolute().parent for path in paths]
+    places: dict[str, set[Path]] = {}
+    for folder in folders:
+        place = folder.resolve()
+        places.setdefault(place.name, set()).add(place)
+    names = [folder.resolve().name for folder in folders]
+    return [
+        name if len(places[name]) == 1 else folder.as_posix()
+        for name, folder in zip(names, folders, strict=True)
+    ]
 
 
-def _folder_cells(folder: Path) -> Iterator[Cell]:
+def _folder_cells(folder: Path, name: str, *, alone: bool) -> Iterator[Cell]:
     source = folder.as_posix()
-    own_name = folder.resolve().name
     empty = True
     for member in _walk(folder, "", ()):
         empty = False
-        parent = PurePath(member).parent.name
-        yield Cell(source, member, None, parent or own_name)
+        parent = member.rpartition("/")[0]
+        # The whole path: slide-1 of one patient is not slide-1 of another.
+        group = parent if parent and alone else f"{name}/{parent}" if parent else name
+        yield Cell(source, member, None, group)
     if empty:
         raise InputError(f"{folder} holds no files; name a folder of cell images")
 
@@ -133,7 +148,7 @@ def _sorted_entries(folder: Path) -> list[tuple[str, bool]]:
             return sorted(
                 (entry.name, _is_folder(entry))
                 for entry in entries
-                if not entry.name.startswith(".") and entry.name.lower() not in NOT_CELLS
+                if not entry.name.startswith(".") and entry.name.lower() not in LITTER
             )
     except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()

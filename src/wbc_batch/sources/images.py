@@ -121,29 +121,28 @@ def _decoder(data: bytes) -> tuple[str, Callable[[bytes], NDArray]]:
 
 
 def _decode_jpeg(data: bytes) -> NDArray:
-    from torchvision.io import ImageReadMode
-
     _refuse_large(*_jpeg_size(data))
-    return _decode_with_torchvision(data, ImageReadMode.RGB)  # four channels would be CMYK
+    return _decode_with_torchvision(data, "JPEG", "RGB")  # four channels would be CMYK
 
 
 def _decode_png(data: bytes) -> NDArray:
-    from torchvision.io import ImageReadMode
-
     # IHDR is always the first chunk: length and name (8 bytes), then width, height, depth, colour.
     width, height, _, colour = struct.unpack_from(">IIBB", data, len(_PNG) + 8)
     _refuse_large(width, height)
     if colour in (_PNG_PALETTE, _PNG_GREY_ALPHA):
         return _decode_with_pillow(data, name="PNG")
-    return _decode_with_torchvision(data, ImageReadMode.UNCHANGED)
+    return _decode_with_torchvision(data, "PNG", "UNCHANGED")
 
 
-def _decode_with_torchvision(data: bytes, mode: Any) -> NDArray:
+def _decode_with_torchvision(data: bytes, name: str, mode: str) -> NDArray:
     import torch
-    from torchvision.io import decode_image
 
+    try:
+        from torchvision.io import ImageReadMode, decode_image
+    except ImportError:  # 0.29 announces that a later version will drop it; Pillow is slower
+        return _decode_with_pillow(data, name)
     encoded = torch.from_numpy(np.frombuffer(bytearray(data), dtype=np.uint8))
-    return decode_image(encoded, mode=mode).permute(1, 2, 0).numpy()
+    return decode_image(encoded, mode=ImageReadMode[mode]).permute(1, 2, 0).numpy()
 
 
 def _decode_with_pillow(data: bytes, name: str) -> NDArray:

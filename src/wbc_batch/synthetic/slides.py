@@ -25,7 +25,7 @@ _DIFFERENTIALS = (
 
 
 def write_slides(folder: Path, slides: int = 3, cells: int = 100, seed: int = 0) -> list[Path]:
-    """Write synthetic slides as ``folder/slide-1/cell-0001.png``, ..., and ``folder/labels.csv``.
+    """Write synthetic slides as ``folder/slides/slide-1/cell-0001.png``, ..., and ``folder/labels.csv``.
 
     The slides differ in stain and in their differential (the first is like a healthy adult's, then
     eosinophilia, lymphocytosis, monocytosis, basophilia, and again); from five cells on every class
@@ -58,11 +58,11 @@ def write_slides(folder: Path, slides: int = 3, cells: int = 100, seed: int = 0)
             raise InputError(f"{name} is {value}, but must be at least {least}.")
     folder = Path(folder)
     paths = [
-        folder / f"slide-{slide}" / f"cell-{cell:04d}.png"
+        folder / "slides" / f"slide-{slide}" / f"cell-{cell:04d}.png"
         for slide in range(1, slides + 1)
         for cell in range(1, cells + 1)
     ]
-    strangers = sorted(set(folder.glob("slide-*/*")) - set(paths))
+    strangers = sorted(set(folder.glob("slides/slide-*/*")) - set(paths))
     if strangers:
         raise InputError(
             f"{folder} already holds other slides ({strangers[0].relative_to(folder)} and"

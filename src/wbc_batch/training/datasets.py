@@ -1,7 +1,7 @@
 """Labelled cells: folders named after classes, read, checked and prepared."""
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +19,9 @@ from wbc_batch.sources import Cell, list_cells, read_image
 from wbc_batch.synthetic import draw_cells
 
 __all__ = ["LabelledCells", "drawn_cells", "merge", "prepare", "read_dataset", "sampling_weights"]
+
+# Power of a kind's size by which it counts in its class: 1 as it comes, 0 all kinds alike.
+_EVENNESS = 0.3
 
 
 @dataclass(frozen=True)
@@ -85,15 +88,7 @@ def read_dataset(name: str, folder: Path, preprocessing: Preprocessing) -> Label
         be read.
     """
     cells = list(list_cells([folder]))
-    if not cells:
-        raise InputError(f"{folder} holds no images; name a folder with one folder per class")
-    strange = next((cell for cell in cells if cell.group not in CLASSES), None)
-    if strange is not None:
-        raise InputError(
-            f"{Path(strange.source, strange.member)} lies in the folder {strange.group!r}, which is no "
-            f"class; the classes are {', '.join(CLASSES)}"
-        )
-    labels = np.array([CLASSES.index(cell.group) for cell in cells], np.intp)
+    labels = np.array([_label(cell) for cell in cells], np.intp)
     with ThreadPoolExecutor() as pool:
         crops = list(pool.map(lambda cell: _read(cell, preprocessing), cells))
     members = tuple(cell.member for cell in cells)
@@ -131,8 +126,8 @@ def sampling_weights(cells: LabelledCells) -> NDArray[np.float64]:
     """How often each cell is drawn in training: classes equally, kinds within a class more evenly.
 
     A kind is what a data set's file names tell by their leading letters, such as the band (``BNE_``) and
-    segmented (``SNE_``) neutrophils of PBC. Within a class each kind counts by the square root of its size,
-    so that many band cells do not make "neutrophil" mean "band".
+    segmented (``SNE_``) neutrophils of PBC. Within a class each kind counts by a low power of its size, so
+    that many band cells do not make "neutrophil" mean "band".
 
     Returns
     -------
@@ -146,11 +141,21 @@ def sampling_weights(cells: LabelledCells) -> NDArray[np.float64]:
         )
     ]
     size = Counter(kinds)
-    total = Counter[int]()
+    total: defaultdict[int, float] = defaultdict(float)
     for kind, count in size.items():
-        total[kind[1]] += count**0.5
-    weights = np.array([1.0 / (size[kind] ** 0.5 * total[kind[1]]) for kind in kinds])
+        total[kind[1]] += count**_EVENNESS
+    weights = np.array([size[kind] ** (_EVENNESS - 1) / total[kind[1]] for kind in kinds])
     return weights / weights.sum()
+
+
+def _label(cell: Cell) -> int:
+    name = PurePosixPath(cell.group).name
+    if name not in CLASSES:
+        raise InputError(
+            f"{Path(cell.source, cell.member)} lies in the folder {name!r}, which is no class; "
+            f"the classes are {', '.join(CLASSES)}"
+        )
+    return CLASSES.index(name)
 
 
 def _read(cell: Cell, preprocessing: Preprocessing) -> NDArray[np.uint8]:

@@ -67,8 +67,8 @@ class Settings:
     augmentation: Augmentation = field(default_factory=Augmentation)
     epochs: int = 40
     cells_per_epoch: int = 4096
-    batch_size: int = 64
-    learning_rate: float = 2e-3
+    batch_size: int = 32
+    learning_rate: float = 1.5e-3
     weight_decay: float = 0.05
     label_smoothing: float = 0.05
     averaging: float = 0.99
@@ -184,7 +184,7 @@ def _fit(
         network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, settings.learning_rate, total_steps=steps * settings.epochs, pct_start=0.15
+        optimiser, settings.learning_rate, total_steps=steps * settings.epochs, pct_start=0.08
     )
     loss = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
     precision = choose_precision("auto", device)
