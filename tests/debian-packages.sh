@@ -2,8 +2,8 @@
 # Sees to the system libraries that a real napari window under Xvfb needs.
 #
 # Instant where nothing is missing. As root on Debian (or a child of it) the missing packages are
-# installed; otherwise the one command to run is printed and the exit status is 1. On any other
-# system one line says what is needed, and nothing is done.
+# installed; otherwise the one command to run is printed. On any other system one line says what is
+# needed. Where it is missing, the tests that open windows are skipped.
 set -eu
 
 packages="xvfb xauth libgl1 libegl1 libopengl0 libgl1-mesa-dri libglx-mesa0 libdbus-1-3
@@ -32,5 +32,4 @@ if [ "$(id -u)" -eq 0 ]; then
 else
     echo "Missing Debian packages:$missing" >&2
     echo "Install them with: sudo apt-get update && sudo apt-get install -y --no-install-recommends$missing" >&2
-    exit 1
 fi

@@ -122,6 +122,13 @@ def test_low_confidence_and_novelty_leave_a_cell_unidentified():
     assert predictions.predicted.tolist() == ["basophil", "neutrophil", "eosinophil"]
 
 
+def test_numbers_that_are_none_leave_a_cell_unidentified():
+    nan = np.float32("nan")
+    logits = np.array([[nan, 0, 0, 0, 0], [9, 0, 0, 0, 0]], np.float32)
+    predictions = decide(logits, np.array([0.1, nan], np.float32), 1.0, Rejection())
+    assert predictions.label.tolist() == [UNIDENTIFIED, UNIDENTIFIED]
+
+
 def test_memory_that_runs_out_halves_the_batch(drawn):
     network = CompactResNet(5, widths=(16, 16, 16, 16)).eval()
     crops = drawn[0][:40, :64, :64]
@@ -138,6 +145,23 @@ def test_memory_that_runs_out_halves_the_batch(drawn):
     logits, _ = backend.run(crops)
     assert backend.batch_size == 8
     np.testing.assert_allclose(logits, expected[0], atol=1e-5)
+
+
+def test_no_cell_is_lost_when_memory_runs_out(drawn):
+    classifier = Classifier.load(device="cpu", precision="fp32")
+    expected = classifier.predict(drawn[0])
+    network = classifier._backend._network
+    features = network.features
+
+    def small_memory(images):
+        if len(images) > 20:
+            raise torch.OutOfMemoryError("too much")
+        return features(images)
+
+    network.features = small_memory
+    predictions = classifier.predict(drawn[0])
+    assert classifier.batch_size == 16
+    assert predictions.predicted.tolist() == expected.predicted.tolist()
 
 
 def test_memory_for_not_even_one_cell_is_said(drawn):
@@ -221,6 +245,7 @@ def test_a_pickle_is_never_opened(copied, tmp_path):
         ({"architecture": "vgg"}, "unknown network architecture 'vgg'"),
         ({"arguments": {"widths": [16, 16, 16, 16]}}, "do not fit"),
         ({"arguments": {"depth": 3}}, "does not take these arguments"),
+        ({"temperature": "warm"}, "not a usable model description"),
         ({"surprise": 1}, "not a usable model description"),
     ],
 )

@@ -18,13 +18,13 @@ from wbc_batch.errors import ImageError, ModelError
 from wbc_batch.schema import PROBABILITY_COLUMNS
 from wbc_batch.synthetic import draw_cells
 from wbc_napari.canonical import canonical_layer
-from wbc_napari.layers import crop_stack, points_layer
+from wbc_napari.layers import BATCH, crop_stack, points_layer
 from wbc_napari.runner import classify_stack, saying_why
 
 
 @pytest.fixture(scope="module")
 def crops():
-    return draw_cells(40, seed=3, size=120)[0]
+    return draw_cells(BATCH + 8, seed=3, size=120)[0]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def probabilities(steps):
 
 def test_a_layer_gets_what_the_classifier_says(crops, classifier):
     _, _, steps = run(crops)
-    assert [None if s.cells is None else len(s.cells) for s in steps] == [None, 32, 8]
+    assert [None if s.cells is None else len(s.cells) for s in steps] == [None, BATCH, 8]
     assert steps[0].model["sha256"] == classifier.sha256
     expected = classifier.predict(crops).probabilities
     np.testing.assert_allclose(probabilities(steps), expected, atol=1e-4)
@@ -69,7 +69,7 @@ def test_the_results_become_a_layer_of_the_viewer(crops):
     cells = steps[1].cells
     viewer.add_layer(Layer.create(*points_layer(layer, crop_stack(layer), cells, steps[0].model)))
     points = viewer.layers["slide cells"]
-    assert len(points.data) == 32
+    assert len(points.data) == BATCH
     viewer.dims.set_point(0, 5)
     assert points._view_data.tolist() == [[59.5, 59.5]]
 

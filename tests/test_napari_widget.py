@@ -28,6 +28,7 @@ from wbc_batch.errors import ImageError
 from wbc_batch.report import differential
 from wbc_batch.schema import CELL_COLUMNS, CLASSES
 from wbc_batch.synthetic import draw_cells
+from wbc_napari.layers import BATCH
 from wbc_napari.widget import ClassifyWidget
 
 
@@ -98,7 +99,7 @@ class HeldArray:
         self.shape, self.dtype, self.ndim = data.shape, data.dtype, data.ndim
 
     def __getitem__(self, key):
-        if isinstance(key, slice) and key.start == 32:
+        if isinstance(key, slice) and key.start == BATCH:
             self.held.set()
             self.go.wait(60)
         return self.data[key]

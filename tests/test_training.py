@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from wbc_batch.classifier import Classifier, Predictions
 from wbc_batch.classifier.preprocessing import Preprocessing
@@ -19,6 +20,7 @@ from wbc_batch.training.augmentation import Augmentation, augment
 from wbc_batch.training.datasets import read_dataset, sampling_weights
 from wbc_batch.training.evaluate import measure
 from wbc_batch.training.folders import evaluate_folders, named_folders, train_folders
+from wbc_batch.training.loss import training_loss
 from wbc_batch.training.train import Settings
 
 TINY = Settings(
@@ -114,6 +116,14 @@ def test_unusable_data_are_named_before_training(folders, tmp_path):
         start(tmp_path / "nowhere")
     with pytest.raises(InputError, match="both training and validation"):
         start(folders["val"], "b")
+    with pytest.raises(InputError, match="no training data set 'c' to call noisy"):
+        train_folders(
+            "t",
+            {"a": folders["train"]},
+            {"b": folders["val"]},
+            tmp_path / "run",
+            replace(TINY, noisy=("c",)),
+        )
 
     copy = Path(shutil.copytree(folders["train"], tmp_path / "copy"))
     (copy / "monocyte" / "cell-1.png").write_bytes(b"not a picture")
@@ -179,8 +189,20 @@ def test_classes_and_kinds_are_balanced(tmp_path):
     weights = dict(zip(cells.members, sampling_weights(cells), strict=True))
     assert sum(weights.values()) == pytest.approx(1.0)
     assert weights["monocyte/MO_0.png"] == pytest.approx(0.5)
-    assert weights["neutrophil/SNE_0.png"] == pytest.approx(0.5 / (1 + 4**0.3))
-    assert weights["neutrophil/BNE_0.png"] == pytest.approx(0.5 * 4**0.3 / (1 + 4**0.3) / 4)
+    assert weights["neutrophil/SNE_0.png"] == pytest.approx(0.5 / 3)
+    assert weights["neutrophil/BNE_0.png"] == pytest.approx(0.5 * 2 / 3 / 4)
+
+
+def test_labels_that_the_network_speaks_against_are_forgiven_where_they_are_noisy():
+    sure = torch.tensor([[6.0, 0, 0, 0, 0]], requires_grad=True)
+    wrong, right = torch.tensor([3]), torch.tensor([0])
+
+    def pull(labels, noisy):
+        loss = training_loss(sure, labels, torch.tensor([noisy]), smoothing=0.0)
+        return torch.autograd.grad(loss, sure)[0].abs().sum().item()
+
+    assert pull(wrong, True) < 0.05 * pull(wrong, False)
+    assert pull(right, True) == pytest.approx(pull(right, False), rel=0.05)
 
 
 def test_augmentation_hangs_on_its_generator_alone():

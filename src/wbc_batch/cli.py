@@ -172,7 +172,14 @@ def train(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="New folder for the training.")],
     name: Annotated[str, typer.Option(help="Name of the model.")] = "custom",
-    epochs: Annotated[int, typer.Option(min=1, help="Passes of 4,096 cells.")] = 40,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs; the best one is kept.")] = 50,
+    cells_per_epoch: Annotated[
+        int, typer.Option(min=32, help="Cells drawn per epoch, classes equally often.")
+    ] = 4096,
+    noisy: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A data set whose labels are partly wrong."),
+    ] = None,
     drawn: Annotated[int, typer.Option(min=0, help="Synthetic cells to train on as well.")] = 0,
     seed: Annotated[int, typer.Option(help="The same seed trains the same model.")] = 0,
     device: DeviceOption = "auto",
@@ -190,7 +197,13 @@ def train(
         named_folders(datasets),
         named_folders(validation),
         output,
-        Settings(epochs=epochs, seed=seed, device=device),
+        Settings(
+            epochs=epochs,
+            cells_per_epoch=cells_per_epoch,
+            noisy=tuple(noisy or ()),
+            seed=seed,
+            device=device,
+        ),
         drawn,
         show,
     )

@@ -6,7 +6,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from wbc_batch.classifier import Bundle, read_bundle
 from wbc_batch.classifier.torch_backend import choose_device
 from wbc_batch.engine import clusters
 from wbc_batch.engine.execute import execute
-from wbc_batch.engine.ledger import SHARDS, ShardResult, committed, labels_of
+from wbc_batch.engine.ledger import SHARDS, ShardResult, committed, committed_shards, labels_of
 from wbc_batch.engine.plan import (
     MIN_SHARD,
     Job,
@@ -192,7 +192,7 @@ def classify_paths(
         with _recorded(run_dir, record):
             record |= _classify(request, record)
             write_record(run_dir, record)
-            write_reports(run_dir, [run_dir / SHARDS / r.file for r in committed(run_dir)])
+            write_reports(run_dir, committed_shards(run_dir))
     return _summary(run_dir, record)
 
 
@@ -253,7 +253,8 @@ def _recorded(run_dir: Path, record: Record) -> Iterator[None]:
             log = run_dir / ERROR_LOG
             log.write_text(traceback.format_exc(), encoding="utf-8", errors="backslashreplace")
             error.__notes__ = [f"the traceback is in {log}"]
-        write_record(run_dir, record)
+        with suppress(OSError):  # a full disk must not hide what went wrong
+            write_record(run_dir, record)
         raise
     record["state"] = "finished"
     write_record(run_dir, record)

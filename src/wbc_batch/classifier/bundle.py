@@ -191,8 +191,10 @@ def read_bundle(model: str | Path = "default") -> Bundle:
         content["preprocessing"] = _from_json(Preprocessing, content["preprocessing"])
         content["rejection"] = _from_json(Rejection, content["rejection"])
         content["classes"] = tuple(content["classes"])
+        for number in ("temperature", "novelty_scale"):
+            content[number] = float(content[number])
         bundle = Bundle(**content, path=path)
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ModelError(f"{source} is not a usable model description: {error}") from error
     if bundle.classes != CLASSES:
         raise ModelError(

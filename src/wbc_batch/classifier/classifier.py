@@ -58,7 +58,7 @@ class Classifier:
         ------
         ModelError
             If the bundle is missing, damaged or does not fit.
-        WbcError
+        InputError
             If the device or precision is unknown or not there.
         """
         chosen = choose_device(device)
@@ -90,7 +90,7 @@ class Classifier:
 
     @property
     def device(self) -> str:
-        """The device in use, such as ``cpu`` or ``cuda:0``."""
+        """The device in use, such as ``cpu`` or ``cuda``."""
         return str(self._backend.device)
 
     @property
@@ -182,12 +182,14 @@ class Classifier:
             self.predict_prepared(np.zeros((0, self.input_size, self.input_size, 3), np.uint8))
         ]
         with ThreadPoolExecutor(thread_name_prefix="prepare") as pool:
-            for start in range(0, len(images), self.batch_size):
-                chunk = range(start, min(start + self.batch_size, len(images)))
+            done = 0
+            while done < len(images):  # the batch size may fall on the way
+                chunk = range(done, min(done + self.batch_size, len(images)))
                 crops = list(pool.map(lambda i: self._prepare_numbered(i, images[i]), chunk))
                 parts.append(self.predict_prepared(np.stack(crops)))
+                done = chunk.stop
                 if progress is not None:
-                    progress(chunk.stop)
+                    progress(done)
         return _concatenate(parts)
 
     def _prepare_numbered(self, number: int, image: NDArray) -> NDArray[np.uint8]:

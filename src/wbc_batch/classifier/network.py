@@ -1,12 +1,13 @@
 """The networks that a bundle can name."""
 
 from collections.abc import Sequence
+from inspect import signature
 
 from torch import Tensor, nn
 
 from wbc_batch.errors import ModelError
 
-__all__ = ["ARCHITECTURES", "CompactResNet", "build_network"]
+__all__ = ["ARCHITECTURES", "CompactResNet", "all_arguments", "build_network"]
 
 
 class Block(nn.Module):
@@ -56,7 +57,7 @@ class CompactResNet(nn.Module):
     def __init__(
         self,
         classes: int,
-        widths: Sequence[int] = (48, 96, 192, 320),
+        widths: Sequence[int] = (64, 128, 256, 384),
         blocks: Sequence[int] = (1, 1, 1, 1),
         group_size: int = 16,
         dropout: float = 0.2,
@@ -93,6 +94,26 @@ class CompactResNet(nn.Module):
 ARCHITECTURES: dict[str, type[CompactResNet]] = {"compact_resnet": CompactResNet}
 
 
+def all_arguments(architecture: str, arguments: dict) -> dict:
+    """Complete the arguments of an architecture by its defaults, so that a bundle outlives them.
+
+    Raises
+    ------
+    ModelError
+        If the architecture is unknown or does not take these arguments.
+    """
+    try:
+        bound = signature(_architecture(architecture)).bind(0, **arguments)
+    except TypeError as error:
+        raise ModelError(
+            f"the network architecture {architecture!r} does not take these arguments: {error}"
+        ) from error
+    bound.apply_defaults()
+    complete = dict(bound.arguments)
+    del complete["classes"]
+    return complete
+
+
 def build_network(architecture: str, classes: int, arguments: dict) -> CompactResNet:
     """Build an untrained network.
 
@@ -110,14 +131,16 @@ def build_network(architecture: str, classes: int, arguments: dict) -> CompactRe
     ModelError
         If the architecture is unknown or does not take these arguments.
     """
-    if architecture not in ARCHITECTURES:
-        known = ", ".join(sorted(ARCHITECTURES))
-        raise ModelError(
-            f"unknown network architecture {architecture!r}; this version knows {known}"
-        )
     try:
-        return ARCHITECTURES[architecture](classes, **arguments)
+        return _architecture(architecture)(classes, **arguments)
     except (TypeError, ValueError) as error:
         raise ModelError(
             f"the network architecture {architecture!r} does not take these arguments: {error}"
         ) from error
+
+
+def _architecture(name: str) -> type[CompactResNet]:
+    if name not in ARCHITECTURES:
+        known = ", ".join(sorted(ARCHITECTURES))
+        raise ModelError(f"unknown network architecture {name!r}; this version knows {known}")
+    return ARCHITECTURES[name]

@@ -106,8 +106,9 @@ def decide(
     ordered = np.sort(probabilities, axis=1)
     confidence, second = ordered[:, -1], ordered[:, -2]
     predicted = np.asarray(CLASSES)[probabilities.argmax(axis=1)]
-    unsure = (confidence < rejection.min_confidence) | (novelty > rejection.max_novelty)
-    label = np.where(unsure, UNIDENTIFIED, predicted)
+    # Said this way round, numbers that are none leave a cell unidentified, too.
+    sure = (confidence >= rejection.min_confidence) & (novelty <= rejection.max_novelty)
+    label = np.where(sure, predicted, UNIDENTIFIED)
     return Predictions(
         probabilities, predicted, label, confidence, confidence - second, novelty.astype(np.float32)
     )

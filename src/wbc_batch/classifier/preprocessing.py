@@ -4,8 +4,8 @@ Laboratories differ in two ways before they differ in biology: how much of the p
 how stain and lamp colour it. Both are removed here, by classical means, in well under a millisecond:
 
 1. the bright background gives the white point, so that colours become optical densities (Beer-Lambert);
-2. the nucleus is what absorbs green far more than blue (two-level Otsu threshold); lobes near the middle
-   are joined;
+2. the nucleus is what absorbs green far more than blue (two-level Otsu threshold); the lobes near its
+   main piece are joined;
 3. a square scaled by the nucleus's extent is cut out and resized;
 4. the median nucleus gets the same optical density everywhere, channel by channel.
 """
@@ -33,15 +33,14 @@ class Preprocessing:
         Optical density (natural logarithm) that the median nucleus gets in red, green and blue.
     balance : float
         How far a channel's density goes towards that: 0 leaves the stain as it is, 1 makes nuclei alike.
-        Between the two, cytoplasm keeps the hue by which eosinophils are known.
     max_gain : float
         Densities are scaled by at most this factor, and at least by its inverse.
     """
 
     size: int = 96
     context: float = 1.6
-    nucleus_density: tuple[float, float, float] = (0.9, 1.6, 0.45)
-    balance: float = 0.6
+    nucleus_density: tuple[float, float, float] = (0.9, 1.6, 0.3)
+    balance: float = 1.0
     max_gain: float = 2.5
 
 
@@ -106,7 +105,8 @@ def canonical_crop(image: NDArray[np.uint8], preprocessing: Preprocessing) -> Ca
     CanonicalCrop
     """
     region = find_cell(image)
-    side = max(region.extent * preprocessing.context, 4.0)
+    context = preprocessing.context if region.found else 1.0  # else all that there is
+    side = max(region.extent * context, 4.0)
     square = _square(image, region, side, preprocessing.size)
     return CanonicalCrop(cv2.LUT(square, _colour_table(region, preprocessing)), region)
 
@@ -122,13 +122,13 @@ def find_cell(image: NDArray[np.uint8]) -> CellRegion:
     Returns
     -------
     CellRegion
-        With ``found=False`` and the whole picture as extent where nothing stands out.
+        With ``found=False`` and the picture's shorter side as extent where nothing stands out.
     """
     height, width = image.shape[:2]
     step = -(-max(height, width) // _WORK_SIDE)
     small = image
     if step > 1:  # by a whole number, which OpenCV averages fastest
-        shape = (width // step, height // step)
+        shape = (max(width // step, 1), max(height // step, 1))
         whole = image[: shape[1] * step, : shape[0] * step]
         small = cv2.resize(whole, shape, interpolation=cv2.INTER_AREA)
     background = _background(small)
@@ -140,7 +140,7 @@ def find_cell(image: NDArray[np.uint8]) -> CellRegion:
     if nucleus is None:
         middle = _triple(np.median(density.reshape(-1, 3), axis=0))
         return CellRegion(
-            width / 2, height / 2, min(height, width) / 1.55, _triple(background), middle, False
+            width / 2, height / 2, min(height, width), _triple(background), middle, False
         )
     x, y, extent = _extent(nucleus)
     colour = np.median(density[nucleus], axis=0)
@@ -205,7 +205,7 @@ def _join_lobes(mask: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
     area = stats[1:, cv2.CC_STAT_AREA].astype(np.float64)
     offset = np.hypot(centres[1:, 0] / width - 0.5, centres[1:, 1] / height - 0.5)
     main = int(np.argmax(area * np.exp(-((offset / 0.3) ** 2))))
-    if area[main] < 0.002 * mask.size:
+    if not 0.002 * mask.size <= area[main] <= 0.95 * mask.size:  # dust, or a black picture
         return None
     reach = 0.7 * np.sqrt(area[main])
     away = cv2.distanceTransform((labels != main + 1).astype(np.uint8), cv2.DIST_L2, 3)

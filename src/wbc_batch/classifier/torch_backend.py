@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 
 from wbc_batch.classifier.network import CompactResNet
-from wbc_batch.errors import WbcError
+from wbc_batch.errors import InputError, WbcError
 
 __all__ = ["PRECISIONS", "TorchBackend", "choose_device", "choose_precision"]
 
@@ -18,7 +18,7 @@ def choose_device(device: str) -> torch.device:
 
     Raises
     ------
-    WbcError
+    InputError
         If the device is unknown or not there.
     """
     if device == "auto":
@@ -28,9 +28,9 @@ def choose_device(device: str) -> torch.device:
     except RuntimeError:
         chosen = torch.device("meta")
     if chosen.type not in _BATCH:
-        raise WbcError(f"unknown device {device!r}; use auto, cpu, cuda or cuda:N")
+        raise InputError(f"unknown device {device!r}; use auto, cpu, cuda or cuda:N")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise WbcError(
+        raise InputError(
             f"the device {device!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices; "
             "use auto or cpu"
         )
@@ -42,7 +42,7 @@ def choose_precision(precision: str, device: torch.device) -> str:
 
     Raises
     ------
-    WbcError
+    InputError
         If the precision is unknown.
     """
     if precision == "auto":
@@ -51,7 +51,7 @@ def choose_precision(precision: str, device: torch.device) -> str:
         native = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
         return "bf16" if native else "fp32"
     if precision not in PRECISIONS:
-        raise WbcError(f"unknown precision {precision!r}; use auto, {', '.join(PRECISIONS)}")
+        raise InputError(f"unknown precision {precision!r}; use auto, {', '.join(PRECISIONS)}")
     return precision
 
 

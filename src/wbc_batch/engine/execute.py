@@ -211,9 +211,10 @@ def _run_alone(flight: _Flight, spec: ShardSpec) -> ShardResult:
         if not isinstance(outcome, KilledWorker):
             return None
         deaths += 1
-        if deaths > 2 * _MAX_FATAL or not trail.exists():
+        last = trail.read_text() if trail.exists() else ""
+        if deaths > 2 * _MAX_FATAL or not last:
             raise _keeps_dying(spec)
-        return int(trail.read_text())
+        return int(last)
 
     try:
         fatal = find_fatal(fatal_in, range(len(spec.cells)))

@@ -155,10 +155,11 @@ def shard_size(cells: int, workers: int) -> int:
 def model_digest(bundle: Bundle) -> str:
     """Hash everything in a model that a prediction depends on.
 
-    That is the SHA-256 of its weights, its preprocessing, temperature and rejection thresholds.
+    That is the SHA-256 of its weights, its network, preprocessing, temperature and rejection thresholds.
     """
     decisive = {
         "sha256": bundle.sha256,
+        "network": [bundle.architecture, bundle.arguments, bundle.classes],
         "preprocessing": asdict(bundle.preprocessing),
         "temperature": bundle.temperature,
         "novelty_scale": bundle.novelty_scale,

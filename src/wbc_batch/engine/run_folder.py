@@ -34,7 +34,7 @@ RECORD = "run.json"
 #: Name of the file that keeps the traceback of an unexpected error.
 ERROR_LOG = "error.log"
 _LOCK = ".lock"
-_REPORTS = ("cells.csv", "cells.parquet", "differential.csv", "errors.csv", "report.html")
+_REPORTS = ("cells.csv", "differential.csv", "errors.csv", "report.html")
 _PACKAGES = (
     "wbc-napari",
     "torch",
@@ -133,8 +133,8 @@ def locked(run_dir: Path) -> Iterator[None]:
 
 
 def _refuse_strangers(run_dir: Path) -> None:
-    names = {path.name for path in run_dir.iterdir()}
-    if names - {_LOCK, SHARDS} and RECORD not in names:
+    names = {path.name for path in run_dir.iterdir() if not path.name.startswith(".")}
+    if names - {SHARDS} and RECORD not in names:
         raise RunError(
             f"{run_dir} is not empty and holds no earlier run; name a new folder for the results"
         )

@@ -81,7 +81,8 @@ def run_shard(spec: ShardSpec) -> ShardResult:
         If the rows cannot be written.
     """
     started = time.perf_counter()
-    classifier = _load_classifier(spec.job)
+    with _turn:
+        classifier = _load_classifier(spec.job)
     rows = _classify(classifier, spec)
     sink = pa.BufferOutputStream()
     pq.write_table(rows, sink, compression="zstd")
@@ -160,7 +161,7 @@ def _classify(classifier: Classifier, spec: ShardSpec) -> pa.Table:
             continue
         positions.append(position)
         crops.append(crop)
-        if len(crops) == classifier.batch_size:
+        if len(crops) >= classifier.batch_size:  # another thread may have made it smaller
             predict()
     if crops:
         predict()
@@ -190,6 +191,8 @@ def _prepare(classifier: Classifier, base: Path, cell: Cell) -> NDArray[np.uint8
         return classifier.prepare(read_image(cell, base))
     except ImageError as error:
         return error
+    except Exception as error:  # noqa: BLE001 - one picture that no rule foresaw ends no run
+        return ImageError(f"the image cannot be prepared ({type(error).__name__})")
 
 
 def _empty_predictions(classifier: Classifier) -> pd.DataFrame:

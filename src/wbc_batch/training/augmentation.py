@@ -20,8 +20,8 @@ class Augmentation:
     shift : float
         Largest shift, as a fraction of the side.
     stain : float
-        Standard deviation of the logarithm of the density gain of red and green; twice as much for
-        blue, where yellow light leaves little to measure.
+        Standard deviation of the logarithm of the density gain of red and green; more for blue,
+        where yellow light leaves little to measure.
     mixing : float
         Standard deviation of the cross-talk between the channels' densities: turns the hue of the stain.
     fading : float
@@ -41,10 +41,10 @@ class Augmentation:
     shift: float = 0.06
     stain: float = 0.22
     mixing: float = 0.12
-    fading: float = 0.3
-    contrast: float = 0.15
+    fading: float = 0.25
+    contrast: float = 0.12
     shading: float = 0.04
-    blur: float = 2.5
+    blur: float = 2.0
     noise: float = 6.0
 
 
@@ -69,7 +69,7 @@ def augment(
     image = _geometry(crop, size, settings, rng)
     image = _focus(image, settings, rng)
     density = -np.log((image.astype(np.float32) + 1.0) / 256.0)
-    gain = np.exp(rng.normal(0.0, settings.stain, 3) * (1.0, 1.0, 2.0))
+    gain = np.exp(rng.normal(0.0, settings.stain, 3) * (1.0, 1.0, 1.6))
     mix = np.diag(gain) + rng.normal(0.0, settings.mixing, (3, 3)) * (1 - np.eye(3))
     if rng.random() < settings.fading:
         mix += rng.uniform(0.3, 1.0) * (np.full((3, 3), 1 / 3) * gain - mix)
@@ -113,12 +113,12 @@ def _focus(
     kind = rng.random()
     if kind < 0.2:
         return cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, settings.blur))
-    if kind < 0.6:
+    if kind < 0.5:
         size = image.shape[0]
         small = int(size * rng.uniform(0.22, 0.9))
         shrunk = cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA)
         return cv2.resize(shrunk, (size, size), interpolation=cv2.INTER_LINEAR)
-    if kind < 0.75:
+    if kind < 0.65:
         soft = cv2.GaussianBlur(image, (0, 0), 1.0)
         return cv2.addWeighted(image, 1.6, soft, -0.6, 0)
     return image

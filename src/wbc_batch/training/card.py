@@ -2,14 +2,16 @@
 
 from wbc_batch.classifier import Bundle
 from wbc_batch.schema import CLASSES
-from wbc_batch.training.evaluate import Evaluation
+from wbc_batch.training.evaluate import ClassFigures, Evaluation
 
 __all__ = ["write_card"]
 
-_SOURCES = """\
-Training images: PBC (Acevedo et al. 2020, doi 10.17632/snkd93bnjr.1, CC BY 4.0), Raabin-WBC (Kouzehkanan
-et al. 2022, doi 10.1038/s41598-021-04426-x, CC BY 4.0), BCCD (MIT), where named below.
-"""
+# Published data sets, by the name that the training command gave them.
+_SOURCES = {
+    "pbc": "PBC: Acevedo et al. 2020, doi 10.17632/snkd93bnjr.1, CC BY 4.0.",
+    "raabin": "Raabin-WBC: Kouzehkanan et al. 2022, doi 10.1038/s41598-021-04426-x, CC BY 4.0.",
+    "bccd": "BCCD: github.com/Shenggan/BCCD_Dataset, MIT; its labels are known to be noisy.",
+}
 
 
 def write_card(bundle: Bundle, evaluations: dict[str, Evaluation]) -> str:
@@ -33,7 +35,8 @@ def write_card(bundle: Bundle, evaluations: dict[str, Evaluation]) -> str:
         f"Network `{bundle.architecture}`, canonical crops of {bundle.preprocessing.size} pixels, "
         f"weights under {bundle.licence}, SHA-256 `{bundle.sha256}`.",
         "## Training",
-        _SOURCES + "\n" + _training_table(bundle),
+        _training_table(bundle),
+        *(_SOURCES[name] for name in bundle.training.get("cells", {}) if name in _SOURCES),
         f"Epoch {bundle.training.get('best_epoch')} was kept for its balanced accuracy on the validation "
         f"cells; there the temperature ({bundle.temperature:.3f}) and the novelty scale were fitted, too. "
         f"A cell is unidentified below a confidence of {bundle.rejection.min_confidence:g} or above a "
@@ -95,11 +98,12 @@ def _figures_table(evaluations: dict[str, Evaluation]) -> str:
 
 
 def _recall_table(evaluations: dict[str, Evaluation]) -> str:
-    rows = [
-        (name, *(f"{100 * e.classes[c].recall:.1f} ({e.classes[c].cells})" for c in CLASSES))
-        for name, e in evaluations.items()
-    ]
+    rows = [(name, *(_recall(e.classes[c]) for c in CLASSES)) for name, e in evaluations.items()]
     return _table(("data set", *CLASSES), rows)
+
+
+def _recall(figures: ClassFigures) -> str:
+    return f"{100 * figures.recall:.1f} ({figures.cells})" if figures.cells else "–"
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

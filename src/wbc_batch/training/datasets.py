@@ -21,7 +21,7 @@ from wbc_batch.synthetic import draw_cells
 __all__ = ["LabelledCells", "drawn_cells", "merge", "prepare", "read_dataset", "sampling_weights"]
 
 # Power of a kind's size by which it counts in its class: 1 as it comes, 0 all kinds alike.
-_EVENNESS = 0.3
+_EVENNESS = 0.5
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,8 @@ def sampling_weights(cells: LabelledCells) -> NDArray[np.float64]:
     """How often each cell is drawn in training: classes equally, kinds within a class more evenly.
 
     A kind is what a data set's file names tell by their leading letters, such as the band (``BNE_``) and
-    segmented (``SNE_``) neutrophils of PBC. Within a class each kind counts by a low power of its size, so
-    that many band cells do not make "neutrophil" mean "band".
+    segmented (``SNE_``) neutrophils of PBC. Within a class each kind counts by the square root of its size,
+    so that many band cells do not make "neutrophil" mean "band".
 
     Returns
     -------

@@ -29,8 +29,9 @@ def named_folders(arguments: list[str]) -> dict[str, Path]:
     """
     folders: dict[str, Path] = {}
     for argument in arguments:
-        name, _, folder = argument.rpartition("=")
-        name = name or Path(folder).resolve().name
+        name, equals, folder = argument.partition("=")
+        if not equals:
+            name, folder = Path(argument).resolve().name, argument
         if name in folders:
             raise InputError(
                 f"two data sets are called {name!r}: {folders[name]} and {folder}; "
@@ -134,6 +135,10 @@ def _data(
 ) -> "list[LabelledCells]":
     data = [read_dataset(name, folder, preprocessing) for name, folder in folders.items()]
     if drawn:
+        if "drawn" in folders:
+            raise InputError(
+                "a data set is called 'drawn', as the synthetic cells; name it otherwise"
+            )
         data.append(drawn_cells(drawn, _DRAWN_EVALUATION, preprocessing))
     if not data:
         raise InputError("no data set was named; name a folder with one folder per class")

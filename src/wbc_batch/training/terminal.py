@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -20,23 +21,21 @@ def print_evaluations(evaluations: Mapping[str, Evaluation], console: Console) -
     console : rich.console.Console
     """
     for name, evaluation in evaluations.items():
-        console.print(
-            f"[bold]{name}[/bold]  {evaluation.cells} cells  "
-            f"accuracy {_percent(evaluation.accuracy)}  "
-            f"balanced {_percent(evaluation.balanced_accuracy)}  "
-            f"macro F1 {_percent(evaluation.macro_f1)}  "
-            f"ECE {_percent(evaluation.calibration_error)}  "
+        lines = (
+            f"{name}: {evaluation.cells} cells, accuracy {_percent(evaluation.accuracy)}",
+            f"balanced {_percent(evaluation.balanced_accuracy)}, macro F1 "
+            f"{_percent(evaluation.macro_f1)}, ECE {_percent(evaluation.calibration_error)}",
             f"identified {_percent(evaluation.identified)}, "
             f"of these right {_percent(evaluation.accuracy_identified)}",
-            highlight=False,
         )
+        console.print("\n".join(lines), highlight=False, markup=False)
         console.print(_confusion(evaluation))
 
 
 def _confusion(evaluation: Evaluation) -> Table:
-    table = Table("true \\ predicted")
-    for heading in (*CLASSES, "recall", "precision"):
-        table.add_column(heading, justify="right")
+    table = Table("true, as rows", box=SIMPLE, pad_edge=False)
+    for heading in (*(name[:4] for name in CLASSES), "recall", "precision"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for label, row in zip(CLASSES, evaluation.confusion, strict=True):
         figures = evaluation.classes[label]
         table.add_row(label, *map(str, row), _percent(figures.recall), _percent(figures.precision))

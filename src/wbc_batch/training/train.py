@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from wbc_batch.classifier.bundle import Bundle, write_bundle
 from wbc_batch.classifier.calibration import fit_temperature
-from wbc_batch.classifier.network import CompactResNet, build_network
+from wbc_batch.classifier.network import CompactResNet, all_arguments, build_network
 from wbc_batch.classifier.novelty import fit_novelty
 from wbc_batch.classifier.predictions import Rejection
 from wbc_batch.classifier.preprocessing import Preprocessing
@@ -29,8 +30,12 @@ from wbc_batch.schema import CLASSES
 from wbc_batch.training.augmentation import Augmentation, augment
 from wbc_batch.training.datasets import LabelledCells, sampling_weights
 from wbc_batch.training.history import History
+from wbc_batch.training.loss import training_loss
 
-__all__ = ["MARGIN", "Settings", "train"]
+__all__ = ["CHECKPOINT", "MARGIN", "Settings", "train"]
+
+#: Weights of the best epoch so far, kept in case the training is stopped.
+CHECKPOINT = "best.safetensors"
 
 #: Training crops are this much wider than what the network sees, so that they can be turned and shifted.
 MARGIN = 1.4
@@ -55,6 +60,9 @@ class Settings:
         Peak of the one-cycle schedule (Smith and Topin 2019).
     weight_decay : float
     label_smoothing : float
+    noisy : tuple of str
+        Data sets whose labels are partly wrong: their cells get a loss that gives up on labels which the
+        other cells speak against (generalised cross-entropy, Zhang and Sabuncu 2018).
     averaging : float
         Decay of the exponential moving average of the weights, per step.
     seed : int
@@ -65,12 +73,13 @@ class Settings:
     arguments: dict[str, Any] = field(default_factory=dict)
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     augmentation: Augmentation = field(default_factory=Augmentation)
-    epochs: int = 40
+    epochs: int = 50
     cells_per_epoch: int = 4096
     batch_size: int = 32
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.05
     label_smoothing: float = 0.05
+    noisy: tuple[str, ...] = ()
     averaging: float = 0.99
     seed: int = 0
     device: str = "auto"
@@ -104,7 +113,7 @@ def train(
     validation : LabelledCells
         Cells to choose the epoch and to calibrate on, prepared with ``settings.preprocessing``.
     output : Path
-        Directory; gets ``history.csv``, ``history.png`` and ``bundle/``.
+        Directory; gets ``history.csv``, ``history.png``, ``best.safetensors`` and ``bundle/``.
     settings : Settings
     report : callable
         Called after each epoch with its row of the history.
@@ -118,7 +127,7 @@ def train(
     InputError
         If a class has no training or no validation cell, or both share a file.
     """
-    _check(cells, validation)
+    _check(cells, validation, settings)
     device = choose_device(settings.device)
     torch.manual_seed(settings.seed)
     network = build_network(settings.architecture, len(CLASSES), settings.arguments)
@@ -134,7 +143,7 @@ def train(
     bundle = Bundle(
         name=name,
         architecture=settings.architecture,
-        arguments=settings.arguments,
+        arguments=all_arguments(settings.architecture, settings.arguments),
         classes=CLASSES,
         preprocessing=settings.preprocessing,
         temperature=fit_temperature(logits, validation.labels),
@@ -153,7 +162,13 @@ def train(
     return write_bundle(output / "bundle", bundle, best, novelty, card)
 
 
-def _check(cells: LabelledCells, validation: LabelledCells) -> None:
+def _check(cells: LabelledCells, validation: LabelledCells, settings: Settings) -> None:
+    unknown = sorted(set(settings.noisy) - set(cells.names))
+    if unknown:
+        raise InputError(
+            f"there is no training data set {unknown[0]!r} to call noisy; "
+            f"there are {', '.join(sorted(set(cells.names)))}"
+        )
     for kind, part in (("training", cells), ("validation", validation)):
         missing = [c for k, c in enumerate(CLASSES) if not (part.labels == k).any()]
         if missing:
@@ -186,7 +201,6 @@ def _fit(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, settings.learning_rate, total_steps=steps * settings.epochs, pct_start=0.08
     )
-    loss = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
     precision = choose_precision("auto", device)
     dtype = PRECISIONS["bf16" if precision == "fp16" else precision]
     history = History(output)
@@ -194,10 +208,13 @@ def _fit(
     for epoch in range(settings.epochs):
         network.train()
         total = 0.0
-        for pixels, labels in _batches(cells, settings, epoch):
+        for pixels, labels, noisy in _batches(cells, settings, epoch):
             images = pixels.to(device).permute(0, 3, 1, 2).float().div_(255.0)
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                step_loss = loss(network(images), labels.to(device))
+                logits = network(images)
+            step_loss = training_loss(
+                logits.float(), labels.to(device), noisy.to(device), settings.label_smoothing
+            )
             optimiser.zero_grad()
             step_loss.backward()
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -210,6 +227,7 @@ def _fit(
         row = _row(epoch, total / steps, predicted, validation)
         if history.add(row):
             best = {k: v.cpu().clone() for k, v in average.state_dict().items()}
+            save_file(best, output / CHECKPOINT)
         report(row)
     history.plot()
     return best, history
@@ -241,16 +259,17 @@ def _average(average: nn.Module, network: nn.Module, decay: float) -> None:
 
 def _batches(
     cells: LabelledCells, settings: Settings, epoch: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of an epoch, the next ones being drawn and varied while one is computed.
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Batches of an epoch (pixels, labels, whether noisy), varied while others are computed.
 
     Each cell's variation hangs on seed, epoch and place alone, not on the threads' timing.
     """
     rng = np.random.default_rng((settings.seed, epoch))
     chosen = rng.choice(len(cells), settings.cells_per_epoch, p=sampling_weights(cells))
     size = settings.preprocessing.size
+    noisy = np.isin(cells.names, settings.noisy)
 
-    def make(start: int) -> tuple[Tensor, Tensor]:
+    def make(start: int) -> tuple[Tensor, Tensor, Tensor]:
         places = range(start, start + settings.batch_size)
         varied = [
             augment(
@@ -261,12 +280,13 @@ def _batches(
             )
             for place in places
         ]
-        labels = cells.labels[chosen[start : start + settings.batch_size]]
-        return torch.from_numpy(np.stack(varied)), torch.from_numpy(labels)
+        drawn = chosen[start : start + settings.batch_size]
+        pixels = torch.from_numpy(np.stack(varied))
+        return pixels, torch.from_numpy(cells.labels[drawn]), torch.from_numpy(noisy[drawn])
 
     starts = range(0, len(chosen) - settings.batch_size + 1, settings.batch_size)
     with ThreadPoolExecutor() as pool:
-        waiting: list[Future[tuple[Tensor, Tensor]]] = []
+        waiting: list[Future[tuple[Tensor, Tensor, Tensor]]] = []
         for start in starts:
             waiting.append(pool.submit(make, start))
             if len(waiting) > 4:

@@ -1,0 +1,108 @@
+"""The canonical crop: the same cell, whatever picture it came in."""
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+
+from wbc_batch.classifier.preprocessing import Preprocessing, canonical_crop, find_cell
+from wbc_batch.schema import CLASSES
+from wbc_batch.synthetic import draw_cell, draw_cells
+
+SETTINGS = Preprocessing(size=64)
+
+
+def canonical(image: np.ndarray, settings: Preprocessing = SETTINGS) -> np.ndarray:
+    return canonical_crop(image, settings).pixels.astype(float)
+
+
+def difference(one: np.ndarray, other: np.ndarray, settings: Preprocessing = SETTINGS) -> float:
+    return float(np.abs(canonical(one, settings) - canonical(other, settings)).mean())
+
+
+@pytest.fixture(scope="module")
+def cells() -> list[np.ndarray]:
+    return [draw_cell(label, seed) for label in CLASSES for seed in (11, 12)]
+
+
+def test_the_cell_in_the_middle_is_found(cells):
+    for image in cells:
+        region = find_cell(image)
+        assert region.found
+        assert np.hypot(region.x - 180, region.y - 180) < 50
+        assert 40 < region.extent < 220
+
+
+def test_the_size_of_the_picture_does_not_matter(cells):
+    for image in cells:
+        large = cv2.resize(image, (720, 720), interpolation=cv2.INTER_CUBIC)
+        assert difference(image, large) < 6
+
+
+def test_how_much_of_the_picture_the_cell_fills_does_not_matter(cells):
+    changes = [difference(image, image[70:290, 70:290]) for image in cells]
+    assert np.median(changes) < 8
+
+
+def test_the_lamp_does_not_matter(cells):
+    yellow = np.array([1.0, 0.93, 0.75])
+    for image in cells:
+        tinted = np.rint(image * yellow).astype(np.uint8)
+        assert np.abs(tinted.astype(float) - image).mean() > 8
+        assert difference(image, tinted) < 3
+
+
+def test_the_strength_of_the_stain_matters_less(cells):
+    for image in cells:
+        region = find_cell(image)
+        density = np.log(np.array(region.background) / np.maximum(image, 1.0))
+        pale = np.array(region.background) * np.exp(-0.7 * np.maximum(density, 0))
+        pale = np.rint(pale).astype(np.uint8)
+        assert difference(image, pale) < 0.7 * difference(
+            image, pale, replace(SETTINGS, balance=0.0)
+        )
+
+
+def test_the_lobes_of_a_nucleus_are_joined():
+    image = np.full((200, 200, 3), 240, np.uint8)
+    for x, y in ((80, 90), (115, 85), (105, 120)):
+        cv2.circle(image, (x, y), 14, (90, 50, 130), -1)
+    region = find_cell(image)
+    assert region.extent > 60
+    assert (region.x, region.y) == (pytest.approx(98, abs=6), pytest.approx(100, abs=6))
+
+
+def test_a_platelet_and_red_cells_are_not_the_nucleus():
+    image = np.full((200, 200, 3), 240, np.uint8)
+    for x, y in ((30, 30), (170, 40), (40, 165), (160, 160)):
+        cv2.circle(image, (x, y), 24, (205, 160, 165), -1)
+    cv2.circle(image, (150, 100), 4, (120, 60, 150), -1)
+    cv2.circle(image, (95, 105), 22, (90, 50, 130), -1)
+    region = find_cell(image)
+    assert (region.x, region.y) == (pytest.approx(95, abs=3), pytest.approx(105, abs=3))
+    assert region.extent == pytest.approx(44, abs=6)
+
+
+@pytest.mark.parametrize("value", [0, 128, 255])
+def test_a_picture_of_nothing_is_taken_whole(value):
+    image = np.full((50, 90, 3), value, np.uint8)
+    crop = canonical_crop(image, SETTINGS)
+    assert not crop.region.found
+    assert crop.region.extent == 50
+    assert crop.pixels.shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 1000), (1500, 8), (121, 240), (37, 53)])
+def test_any_shape_gives_a_crop(shape):
+    noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    assert canonical_crop(noise, SETTINGS).pixels.shape == (64, 64, 3)
+
+
+def test_what_lies_outside_the_picture_becomes_background():
+    images, _ = draw_cells(5, seed=2)
+    for image in images:
+        region = find_cell(image)
+        corner = image[int(region.y - 5) :, int(region.x - 5) :]  # the cell at the upper left edge
+        pixels = canonical(np.ascontiguousarray(corner))
+        assert pixels[:4, :4].min() > 235
