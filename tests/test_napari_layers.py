@@ -13,7 +13,7 @@ from napari.layers import Image, Points
 
 from wbc_batch.classifier import Predictions
 from wbc_batch.errors import InputError
-from wbc_batch.schema import CELL_COLUMNS, CLASS_COLORS, CLASSES
+from wbc_batch.schema import CELL_COLUMNS, CLASS_COLORS, CLASSES, ERROR_COLOR
 from wbc_batch.sources import Cell
 from wbc_napari.layers import cell_table, crop_stack, points_layer
 
@@ -145,7 +145,7 @@ def test_points_wear_the_colour_of_their_class_and_say_it():
         crop_stack(layer), (0, 3), predictions("monocyte", "basophil"), {1: "broken"}
     )
     points = shown(layer, cells)
-    colours = [CLASS_COLORS["monocyte"], "#CC0000", CLASS_COLORS["basophil"]]
+    colours = [CLASS_COLORS["monocyte"], ERROR_COLOR, CLASS_COLORS["basophil"]]
     expected = [[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in colours]
     np.testing.assert_allclose(points.border_color[:, :3], expected, atol=1e-6)
     assert points.face_color[:, 3].max() == 0  # the cell stays visible

@@ -5,7 +5,9 @@ __all__ = [
     "CELL_TYPES",
     "CLASSES",
     "CLASS_COLORS",
+    "ERROR_COLOR",
     "PROBABILITY_COLUMNS",
+    "RECORD_FILE",
     "STATUS_ERROR",
     "STATUS_OK",
     "UNIDENTIFIED",
@@ -51,3 +53,9 @@ CLASS_COLORS = {
     "neutrophil": "#E69F00",
     UNIDENTIFIED: "#999999",
 }
+
+#: Marks a cell that could not be read or classified.
+ERROR_COLOR = "#CC0000"
+
+#: Names of files in a run directory that more than one part writes or reads.
+RECORD_FILE = "run.json"

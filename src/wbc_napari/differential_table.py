@@ -5,7 +5,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor, QPixmap
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem, QWidget
 
-from wbc_batch.schema import CLASS_COLORS
+from wbc_batch.schema import CLASS_COLORS, ERROR_COLOR
 
 __all__ = ["DifferentialTable"]
 
@@ -79,5 +79,5 @@ def _text(form: str, *values: float) -> str:
 
 def _swatch(label: str) -> QPixmap:
     pixmap = QPixmap(10, 10)
-    pixmap.fill(QColor(CLASS_COLORS.get(label, "#CC0000")))
+    pixmap.fill(QColor(CLASS_COLORS.get(label, ERROR_COLOR)))
     return pixmap

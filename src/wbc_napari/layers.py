@@ -12,7 +12,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from wbc_batch.errors import InputError
-from wbc_batch.schema import CELL_COLUMNS, CLASS_COLORS, STATUS_ERROR, STATUS_OK, UNIDENTIFIED
+from wbc_batch.schema import (
+    CELL_COLUMNS,
+    CLASS_COLORS,
+    ERROR_COLOR,
+    STATUS_ERROR,
+    STATUS_OK,
+    UNIDENTIFIED,
+)
 from wbc_batch.sources import Cell
 
 if TYPE_CHECKING:
@@ -36,9 +43,6 @@ BATCH = 64
 
 #: A dask or zarr chunk is read whole anyway; up to this many crops it is also classified in one go.
 MAX_BATCH = 512
-
-#: Frame of a cell whose crop could not be classified.
-_ERROR_COLOR = "#CC0000"
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,7 +226,7 @@ def points_layer(
         "size": 0.98 * side,
         "face_color": "transparent",
         "border_color": "label",
-        "border_color_cycle": {**CLASS_COLORS, "": _ERROR_COLOR},
+        "border_color_cycle": {**CLASS_COLORS, "": ERROR_COLOR},
         "border_width": 0.012,
         "text": {
             "string": [_caption(cell) for cell in cells.to_dict("records")],
@@ -240,5 +244,6 @@ def points_layer(
 def _caption(cell: Mapping[Any, Any]) -> str:
     if cell["status"] == STATUS_ERROR:
         return "not classified"
-    guess = f"{cell['predicted']} {cell['confidence']:.0%}"
+    sure = cell["confidence"] > 0.99  # rounding must not make up a certainty
+    guess = f"{cell['predicted']} {'>99%' if sure else format(cell['confidence'], '.0%')}"
     return f"unidentified ({guess})" if cell["label"] == UNIDENTIFIED else guess

@@ -14,10 +14,10 @@ from filelock import FileLock, Timeout
 
 from wbc_batch.engine.ledger import SHARDS, UNFINISHED, write_file
 from wbc_batch.errors import RunError
+from wbc_batch.schema import RECORD_FILE
 
 __all__ = [
     "ERROR_LOG",
-    "RECORD",
     "Record",
     "Settings",
     "clear",
@@ -29,8 +29,6 @@ __all__ = [
     "write_record",
 ]
 
-#: Name of the file that describes a run.
-RECORD = "run.json"
 #: Name of the file that keeps the traceback of an unexpected error.
 ERROR_LOG = "error.log"
 _LOCK = ".lock"
@@ -134,7 +132,7 @@ def locked(run_dir: Path) -> Iterator[None]:
 
 def _refuse_strangers(run_dir: Path) -> None:
     names = {path.name for path in run_dir.iterdir() if not path.name.startswith(".")}
-    if names - {SHARDS} and RECORD not in names:
+    if names - {SHARDS} and RECORD_FILE not in names:
         raise RunError(
             f"{run_dir} is not empty and holds no earlier run; name a new folder for the results"
         )
@@ -148,7 +146,7 @@ def read_record(run_dir: Path) -> Record | None:
     RunError
         If it cannot be read.
     """
-    path = run_dir / RECORD
+    path = run_dir / RECORD_FILE
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -163,7 +161,7 @@ def read_record(run_dir: Path) -> Record | None:
 def write_record(run_dir: Path, record: Record) -> None:
     """Write ``run.json``, wholly or not at all."""
     content = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    write_file(run_dir / RECORD, content.encode("utf-8", "backslashreplace"))
+    write_file(run_dir / RECORD_FILE, content.encode("utf-8", "backslashreplace"))
 
 
 def start(run_dir: Path, settings: Settings, force: bool) -> Record | None:
@@ -211,7 +209,7 @@ def start(run_dir: Path, settings: Settings, force: bool) -> Record | None:
 
 def clear(run_dir: Path) -> None:
     """Remove what runs write into a directory, and nothing else."""
-    for name in (RECORD, ERROR_LOG, *_REPORTS):
+    for name in (RECORD_FILE, ERROR_LOG, *_REPORTS):
         (run_dir / name).unlink(missing_ok=True)
     for pattern in ("*.json", "*.parquet", f".*{UNFINISHED}"):
         for path in (run_dir / SHARDS).glob(pattern):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from wbc_batch.report.gallery import Canonical
+from wbc_batch.schema import RECORD_FILE
 
 __all__ = ["NOT_RECORDED", "Provenance", "read_provenance"]
 
@@ -45,7 +46,7 @@ class Provenance:
 def read_provenance(run_dir: Path) -> Provenance:
     """Read ``run.json`` of a run directory; what is missing or damaged is shown as not recorded."""
     try:
-        run = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
+        run = json.loads((run_dir / RECORD_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         run = None
     run = run if isinstance(run, dict) else {}

@@ -226,7 +226,10 @@ def _fit(
         predicted = backend.run(validation.crops)[0].argmax(axis=1)
         row = _row(epoch, total / steps, predicted, validation)
         if history.add(row):
-            best = {k: v.cpu().clone() for k, v in average.state_dict().items()}
+            best = {
+                k: v.cpu().clone(memory_format=torch.contiguous_format)
+                for k, v in average.state_dict().items()
+            }
             save_file(best, output / CHECKPOINT)
         report(row)
     history.plot()
