@@ -267,7 +267,7 @@ def test_train_and_evaluate_are_commands(place: Path, tmp_path: Path) -> None:
     figures = json.loads(told.stdout)
     assert figures["c"]["cells"] == 24
     assert figures["drawn"]["cells"] == 5
-    assert "| c | 24 |" in (bundle / "README.md").read_text()
+    assert "| c | not trained on | 24 |" in (bundle / "README.md").read_text()
     table = invoke("evaluate", bundle, f"c={tmp_path / 'val'}")
     assert "c: 24 cells, accuracy" in table.stdout
     nothing = invoke("evaluate", bundle)

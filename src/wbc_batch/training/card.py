@@ -37,14 +37,15 @@ def write_card(bundle: Bundle, evaluations: dict[str, Evaluation]) -> str:
         "## Training",
         _training_table(bundle),
         *(_SOURCES[name] for name in bundle.training.get("cells", {}) if name in _SOURCES),
-        f"Epoch {bundle.training.get('best_epoch')} was kept for its balanced accuracy on the validation "
+        f"Epoch {bundle.training['best_epoch'] + 1} of {bundle.training['settings']['epochs']} was kept "
+        "for its balanced accuracy on the validation "
         f"cells; there the temperature ({bundle.temperature:.3f}) and the novelty scale were fitted, too. "
         f"A cell is unidentified below a confidence of {bundle.rejection.min_confidence:g} or above a "
         f"novelty of {bundle.rejection.max_novelty:g}.",
         "## Figures",
         "Printed by `wbc-batch evaluate`. Accuracy counts the best guess for every cell, "
         "unidentified ones too.",
-        _figures_table(evaluations),
+        _figures_table(bundle, evaluations),
         "Recall per class, %:",
         _recall_table(evaluations),
         "## Limits",
@@ -65,9 +66,17 @@ def _training_table(bundle: Bundle) -> str:
     return _table(("cells", *CLASSES), [(name, *counts) for name, counts in rows])
 
 
-def _figures_table(evaluations: dict[str, Evaluation]) -> str:
+def _role(bundle: Bundle, name: str) -> str:
+    """Say what a data set was to the model, so that nobody takes training figures for a test."""
+    if name in bundle.training["cells"]:
+        return "trained on" if name != "drawn" else "the like trained on"
+    return "chosen on" if name in bundle.training["validation_cells"] else "not trained on"
+
+
+def _figures_table(bundle: Bundle, evaluations: dict[str, Evaluation]) -> str:
     head = (
         "data set",
+        "role",
         "cells",
         "accuracy",
         "balanced",
@@ -79,6 +88,7 @@ def _figures_table(evaluations: dict[str, Evaluation]) -> str:
     rows = [
         (
             name,
+            _role(bundle, name),
             str(e.cells),
             *(
                 f"{100 * v:.1f}"
