@@ -238,7 +238,8 @@ def test_command_line_and_api_agree(
 ) -> None:
     rows = pd.read_csv(place / "out" / "cells.csv")
     rows = rows[rows["status"] == "ok"]
-    cells = [Cell("slides", member, None, "") for member in rows["member"]]
+    pairs = zip(rows["source"], rows["member"], strict=True)
+    cells = [Cell(source, member, None, "") for source, member in pairs]
     images = [read_image(cell, place) for cell in cells]
     expected = Classifier.load(device="cpu").predict(images).to_frame()
     assert rows["label"].tolist() == expected["label"].tolist()

@@ -126,7 +126,7 @@ def test_canonical_crops_stand_right_of_the_crops(crops, classifier):
         Layer.create(*canonical_layer(layer, crop_stack(layer), classifier))
     )
     side = classifier.input_size
-    assert canonical.data.shape == (40, side, side, 3)
+    assert canonical.data.shape == (BATCH + 8, side, side, 3)
     np.testing.assert_array_equal(np.asarray(canonical.data[7]), classifier.prepare(crops[7]))
     # Corners (pixel edges) in the pixels of the stack: as high as a crop, a gap to its right.
     corners = np.array([[7, -0.5, -0.5], [7, side - 0.5, side - 0.5]])
