@@ -137,21 +137,12 @@ def find_cell(image: NDArray[np.uint8]) -> CellRegion:
     score = np.clip(2.0 * density[..., 1] - density[..., 2], 0.0, _MAX_SCORE)
     score = cv2.GaussianBlur(score, (3, 3), 0)
     nucleus = _join_lobes(_nuclear(score))
-    if nucleus is None:
-        middle = _triple(np.median(density.reshape(-1, 3), axis=0))
-        return CellRegion(
-            width / 2, height / 2, min(height, width), _triple(background), middle, False
-        )
-    x, y, extent = _extent(nucleus)
-    colour = np.median(density[nucleus], axis=0)
-    return CellRegion(
-        (x + 0.5) * step,
-        (y + 0.5) * step,
-        extent * step,
-        _triple(background),
-        _triple(colour),
-        True,
-    )
+    found = nucleus is not None
+    colour = np.log(background / np.maximum(_median(small, nucleus), 1.0))
+    x, y, extent = width / 2, height / 2, float(min(height, width))
+    if nucleus is not None:
+        x, y, extent = (step * value for value in _circle(nucleus))
+    return CellRegion(x, y, extent, _triple(background), _triple(colour), found)
 
 
 def _triple(values: NDArray) -> tuple[float, float, float]:
@@ -161,10 +152,18 @@ def _triple(values: NDArray) -> tuple[float, float, float]:
 
 def _background(small: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Colour of the bright background: the median of the pixels brightest in green."""
-    green = small[..., 1]
-    filled = np.cumsum(np.bincount(green.ravel(), minlength=256))
-    bright = small[green >= np.searchsorted(filled, 0.9 * filled[-1])]
-    return np.maximum(np.median(bright, axis=0), 32.0).astype(np.float32)
+    filled = np.cumsum(cv2.calcHist([small], [1], None, [256], [0, 256]))
+    bright = cv2.inRange(small[..., 1], int(np.searchsorted(filled, 0.9 * filled[-1])), 255)
+    return np.maximum(_median(small, bright), 32.0)
+
+
+def _median(small: NDArray[np.uint8], mask: NDArray[np.uint8] | None) -> NDArray[np.float32]:
+    """Median of each channel, where the mask is not 0, from histograms: no sorting."""
+    middle = []
+    for channel in range(3):
+        filled = np.cumsum(cv2.calcHist([small], [channel], mask, [256], [0, 256]))
+        middle.append(np.searchsorted(filled, 0.5 * filled[-1]))
+    return np.array(middle, np.float32)
 
 
 def _density_table(background: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -173,11 +172,10 @@ def _density_table(background: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.log(background / values[:, np.newaxis])[np.newaxis]
 
 
-def _nuclear(score: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Pixels above the upper of two Otsu thresholds (Otsu 1979, three classes)."""
-    histogram = np.bincount(
-        np.minimum(score * (_BINS / _MAX_SCORE), _BINS - 1).astype(np.intp).ravel(), minlength=_BINS
-    ).astype(np.float64)
+def _nuclear(score: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Mask of the pixels above the upper of two Otsu thresholds (Otsu 1979, three classes)."""
+    top_edge = _MAX_SCORE * 1.0001  # the last bin would not hold its upper edge
+    histogram = cv2.calcHist([score], [0], None, [_BINS], [0, top_edge]).ravel().astype(float)
     weight = np.cumsum(histogram)
     moment = np.cumsum(histogram * np.arange(_BINS))
     low, high = _SPLITS
@@ -193,34 +191,39 @@ def _nuclear(score: NDArray[np.float32]) -> NDArray[np.bool_]:
     threshold = (high[np.argmax(variance)] + 1) * (_MAX_SCORE / _BINS)
     # Where only nucleus and background are there, the upper threshold would split the nucleus.
     top = (np.searchsorted(weight, 0.99 * weight[-1]) + 0.5) * (_MAX_SCORE / _BINS)
-    return score > min(max(threshold, 0.35 * top), 0.6 * top)
+    return (score > min(max(threshold, 0.35 * top), 0.6 * top)).view(np.uint8)
 
 
-def _join_lobes(mask: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
+def _join_lobes(mask: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
     """Keep the largest, most central piece and the lobes near it."""
-    pieces, labels, stats, centres = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    pieces, labels, stats, centres = cv2.connectedComponentsWithStats(mask)
     if pieces < 2:
         return None
     height, width = mask.shape
-    area = stats[1:, cv2.CC_STAT_AREA].astype(np.float64)
-    offset = np.hypot(centres[1:, 0] / width - 0.5, centres[1:, 1] / height - 0.5)
-    main = int(np.argmax(area * np.exp(-((offset / 0.3) ** 2))))
+    area = stats[:, cv2.CC_STAT_AREA].astype(np.float64)
+    offset = np.hypot(centres[:, 0] / width - 0.5, centres[:, 1] / height - 0.5)
+    rank = area * np.exp(-((offset / 0.3) ** 2))
+    main = 1 + int(np.argmax(rank[1:]))
     if not 0.002 * mask.size <= area[main] <= 0.95 * mask.size:  # dust, or a black picture
         return None
-    reach = 0.7 * np.sqrt(area[main])
-    away = cv2.distanceTransform((labels != main + 1).astype(np.uint8), cv2.DIST_L2, 3)
-    keep = np.zeros(pieces, bool)
-    keep[main + 1] = True
-    for piece in range(1, pieces):
-        if area[piece - 1] >= 0.08 * area[main]:
-            keep[piece] |= away[labels == piece].min() <= reach
+    keep = np.zeros(pieces, np.uint8)
+    keep[main] = 1
+    lobes = [
+        piece for piece in range(1, pieces) if piece != main and area[piece] >= 0.08 * area[main]
+    ]
+    if lobes:
+        reach = 0.7 * np.sqrt(area[main])
+        away = cv2.distanceTransform((labels != main).view(np.uint8), cv2.DIST_L2, 3)
+        for piece in lobes:
+            keep[piece] = away[labels == piece].min() <= reach
     return keep[labels]
 
 
-def _extent(nucleus: NDArray[np.bool_]) -> tuple[float, float, float]:
-    points = cv2.findNonZero(nucleus.astype(np.uint8))
-    (x, y), radius = cv2.minEnclosingCircle(points)
-    return float(x), float(y), 2.0 * float(radius)
+def _circle(nucleus: NDArray[np.uint8]) -> tuple[float, float, float]:
+    """Centre (x, y) and diameter of the smallest circle around the mask, pixels of the small copy."""
+    hull = cv2.convexHull(cv2.findNonZero(nucleus))
+    (x, y), radius = cv2.minEnclosingCircle(hull)
+    return x + 0.5, y + 0.5, 2.0 * radius
 
 
 def _square(
