@@ -135,7 +135,7 @@ def sampling_weights(cells: LabelledCells) -> NDArray[np.float64]:
         Sums to 1.
     """
     kinds = [
-        (name, label, re.match("[A-Za-z]*", PurePosixPath(member).name).group())  # type: ignore[union-attr]
+        (name, label, re.sub("[^A-Za-z].*", "", PurePosixPath(member).name))
         for name, member, label in zip(
             cells.names, cells.members, cells.labels.tolist(), strict=True
         )
