@@ -85,7 +85,7 @@ class CanonicalCrop:
 
 
 # The finder works on a small copy: a nucleus needs no more pixels to be found.
-_WORK_SIDE = 120
+_WORK_SIDE = 90
 _BINS = 64
 _SPLITS = np.triu_indices(_BINS - 1, k=1)
 _MAX_SCORE = 3.2  # beyond this, darkness says nothing more about being a nucleus

@@ -1,0 +1,95 @@
+"""``wbc-batch classify`` and ``draw``: cells in, a report out; cells to try it on."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wbc_batch.cli.shared import DeviceOption, JsonOption, ModelOption, end, print_json
+from wbc_batch.errors import ExitCode
+
+if TYPE_CHECKING:
+    from wbc_batch.run import RunSummary
+
+__all__ = ["classify", "draw"]
+
+
+def classify(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT", help="Folders of cell images; image files.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")],
+    model: ModelOption = "default",
+    device: DeviceOption = "auto",
+    workers: Annotated[
+        int | None, typer.Option(help="Worker processes.  [default: one per core]")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Use a running Dask cluster instead.")
+    ] = None,
+    stall_timeout: Annotated[
+        float, typer.Option(help="Seconds without progress after which the run is given up.")
+    ] = 600.0,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the run that the folder holds.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Classify cells and report them, per cell and per folder.
+
+    Every file of a folder becomes a row of cells.csv; groups are the folders that cells lie in.
+    Repeat the same command to continue a run that was interrupted.
+    """
+    from wbc_batch.progress import shown_progress
+    from wbc_batch.run import classify_paths
+
+    try:
+        with shown_progress() as progress:
+            summary = classify_paths(
+                inputs,
+                output,
+                model=model,
+                device=device,
+                workers=workers,
+                scheduler=scheduler,
+                force=force,
+                stall_timeout=stall_timeout,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        end("interrupted; repeat the same command to continue", ExitCode.INTERRUPTED)
+    if as_json:
+        print_json(asdict(summary) | {"run_dir": str(summary.run_dir)})
+    else:
+        _print_summary(summary)
+    raise typer.Exit(summary.exit_code)
+
+
+def draw(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for slides/ and labels.csv.")
+    ],
+    slides: Annotated[int, typer.Option(help="Number of slides.")] = 3,
+    cells: Annotated[int, typer.Option(help="Cells on each slide.")] = 100,
+    seed: Annotated[int, typer.Option(help="The same seed draws the same cells.")] = 0,
+) -> None:
+    """Draw synthetic cells, as a folder of slides to try things on."""
+    from wbc_batch.synthetic import write_slides
+
+    paths = write_slides(output, slides=slides, cells=cells, seed=seed)
+    typer.echo(f"Drew {len(paths)} synthetic cells in {output / 'slides'}", err=True)
+
+
+def _print_summary(summary: "RunSummary") -> None:
+    from rich.console import Console
+
+    from wbc_batch.report import print_differential, read_differential
+
+    console = Console()
+    print_differential(read_differential(summary.run_dir / "differential.csv"), console)
+    errors = f", {summary.errors} of them errors (see errors.csv)" if summary.errors else ""
+    typer.echo(
+        f"\n{summary.cells} cells{errors}, {summary.cells_per_second:.0f} cells/s\n"
+        f"Report: {summary.run_dir / 'report.html'}"
+    )
