@@ -4,6 +4,6 @@ Listing decodes nothing. Reading turns one listed cell into pixels or says why i
 """
 
 from wbc_batch.sources.cells import Cell, list_cells
-from wbc_batch.sources.images import decode, read_image
+from wbc_batch.sources.images import decode, read_file, read_image
 
-__all__ = ["Cell", "decode", "list_cells", "read_image"]
+__all__ = ["Cell", "decode", "list_cells", "read_file", "read_image"]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from wbc_batch.errors import ImageError
 from wbc_batch.sources.cells import Cell
 
-__all__ = ["MAX_PIXELS", "decode", "read_image"]
+__all__ = ["MAX_PIXELS", "decode", "read_file", "read_image"]
 
 #: Images with more pixels than this are refused before they are decoded (201 MB as 8-bit RGB).
 MAX_PIXELS = 2**26
@@ -58,7 +58,30 @@ def read_image(cell: Cell, base: Path | None = None) -> NDArray[np.uint8]:
     from wbc_batch.classifier.images import as_rgb
 
     path = Path(cell.source, cell.member)
-    return as_rgb(decode(_read_file(path if base is None else base / path)))
+    return as_rgb(decode(read_file(path if base is None else base / path)))
+
+
+def read_file(path: Path) -> bytes:
+    """Read a whole file.
+
+    Raises
+    ------
+    ImageError
+        Saying why it cannot be read. The message does not repeat the file's name.
+    """
+    try:
+        # A pipe or a device would block for ever, so ask before opening.
+        if not S_ISREG(path.stat().st_mode):
+            raise ImageError("this is not a regular file")
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        linked = path.is_symlink()
+        raise ImageError(
+            "the file is a link to a file that is not there" if linked else "the file is gone"
+        ) from error
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        raise ImageError(f"the file cannot be opened ({reason})") from error
 
 
 def decode(data: bytes) -> NDArray:
@@ -89,22 +112,6 @@ def decode(data: bytes) -> NDArray:
         raise
     except Exception as error:  # decoders raise anything, and all of it means this
         raise ImageError(f"the {name} data are truncated or damaged") from error
-
-
-def _read_file(path: Path) -> bytes:
-    try:
-        # A pipe or a device would block for ever, so ask before opening.
-        if not S_ISREG(path.stat().st_mode):
-            raise ImageError("this is not a regular file")
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        linked = path.is_symlink()
-        raise ImageError(
-            "the file is a link to a file that is not there" if linked else "the file is gone"
-        ) from error
-    except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
-        raise ImageError(f"the file cannot be opened ({reason})") from error
 
 
 def _decoder(data: bytes) -> tuple[str, Callable[[bytes], NDArray]]:

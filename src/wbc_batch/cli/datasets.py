@@ -1,0 +1,89 @@
+"""``wbc-batch dataset``: divide labelled cells into training, validation and test."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wbc_batch.cli.shared import JsonOption, print_json
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Prepare labelled cells for training.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+@app.callback()
+def _group() -> None:
+    """Prepare labelled cells for training."""
+
+
+@app.command()
+def prepare(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="New folder for the manifest; images stay.")
+    ],
+    folders: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME=]FOLDER", help="Own cells, in one folder per class."),
+    ] = None,
+    pbc: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="PBC_dataset_normal_DIB, as published.")
+    ] = None,
+    raabin: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Raabin-WBC: the folder of Train, TestA and TestB."),
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FOLDER=CLASS",
+            help="What an own folder's name means; 'out_of_class' if none of the five.",
+        ),
+    ] = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGEX",
+            help="Finds patient or slide, its first group, in NAME/path/of/file: kept in one split.",
+        ),
+    ] = None,
+    validation: Annotated[float, typer.Option(help="Share of own cells to validate on.")] = 0.1,
+    test: Annotated[float, typer.Option(help="Share of own cells to test on.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same split.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Divide cells into splits and write them down, image by image, in OUTPUT/manifest.csv.
+
+    PBC and Raabin-WBC are divided as the original project did. The result is for wbc-batch train and
+    wbc-batch evaluate.
+    """
+    from rich.console import Console
+
+    from wbc_batch.progress import shown_progress
+    from wbc_batch.training.named_datasets import class_folders
+    from wbc_batch.training.prepared import prepare_dataset, read_label_names
+    from wbc_batch.training.prepared_terminal import print_prepared, warnings
+    from wbc_batch.training.splits import Shares
+
+    with shown_progress() as progress:
+        dataset = prepare_dataset(
+            output,
+            pbc=pbc,
+            raabin=raabin,
+            folders=class_folders(folders or []),
+            labels=read_label_names(label or []),
+            group_by=group_by,
+            shares=Shares.of(validation, test),
+            seed=seed,
+            progress=progress,
+        )
+    remarks = warnings(dataset)
+    for line in remarks:
+        typer.secho(f"warning: {line}", fg="yellow", err=True)
+    if as_json:
+        print_json({"dataset": output, **dataset.record, "warnings": remarks})
+    else:
+        print_prepared(dataset, Console())
+        typer.echo(f"Data set: {output}, manifest with SHA-256 {dataset.record['digest'][:16]}")

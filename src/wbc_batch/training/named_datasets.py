@@ -1,0 +1,126 @@
+"""Which data sets are meant: the arguments ``[NAME=]DATASET[:SPLIT]`` of the commands."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from wbc_batch.errors import InputError
+from wbc_batch.training.manifest import ManifestPart, is_manifest, read_manifest
+from wbc_batch.training.splits import TRAIN, VALIDATION
+
+__all__ = ["Datasets", "class_folders", "named_folders", "named_validation"]
+
+#: Data sets by name: folders of classes, and parts of prepared data sets.
+Datasets = Mapping[str, Path | ManifestPart]
+
+
+def named_folders(
+    arguments: Sequence[str], split: str | None = None
+) -> dict[str, Path | ManifestPart]:
+    """Read ``[NAME=]DATASET[:SPLIT]`` arguments.
+
+    A folder of classes without a name is called by its own. Of a data set that ``wbc-batch dataset prepare``
+    made, each source becomes a data set, so that figures are apart: ``pbc`` for training, ``pbc-test`` and
+    so on for other splits; with a name given, that name, before theirs where there are several.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+    split : str, optional
+        Of prepared data sets where the argument names none.
+
+    Raises
+    ------
+    InputError
+        If two data sets have the same name, a split is missing or not named, or an image of it is missing.
+    """
+    folders: dict[str, Path | ManifestPart] = {}
+    for argument in arguments:
+        for name, dataset in _resolve(*_divide(argument), split).items():
+            if name in folders:
+                raise InputError(
+                    f"two data sets are called {name!r}: {folders[name]} and {dataset}; "
+                    "name one of them otherwise, as NAME=FOLDER"
+                )
+            folders[name] = dataset
+    return folders
+
+
+def class_folders(arguments: Sequence[str]) -> dict[str, Path]:
+    """Read ``[NAME=]FOLDER`` arguments, where no prepared data set will do.
+
+    Raises
+    ------
+    InputError
+        If two folders have the same name, or one is a prepared data set.
+    """
+    folders: dict[str, Path] = {}
+    for name, dataset in named_folders(arguments, TRAIN).items():
+        if isinstance(dataset, ManifestPart):
+            raise InputError(
+                f"{dataset.manifest} is a prepared data set; name the folders that its images lie in"
+            )
+        folders[name] = dataset
+    return folders
+
+
+def named_validation(
+    validation: Sequence[str], training: Sequence[str]
+) -> dict[str, Path | ManifestPart]:
+    """Read the arguments for validation; without any, the validation splits of the training data sets.
+
+    Returns
+    -------
+    dict of str to Path or ManifestPart
+        Empty if there is none: a part of the training cells has to be held out then.
+
+    Raises
+    ------
+    InputError
+        See `named_folders`.
+    """
+    if validation:
+        return named_folders(validation, VALIDATION)
+    prepared = [argument for argument in training if is_manifest(_divide(argument)[1])]
+    # Without the split they are trained on.
+    places = ["{}={}".format(*_divide(argument)[:2]) for argument in prepared]
+    return named_folders(places, VALIDATION)
+
+
+def _divide(argument: str) -> tuple[str, Path, str | None]:
+    """Divide ``[NAME=]DATASET[:SPLIT]``; a colon inside a folder's name belongs to the name."""
+    name, equals, place = argument.partition("=")
+    if not equals:
+        name, place = "", argument
+    left, colon, split = place.rpartition(":")
+    if colon and left and not Path(place).exists() and Path(left).exists():
+        return name, Path(left), split
+    return name, Path(place), None
+
+
+def _resolve(
+    name: str, path: Path, named: str | None, split: str | None
+) -> dict[str, Path | ManifestPart]:
+    """Find the data sets that one argument means."""
+    if not is_manifest(path):
+        if named:
+            raise InputError(
+                f"{path} is no prepared data set, so it has no split {named!r}; "
+                "make one with wbc-batch dataset prepare"
+            )
+        return {name or path.resolve().name: path}
+    split = named or split
+    if split is None:
+        raise InputError(f"{path} is a prepared data set; name a split, as {path}:train")
+    manifest = read_manifest(path)
+    manifest.select(split)
+    sources = manifest.sources(split)
+    parts = [ManifestPart(path.absolute(), split, source) for source in sources]
+    return {_name(name, part, len(parts) > 1): part for part in parts}
+
+
+def _name(given: str, part: ManifestPart, several: bool) -> str:
+    """Name a part so that nobody takes the test cells of a source for those that were trained on."""
+    source = part.source or ""
+    if given:
+        return f"{given}-{source}" if several else given
+    return source if part.split == TRAIN else f"{source}-{part.split}"
