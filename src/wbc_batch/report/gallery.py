@@ -1,6 +1,5 @@
 """Which cells the page shows, and their pictures."""
 
-import base64
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -12,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from wbc_batch.errors import WbcError
+from wbc_batch.pages import picture_uri
 from wbc_batch.schema import STATUS_OK
 from wbc_batch.sources import Cell, read_image
 
@@ -20,11 +20,6 @@ __all__ = ["Canonical", "Picks", "Plate", "make_plates"]
 #: Cells of one label on the page: this many of the least confident, and of the most confident.
 LEAST_CONFIDENT = 16
 MOST_CONFIDENT = 8
-
-#: Longest side of a thumbnail, pixels: sharp at 96 CSS pixels on a dense screen.
-THUMBNAIL_SIDE = 168
-
-_JPEG_QUALITY = 82
 
 #: From an image, uint8 (H, W, 3), to its canonical crop, uint8 (S, S, 3).
 Canonical = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
@@ -131,8 +126,8 @@ def _plate(row: Mapping[Hashable, Any], canonical: Canonical | None, base: Path 
     original, cut, problem = "", "", ""
     try:
         image = read_image(cell, base)
-        original = _data_uri(image)
-        cut = _data_uri(canonical(image)) if canonical else ""
+        original = picture_uri(image)
+        cut = picture_uri(canonical(image)) if canonical else ""
     except (WbcError, OSError, cv2.error) as error:
         problem = str(error)
     place = "/".join(part for part in (cell.source, cell.member) if part)
@@ -148,15 +143,3 @@ def _plate(row: Mapping[Hashable, Any], canonical: Canonical | None, base: Path 
         canonical=cut,
         problem=problem,
     )
-
-
-def _data_uri(image: NDArray[np.uint8]) -> str:
-    """Encode a thumbnail; images are only ever made smaller."""
-    height, width = image.shape[:2]
-    scale = THUMBNAIL_SIDE / max(height, width)
-    if scale < 1.0:
-        shape = (max(1, round(width * scale)), max(1, round(height * scale)))
-        image = cv2.resize(image, shape, interpolation=cv2.INTER_AREA)
-    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-    return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode("ascii")

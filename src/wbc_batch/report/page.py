@@ -8,6 +8,7 @@ from typing import Any
 import jinja2
 import pandas as pd
 
+from wbc_batch.pages import environment
 from wbc_batch.report.differential import ERROR, Tally
 from wbc_batch.report.gallery import Picks, Plate, make_plates
 from wbc_batch.report.provenance import Provenance
@@ -136,29 +137,15 @@ def _error(row: Mapping[Hashable, Any]) -> dict[str, str]:
 
 
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("wbc_batch.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "count": lambda value: f"{value:,}",
-        "decimals": lambda value, digits: "–" if value is None else f"{value:.{digits}f}",
+    templates = environment("wbc_batch.report")
+    templates.filters |= {
         "share": lambda part, whole: (
             f"{100 * part / whole:.1f}\N{NO-BREAK SPACE}%" if whole else ""
         ),
         "interval": _interval,
-        "confidence": _confidence,
     }
-    return environment
+    return templates
 
 
 def _interval(row: dict[str, Any]) -> str:
     return "" if row["lower"] is None else f"{row['lower']:.1f}–{row['upper']:.1f}"
-
-
-def _confidence(value: float) -> str:
-    """Two decimals, and never a certainty that rounding made up."""
-    return "> 0.99" if value > 0.99 else f"{value:.2f}"

@@ -10,13 +10,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from wbc_batch.classifier.conformal import prediction_sets
 from wbc_batch.errors import RunError
-from wbc_batch.schema import CELL_COLUMNS, CELL_TYPES, STATUS_ERROR
+from wbc_batch.schema import (
+    CELL_COLUMNS,
+    CELL_TYPES,
+    CLASSES,
+    PROBABILITY_COLUMNS,
+    SET_COLUMN,
+    STATUS_ERROR,
+)
 
 __all__ = [
     "CELL_SCHEMA",
@@ -27,6 +36,7 @@ __all__ = [
     "replacing",
     "select_errors",
     "unguard_text",
+    "with_prediction_sets",
 ]
 
 _DECIMALS = 6
@@ -75,6 +85,30 @@ def iter_cells(shard_files: Sequence[Path]) -> Iterator[pa.Table]:
 def select_errors(cells: pa.Table) -> pa.Table:
     """Keep the cells that could not be classified, with the columns of ``errors.csv``."""
     return cells.filter(pc.equal(cells["status"], STATUS_ERROR)).select(ERROR_SCHEMA.names)
+
+
+def with_prediction_sets(cells: pa.Table, thresholds: Sequence[float]) -> pa.Table:
+    """Add a column with the classes that cannot be excluded, joined by ``|``.
+
+    Parameters
+    ----------
+    cells : pyarrow.Table
+        Columns of `CELL_SCHEMA`.
+    thresholds : sequence of float
+        One per class, see `wbc_batch.classifier.conformal.conformal_thresholds`.
+
+    Returns
+    -------
+    pyarrow.Table
+        With the column `wbc_batch.schema.SET_COLUMN` behind the others: empty where no class is
+        possible, missing where the cell was not classified.
+    """
+    columns = [cells[name].to_numpy(zero_copy_only=False) for name in PROBABILITY_COLUMNS]
+    member = prediction_sets(np.column_stack(columns), np.asarray(thresholds, np.float32))
+    names = np.asarray(CLASSES)
+    wrong = pc.equal(cells["status"], STATUS_ERROR).to_pylist()
+    sets = [None if bad else "|".join(names[row]) for row, bad in zip(member, wrong, strict=True)]
+    return cells.append_column(SET_COLUMN, pa.array(sets, pa.string()))
 
 
 @contextmanager

@@ -16,12 +16,16 @@ from wbc_batch.report.tables import (
     iter_cells,
     replacing,
     select_errors,
+    with_prediction_sets,
 )
+from wbc_batch.schema import SET_COLUMN
 
 __all__ = ["write_reports"]
 
 
-def write_reports(run_dir: Path, shard_files: Sequence[Path]) -> None:
+def write_reports(
+    run_dir: Path, shard_files: Sequence[Path], set_thresholds: Sequence[float] | None = None
+) -> None:
     """Write ``cells.csv``, ``errors.csv``, ``differential.csv`` and ``report.html`` of a run.
 
     The rows are read once, some ten thousand at a time; memory grows by 4 bytes per cell (see
@@ -34,6 +38,8 @@ def write_reports(run_dir: Path, shard_files: Sequence[Path]) -> None:
         The run directory; ``run.json`` in it tells the page how the run was made.
     shard_files : sequence of Path
         The Parquet files of the run, in the order of its cells.
+    set_thresholds : sequence of float, optional
+        One per class; adds the column of prediction sets to ``cells.csv``, see `with_prediction_sets`.
 
     Raises
     ------
@@ -41,14 +47,19 @@ def write_reports(run_dir: Path, shard_files: Sequence[Path]) -> None:
         If a shard cannot be read or a report cannot be written.
     """
     tally, picks = Tally(), Picks()
+    columns = CELL_SCHEMA
+    if set_thresholds is not None:
+        columns = CELL_SCHEMA.append(pa.field(SET_COLUMN, pa.string()))
     first_errors = ERROR_SCHEMA.empty_table()
     with (
-        csv_file(run_dir / "cells.csv", CELL_SCHEMA) as append_cells,
+        csv_file(run_dir / "cells.csv", columns) as append_cells,
         csv_file(run_dir / "errors.csv", ERROR_SCHEMA) as append_errors,
     ):
         for part in iter_cells(shard_files):
             errors = select_errors(part)
-            append_cells(part)
+            append_cells(
+                part if set_thresholds is None else with_prediction_sets(part, set_thresholds)
+            )
             append_errors(errors)
             first_errors = pa.concat_tables([first_errors, errors])[:MAX_ERRORS]
             cells = part.to_pandas()

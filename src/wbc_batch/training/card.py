@@ -1,8 +1,12 @@
 """The model card, written from what was measured."""
 
+from collections.abc import Iterable
+
 from wbc_batch.classifier import Bundle
 from wbc_batch.schema import CLASSES
-from wbc_batch.training.evaluate import ClassFigures, Evaluation
+from wbc_batch.training.assessment import Assessment
+from wbc_batch.training.evaluate import COVERAGES, ClassFigures, Evaluation
+from wbc_batch.training.unknown import UnknownEvaluation
 
 __all__ = ["write_card"]
 
@@ -14,14 +18,14 @@ _SOURCES = {
 }
 
 
-def write_card(bundle: Bundle, evaluations: dict[str, Evaluation]) -> str:
+def write_card(bundle: Bundle, assessment: Assessment) -> str:
     """Write a model card.
 
     Parameters
     ----------
     bundle : Bundle
-    evaluations : dict of str to Evaluation
-        By data set.
+    assessment : Assessment
+        Of this model.
 
     Returns
     -------
@@ -32,90 +36,148 @@ def write_card(bundle: Bundle, evaluations: dict[str, Evaluation]) -> str:
         f"# {bundle.name}",
         "For research use only. Not for diagnostic procedures.",
         f"Classifies a crop of one stained leukocyte as {', '.join(CLASSES)}, or leaves it unidentified. "
-        f"Network `{bundle.architecture}`, canonical crops of {bundle.preprocessing.size} pixels, "
-        f"weights under {bundle.licence}, SHA-256 `{bundle.sha256}`.",
+        f"Network `{bundle.architecture}`, {_input(bundle)}, weights under {bundle.licence}, "
+        f"SHA-256 `{bundle.sha256}`.",
         "## Training",
-        _training_table(bundle),
-        *(_SOURCES[name] for name in bundle.training.get("cells", {}) if name in _SOURCES),
-        f"Epoch {bundle.training['best_epoch'] + 1} of {bundle.training['settings']['epochs']} was kept "
-        "for its balanced accuracy on the validation "
-        f"cells; there the temperature ({bundle.temperature:.3f}) and the novelty scale were fitted, too. "
+        *_training(bundle),
         f"A cell is unidentified below a confidence of {bundle.rejection.min_confidence:g} or above a "
         f"novelty of {bundle.rejection.max_novelty:g}.",
         "## Figures",
-        "Printed by `wbc-batch evaluate`. Accuracy counts the best guess for every cell, "
-        "unidentified ones too.",
-        _figures_table(bundle, evaluations),
-        "Recall per class, %:",
-        _recall_table(evaluations),
+        *_figures(assessment),
         "## Limits",
         "The training cells come from few patients, microscopes and stains. Look at the unidentified and "
         "the least confident cells of your own laboratory before you use a count. Band and segmented "
         "neutrophils are one class; immature granulocytes, blasts, erythroblasts and platelets are none, "
-        "and the novelty score does not catch all of them.",
+        "and not all of them are left unidentified.",
     ]
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
 
 
-def _training_table(bundle: Bundle) -> str:
+def _input(bundle: Bundle) -> str:
+    size = bundle.preprocessing.size
+    if getattr(bundle.preprocessing, "view", "cell") == "image":
+        return f"whole pictures of {size} pixels"
+    return f"canonical crops of {size} pixels"
+
+
+def _training(bundle: Bundle) -> list[str]:
+    training = bundle.training
+    if "cells" not in training:
+        return [
+            "This model was not trained by `wbc-batch train`; what it was trained on is not known."
+        ]
     rows = [
-        (f"{name} ({kind})", [str(counts[c]) for c in CLASSES])
+        (f"{name} ({kind})", *(str(counts[c]) for c in CLASSES))
         for kind, key in (("training", "cells"), ("validation", "validation_cells"))
-        for name, counts in bundle.training.get(key, {}).items()
+        for name, counts in training.get(key, {}).items()
     ]
-    return _table(("cells", *CLASSES), [(name, *counts) for name, counts in rows])
+    parts = [
+        _table(("cells", *CLASSES), rows),
+        *(_SOURCES[name] for name in training["cells"] if name in _SOURCES),
+    ]
+    if "start" in training:
+        parts.append(f"Training started from {training['start']}.")
+    if "best_epoch" in training:
+        epochs = training.get("epochs", training["settings"]["epochs"])
+        parts.append(
+            f"Epoch {training['best_epoch']} of {epochs} was kept for its balanced accuracy on the "
+            f"validation cells; there the temperature ({bundle.temperature:.3f}) and the novelty scale "
+            "were fitted, too."
+        )
+    return parts
 
 
-def _role(bundle: Bundle, name: str) -> str:
-    """Say what a data set was to the model, so that nobody takes training figures for a test."""
-    if name in bundle.training["cells"]:
-        return "trained on" if name != "drawn" else "the like trained on"
-    return "chosen on" if name in bundle.training["validation_cells"] else "not trained on"
+def _figures(assessment: Assessment) -> list[str]:
+    data_sets = assessment.data_sets
+    parts = []
+    if "Command" in assessment.facts:
+        parts += ["All figures are printed by", f"```sh\n{assessment.facts['Command']}\n```"]
+    parts += [
+        "Accuracy counts the best guess for every cell, unidentified ones too; in brackets the exact 95 % "
+        "interval. All in per cent, but for the cells and NLL, the mean negative log-likelihood.",
+        _figures_table(assessment),
+        "Recall per class, with the number of cells:",
+        _recall_table(data_sets),
+        "Accuracy where only the most confident cells are kept:",
+        _coverage_table(data_sets),
+    ]
+    parts += [_neutrophils(name, e) for name, e in data_sets.items() if e.neutrophils]
+    if assessment.unknown:
+        parts += [
+            "Cells of no class: how many are left unidentified (%), and the area under the ROC curve of "
+            "the novelty score against known cells.",
+            _unknown_table(assessment.unknown_sets),
+        ]
+    return parts
 
 
-def _figures_table(bundle: Bundle, evaluations: dict[str, Evaluation]) -> str:
+def _figures_table(assessment: Assessment) -> str:
     head = (
-        "data set",
-        "role",
-        "cells",
-        "accuracy",
-        "balanced",
-        "macro F1",
-        "ECE",
-        "identified",
-        "of these right",
+        *("data set", "role", "cells", "accuracy", "balanced", "macro F1", "ECE", "NLL"),
+        *("identified", "of these right"),
     )
     rows = [
         (
             name,
-            _role(bundle, name),
+            assessment.roles[name],
             str(e.cells),
-            *(
-                f"{100 * v:.1f}"
-                for v in (
-                    e.accuracy,
-                    e.balanced_accuracy,
-                    e.macro_f1,
-                    e.calibration_error,
-                    e.identified,
-                    e.accuracy_identified,
-                )
-            ),
+            f"{_percent(e.accuracy)} ({_percent(e.accuracy_limits[0])}–{_percent(e.accuracy_limits[1])})",
+            *map(_percent, (e.balanced_accuracy, e.macro_f1, e.calibration_error)),
+            f"{e.log_loss:.3f}",
+            *map(_percent, (e.identified, e.accuracy_identified)),
         )
-        for name, e in evaluations.items()
+        for name, e in assessment.data_sets.items()
     ]
     return _table(head, rows)
 
 
-def _recall_table(evaluations: dict[str, Evaluation]) -> str:
-    rows = [(name, *(_recall(e.classes[c]) for c in CLASSES)) for name, e in evaluations.items()]
+def _recall_table(data_sets: dict[str, Evaluation]) -> str:
+    rows = [(name, *(_recall(e.classes[c]) for c in CLASSES)) for name, e in data_sets.items()]
     return _table(("data set", *CLASSES), rows)
 
 
 def _recall(figures: ClassFigures) -> str:
-    return f"{100 * figures.recall:.1f} ({figures.cells})" if figures.cells else "–"
+    return f"{_percent(figures.recall)} ({figures.cells})" if figures.cells else "–"
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _coverage_table(data_sets: dict[str, Evaluation]) -> str:
+    head = ("data set", *(f"{100 * part:.0f} %" for part in COVERAGES))
+    rows = [
+        (name, *(_percent(e.accuracy_at(part)) for part in COVERAGES))
+        for name, e in data_sets.items()
+    ]
+    return _table(head, rows)
+
+
+def _neutrophils(name: str, evaluation: Evaluation) -> str:
+    kinds = ", ".join(
+        f"{kind} {_percent(figures.recall)} % of {figures.cells}"
+        for kind, figures in evaluation.neutrophils.items()
+    )
+    balanced = _percent(evaluation.neutrophils_balanced)
+    return f"Neutrophils of {name} that are recognised: {kinds}; both kinds alike {balanced} %."
+
+
+def _unknown_table(unknown: dict[str, UnknownEvaluation]) -> str:
+    against = list(dict.fromkeys(k for e in unknown.values() for k in e.overall.auroc))
+    head = ("cells of no class", "cells", "unidentified", *(f"AUROC, {name}" for name in against))
+    rows = [
+        (
+            f"{name}: {kind}",
+            str(figures.cells),
+            _percent(figures.unidentified),
+            *(f"{figures.auroc[known].novelty:.3f}" for known in against),
+        )
+        for name, e in unknown.items()
+        for kind, figures in (*e.kinds.items(), ("all", e.overall))
+    ]
+    return _table(head, rows)
+
+
+def _percent(value: float) -> str:
+    return "–" if value != value else f"{100 * value:.1f}"
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     lines = [head, ("---",) + ("---:",) * (len(head) - 1), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,17 +1,40 @@
 """How good a model is on labelled cells."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from wbc_batch.classifier import Classifier, Predictions
 from wbc_batch.classifier.calibration import expected_calibration_error
 from wbc_batch.schema import CLASSES, UNIDENTIFIED
 from wbc_batch.training.datasets import LabelledCells
 
-__all__ = ["ClassFigures", "Evaluation", "evaluate", "measure"]
+__all__ = [
+    "COVERAGES",
+    "ClassFigures",
+    "CoveragePoint",
+    "Evaluation",
+    "Judged",
+    "KindFigures",
+    "ReliabilityBin",
+    "exact_limits",
+    "judge",
+    "measure",
+]
+
+#: Fractions of the cells, most confident first, whose accuracy cards and tables state.
+COVERAGES = (1.0, 0.95, 0.9, 0.8)
+
+_BINS = 15
+_NAN = float("nan")
+
+# What the leading letters of PBC's file names say of a neutrophil.
+_NEUTROPHILS = {"BNE": "band", "SNE": "segmented"}
 
 
 @dataclass(frozen=True)
@@ -23,12 +46,70 @@ class ClassFigures:
     cells : int
         Cells that are of this class.
     precision, recall, f1 : float
+    precision_limits, recall_limits : tuple of float
+        See `exact_limits`.
     """
 
     cells: int
     precision: float
     recall: float
     f1: float
+    precision_limits: tuple[float, float]
+    recall_limits: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class KindFigures:
+    """How many cells of one kind within a class are recognised as that class.
+
+    Attributes
+    ----------
+    cells : int
+    recall : float
+    recall_limits : tuple of float
+        See `exact_limits`.
+    """
+
+    cells: int
+    recall: float
+    recall_limits: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Cells whose confidence lies between `lower` and `upper`, and how many of them are right.
+
+    Attributes
+    ----------
+    lower, upper : float
+    cells : int
+    confidence, accuracy : float
+        Means; NaN without cells.
+    """
+
+    lower: float
+    upper: float
+    cells: int
+    confidence: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class CoveragePoint:
+    """Accuracy of the most confident cells alone.
+
+    Attributes
+    ----------
+    coverage : float
+        Fraction of the cells that is kept.
+    accuracy : float
+    confidence : float
+        The lowest among the cells kept.
+    """
+
+    coverage: float
+    accuracy: float
+    confidence: float
 
 
 @dataclass(frozen=True)
@@ -39,37 +120,64 @@ class Evaluation:
     ----------
     cells : int
     accuracy : float
+    accuracy_limits : tuple of float
+        See `exact_limits`.
     balanced_accuracy : float
         Mean recall of the classes that are there.
     macro_f1 : float
         Mean F1 of the classes that are there.
     calibration_error : float
         Expected calibration error over 15 bins.
+    log_loss : float
+        Mean negative logarithm of the probability given to the true class.
     identified : float
         Fraction of the cells that are not left unidentified.
     accuracy_identified : float
         Accuracy among those.
     classes : dict of str to ClassFigures
+    neutrophils : dict of str to KindFigures
+        ``band`` and ``segmented``, where file names tell them (``BNE``, ``SNE``, as in PBC).
+    neutrophils_balanced : float
+        Mean recall of these two kinds; NaN where one is missing.
     confusion : list of list of int
         Cells by true class (rows) and predicted class (columns), in the order of `CLASSES`.
+    reliability : list of ReliabilityBin
+        Rising in confidence.
+    coverage : list of CoveragePoint
+        From all cells down to one in a hundred.
     """
 
     cells: int
     accuracy: float
+    accuracy_limits: tuple[float, float]
     balanced_accuracy: float
     macro_f1: float
     calibration_error: float
+    log_loss: float
     identified: float
     accuracy_identified: float
     classes: dict[str, ClassFigures]
+    neutrophils: dict[str, KindFigures]
+    neutrophils_balanced: float
     confusion: list[list[int]]
+    reliability: list[ReliabilityBin]
+    coverage: list[CoveragePoint]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON; NaN becomes None."""
-        return _without_nan(asdict(self))
+    def accuracy_at(self, coverage: float) -> float:
+        """Accuracy of this fraction of the cells, the most confident ones; a whole per cent."""
+        return self.coverage[100 - round(100 * coverage)].accuracy
 
 
-def evaluate(classifier: Classifier, cells: LabelledCells) -> Evaluation:
+@dataclass(frozen=True)
+class Judged:
+    """Labelled cells, what a model says of them, and how good that is."""
+
+    cells: LabelledCells
+    predictions: Predictions
+    evaluation: Evaluation
+
+
+def judge(classifier: Classifier, cells: LabelledCells) -> Judged:
     """Classify labelled cells and measure.
 
     Parameters
@@ -80,12 +188,15 @@ def evaluate(classifier: Classifier, cells: LabelledCells) -> Evaluation:
 
     Returns
     -------
-    Evaluation
+    Judged
     """
-    return measure(classifier.predict_prepared(cells.crops), cells.labels)
+    predictions = classifier.predict_prepared(cells.crops)
+    return Judged(cells, predictions, measure(predictions, cells.labels, cells.members))
 
 
-def measure(predictions: Predictions, labels: NDArray[np.intp]) -> Evaluation:
+def measure(
+    predictions: Predictions, labels: NDArray[np.intp], members: Sequence[str] = ()
+) -> Evaluation:
     """Hold predictions against the truth.
 
     Parameters
@@ -93,45 +204,106 @@ def measure(predictions: Predictions, labels: NDArray[np.intp]) -> Evaluation:
     predictions : Predictions
     labels : ndarray of int, shape (N,)
         Index into `wbc_batch.schema.CLASSES`; N > 0.
+    members : sequence of str, optional
+        The cells' files, for what their names tell.
 
     Returns
     -------
     Evaluation
     """
-    guess = predictions.probabilities.argmax(axis=1)
+    probabilities = predictions.probabilities
+    guess = probabilities.argmax(axis=1)
     confusion = np.zeros((len(CLASSES), len(CLASSES)), np.int64)
     np.add.at(confusion, (labels, guess), 1)
     figures = {name: _figures(confusion, k) for k, name in enumerate(CLASSES)}
     there = [f for f in figures.values() if f.cells]
     correct = guess == labels
     identified = predictions.label != UNIDENTIFIED
+    confidence = probabilities.max(axis=1)
+    given = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    neutrophils = _neutrophils(correct, labels, members)
     return Evaluation(
         cells=len(labels),
         accuracy=float(correct.mean()),
+        accuracy_limits=exact_limits(int(correct.sum()), len(labels)),
         balanced_accuracy=float(np.mean([f.recall for f in there])),
         macro_f1=float(np.mean([f.f1 for f in there])),
-        calibration_error=expected_calibration_error(predictions.probabilities, labels),
+        calibration_error=expected_calibration_error(probabilities, labels, _BINS),
+        # A float32 of 0 stands for anything below its resolution.
+        log_loss=float(-np.log(np.maximum(given, np.finfo(np.float32).tiny)).mean()),
         identified=float(identified.mean()),
-        accuracy_identified=float(correct[identified].mean()) if identified.any() else float("nan"),
+        accuracy_identified=float(correct[identified].mean()) if identified.any() else _NAN,
         classes=figures,
+        neutrophils=neutrophils,
+        neutrophils_balanced=float(np.mean([kind.recall for kind in neutrophils.values()]))
+        if len(neutrophils) == len(_NEUTROPHILS)
+        else _NAN,
         confusion=confusion.tolist(),
+        reliability=_reliability(confidence, correct),
+        coverage=_coverage(confidence, correct),
     )
+
+
+def exact_limits(hits: int, cells: int) -> tuple[float, float]:
+    """95 % limits of a fraction after Clopper and Pearson (1934); NaN without cells."""
+    if not cells:
+        return _NAN, _NAN
+    found = binomtest(hits, cells).proportion_ci(0.95, method="exact")
+    return float(found.low), float(found.high)
 
 
 def _figures(confusion: NDArray[np.int64], k: int) -> ClassFigures:
-    hits, there, said = confusion[k, k], confusion[k].sum(), confusion[:, k].sum()
-    nan = float("nan")
+    hits, there, said = int(confusion[k, k]), int(confusion[k].sum()), int(confusion[:, k].sum())
     return ClassFigures(
-        cells=int(there),
-        precision=float(hits / said) if said else nan,
-        recall=float(hits / there) if there else nan,
-        f1=float(2 * hits / (there + said)) if there else nan,
+        cells=there,
+        precision=hits / said if said else _NAN,
+        recall=hits / there if there else _NAN,
+        f1=2 * hits / (there + said) if there else _NAN,
+        precision_limits=exact_limits(hits, said),
+        recall_limits=exact_limits(hits, there),
     )
 
 
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _without_nan(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(v) for v in value]
-    return None if isinstance(value, float) and np.isnan(value) else value
+def _neutrophils(
+    correct: NDArray[np.bool_], labels: NDArray[np.intp], members: Sequence[str]
+) -> dict[str, KindFigures]:
+    hits: dict[str, list[bool]] = {kind: [] for kind in _NEUTROPHILS.values()}
+    for right, label, member in zip(correct.tolist(), labels.tolist(), members, strict=False):
+        kind = _NEUTROPHILS.get(re.sub("[^A-Za-z].*", "", PurePosixPath(member).name))
+        if kind and CLASSES[label] == "neutrophil":
+            hits[kind].append(right)
+    return {
+        kind: KindFigures(len(them), float(np.mean(them)), exact_limits(sum(them), len(them)))
+        for kind, them in hits.items()
+        if them
+    }
+
+
+def _reliability(
+    confidence: NDArray[np.float32], correct: NDArray[np.bool_]
+) -> list[ReliabilityBin]:
+    """Split the cells as `expected_calibration_error` does."""
+    place = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    bins = []
+    for number in range(_BINS):
+        here = place == number
+        mean = float(confidence[here].mean()) if here.any() else _NAN
+        right = float(correct[here].mean()) if here.any() else _NAN
+        lower, upper = number / _BINS, (number + 1) / _BINS
+        bins.append(ReliabilityBin(lower, upper, int(here.sum()), mean, right))
+    return bins
+
+
+def _coverage(confidence: NDArray[np.float32], correct: NDArray[np.bool_]) -> list[CoveragePoint]:
+    """Give the accuracy-coverage curve (El-Yaniv and Wiener 2010), by whole per cent of the cells."""
+    levels, place = np.unique(-confidence, return_inverse=True)
+    # Cells of equal confidence count by their mean: their order says nothing.
+    even = np.bincount(place, correct) / np.bincount(place)
+    order = np.sort(place)
+    accuracy = np.cumsum(even[order]) / np.arange(1, len(order) + 1)
+    points = []
+    for percent in range(100, 0, -1):
+        last = -(-percent * len(order) // 100) - 1
+        lowest = float(-levels[order[last]])
+        points.append(CoveragePoint(percent / 100, float(accuracy[last]), lowest))
+    return points

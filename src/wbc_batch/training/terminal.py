@@ -5,31 +5,76 @@ from collections.abc import Mapping
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from wbc_batch.schema import CLASSES
-from wbc_batch.training.evaluate import Evaluation
+from wbc_batch.training.assessment import Assessment
+from wbc_batch.training.evaluate import COVERAGES, Evaluation
+from wbc_batch.training.unknown import UnknownEvaluation
 
-__all__ = ["print_evaluations"]
+__all__ = ["print_assessment", "print_summary"]
 
 
-def print_evaluations(evaluations: Mapping[str, Evaluation], console: Console) -> None:
-    """Print the figures of each data set, in per cent, and its confusion matrix.
+def print_assessment(assessment: Assessment, console: Console) -> None:
+    """Print the figures of each data set, in per cent, its confusion matrix, and cells of no class.
 
     Parameters
     ----------
-    evaluations : mapping of str to Evaluation
+    assessment : Assessment
     console : rich.console.Console
     """
-    for name, evaluation in evaluations.items():
-        lines = (
-            f"{name}: {evaluation.cells} cells, accuracy {_percent(evaluation.accuracy)}",
-            f"balanced {_percent(evaluation.balanced_accuracy)}, macro F1 "
-            f"{_percent(evaluation.macro_f1)}, ECE {_percent(evaluation.calibration_error)}",
-            f"identified {_percent(evaluation.identified)}, "
-            f"of these right {_percent(evaluation.accuracy_identified)}",
-        )
-        console.print("\n".join(lines), highlight=False, markup=False)
+    for name, evaluation in assessment.data_sets.items():
+        console.print("\n".join(_lines(name, evaluation)), highlight=False, markup=False)
         console.print(_confusion(evaluation))
+    for name, found in assessment.unknown_sets.items():
+        console.print(f"{name}: cells of no class", highlight=False, markup=False)
+        console.print(_unknown(found))
+
+
+def print_summary(data_sets: Mapping[str, Evaluation], console: Console) -> None:
+    """Print one line per data set, in per cent; ``right`` is the accuracy of the identified cells.
+
+    Parameters
+    ----------
+    data_sets : mapping of str to Evaluation
+    console : rich.console.Console
+    """
+    table = Table(box=SIMPLE, pad_edge=False, title="in per cent", title_justify="left")
+    table.add_column("data set", overflow="fold")
+    for heading in ("cells", "accuracy", "balanced", "macro F1", "ECE", "identified", "right"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, e in data_sets.items():
+        values = (e.accuracy, e.balanced_accuracy, e.macro_f1, e.calibration_error)
+        shares = (e.identified, e.accuracy_identified)
+        numbers = [_percent(value).removesuffix(" %") for value in (*values, *shares)]
+        table.add_row(Text(name), str(e.cells), *numbers)
+    console.print(table)
+
+
+def _lines(name: str, evaluation: Evaluation) -> list[str]:
+    lower, upper = evaluation.accuracy_limits
+    lines = [
+        f"{name}: {evaluation.cells} cells, accuracy {_percent(evaluation.accuracy)} "
+        f"({100 * lower:.1f} to {100 * upper:.1f})",
+        f"balanced {_percent(evaluation.balanced_accuracy)}, macro F1 "
+        f"{_percent(evaluation.macro_f1)}, ECE {_percent(evaluation.calibration_error)}, "
+        f"NLL {evaluation.log_loss:.3f}",
+        f"identified {_percent(evaluation.identified)}, "
+        f"of these right {_percent(evaluation.accuracy_identified)}",
+        "right among the surest "
+        + ", ".join(
+            f"{100 * c:.0f} %: {_percent(evaluation.accuracy_at(c))}" for c in COVERAGES[1:]
+        ),
+    ]
+    if evaluation.neutrophils:
+        kinds = ", ".join(
+            f"{kind} {_percent(figures.recall)} of {figures.cells}"
+            for kind, figures in evaluation.neutrophils.items()
+        )
+        lines.append(
+            f"neutrophils: {kinds}; both alike {_percent(evaluation.neutrophils_balanced)}"
+        )
+    return lines
 
 
 def _confusion(evaluation: Evaluation) -> Table:
@@ -39,6 +84,17 @@ def _confusion(evaluation: Evaluation) -> Table:
     for label, row in zip(CLASSES, evaluation.confusion, strict=True):
         figures = evaluation.classes[label]
         table.add_row(label, *map(str, row), _percent(figures.recall), _percent(figures.precision))
+    return table
+
+
+def _unknown(found: UnknownEvaluation) -> Table:
+    table = Table("kind", box=SIMPLE, pad_edge=False)
+    against = [f"AUROC against {name}" for name in found.overall.auroc]
+    for heading in ("cells", "unidentified", *against):
+        table.add_column(heading, justify="right")
+    for kind, figures in (*found.kinds.items(), ("all", found.overall)):
+        areas = [f"{separation.novelty:.3f}" for separation in figures.auroc.values()]
+        table.add_row(Text(kind), str(figures.cells), _percent(figures.unidentified), *areas)
     return table
 
 

@@ -1,0 +1,122 @@
+"""``wbc-batch evaluate``."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wbc_batch.cli.shared import DeviceOption, JsonOption, print_json
+from wbc_batch.errors import InputError
+
+if TYPE_CHECKING:
+    from wbc_batch.training.assessment import Assessment
+
+__all__ = ["evaluate"]
+
+_DATASET = "[NAME=]DATASET"
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A bundled model's name, or a bundle's directory.")],
+    datasets: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar=_DATASET,
+            help="Folders with one folder per class, or prepared data sets (their test split).",
+        ),
+    ] = None,
+    unknown: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar=_DATASET, help="Cells of none of the classes, in folders of any name."
+        ),
+    ] = None,
+    drawn: Annotated[int, typer.Option(min=0, help="Synthetic cells to evaluate on.")] = 0,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for figures, pictures and a page.")
+    ] = None,
+    card: Annotated[
+        bool, typer.Option("--card", help="Write the figures into the bundle and its card.")
+    ] = False,
+    leave_one_out: Annotated[
+        bool,
+        typer.Option(
+            "--leave-one-out",
+            help="Train the model's recipe anew without one data set at a time, and test on that one.",
+        ),
+    ] = False,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(metavar=_DATASET, help="With --leave-one-out: test on these, too, each time."),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="With --leave-one-out: instead of the recipe's.")
+    ] = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a model, or its recipe, on labelled cells."""
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    if leave_one_out:
+        if unknown or card or drawn:
+            raise InputError(
+                "--leave-one-out measures a recipe; leave out --unknown, --card and --drawn"
+            )
+        assessment = _leave_one_out(model, datasets, also, output, epochs, device, command)
+    else:
+        if also or epochs:
+            raise InputError("--also and --epochs need --leave-one-out")
+        from wbc_batch.training.folders import evaluate_folders, named_folders
+
+        assessment = evaluate_folders(
+            model,
+            named_folders(datasets or [], "test"),
+            drawn,
+            device,
+            output,
+            card,
+            named_folders(unknown or [], "out_of_class"),
+            command,
+        )
+    _print(assessment, leave_one_out, output, as_json)
+
+
+def _leave_one_out(
+    model: str,
+    datasets: list[str] | None,
+    also: list[str] | None,
+    output: Path | None,
+    epochs: int | None,
+    device: str,
+    command: str,
+) -> "Assessment":
+    from wbc_batch.training.leave_one_out import leave_one_out
+    from wbc_batch.training.named_datasets import named_folders
+    from wbc_batch.training.progress import shown_training
+
+    if output is None:
+        raise InputError("--leave-one-out trains networks; name a folder for them with -o")
+
+    sources = named_folders(datasets or [], "train")
+    others = named_folders(also or [], "test")
+    return leave_one_out(model, sources, others, output, epochs, device, shown_training, command)
+
+
+def _print(assessment: "Assessment", summary: bool, output: Path | None, as_json: bool) -> None:
+    from rich.console import Console
+
+    from wbc_batch.training.terminal import print_assessment, print_summary
+
+    if as_json:
+        print_json(assessment.to_dict())
+        return
+    console = Console()
+    if summary:
+        print_summary(assessment.data_sets, console)
+    else:
+        print_assessment(assessment, console)
+    if output is not None:
+        page = "leave-one-out.html" if summary else "evaluation.html"
+        typer.echo(f"Page: {output / page}")

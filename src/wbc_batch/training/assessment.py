@@ -1,0 +1,114 @@
+"""All that is measured of a model at one time: data sets of known cells, and cells of no class."""
+
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from wbc_batch.classifier import Bundle, Classifier
+from wbc_batch.training.evaluate import COVERAGES, Evaluation, Judged
+from wbc_batch.training.unknown import JudgedUnknown, UnknownEvaluation
+
+__all__ = ["Assessment", "facts_of", "role"]
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What a model says of several data sets, and how good that is.
+
+    Attributes
+    ----------
+    title : str
+        The model's name.
+    facts : dict of str to str
+        Where the figures come from: command, versions, model.
+    known : dict of str to Judged
+        By data set.
+    roles : dict of str to str
+        What each of these data sets was to the model, see `role`.
+    unknown : dict of str to JudgedUnknown
+        By data set.
+    """
+
+    title: str
+    facts: dict[str, str]
+    known: dict[str, Judged]
+    roles: dict[str, str]
+    unknown: dict[str, JudgedUnknown] = field(default_factory=dict)
+
+    @property
+    def data_sets(self) -> dict[str, Evaluation]:
+        """Figures of the known cells, by data set."""
+        return {name: judged.evaluation for name, judged in self.known.items()}
+
+    @property
+    def unknown_sets(self) -> dict[str, UnknownEvaluation]:
+        """Figures of the unknown cells, by data set."""
+        return {name: judged.evaluation for name, judged in self.unknown.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON; NaN becomes None."""
+        figures = {
+            "title": self.title,
+            "facts": self.facts,
+            "data_sets": {
+                name: {"role": self.roles[name]} | asdict(evaluation)
+                for name, evaluation in self.data_sets.items()
+            },
+            "unknown": {name: asdict(found) for name, found in self.unknown_sets.items()},
+        }
+        return _without_nan(figures)
+
+    def metrics(self) -> dict[str, Any]:
+        """Return the figures that a bundle carries: `to_dict` without the points of the curves."""
+        figures = self.to_dict()
+        for found in figures["data_sets"].values():
+            del found["reliability"]
+            found["coverage"] = [p for p in found["coverage"] if p["coverage"] in COVERAGES]
+        return figures
+
+
+def role(bundle: Bundle, name: str) -> str:
+    """Say what a data set was to a model, so that nobody takes training figures for a test."""
+    if "cells" not in bundle.training:
+        return "not known"
+    if name in bundle.training["cells"]:
+        return "trained on" if name != "drawn" else "the like trained on"
+    return "chosen on" if name in bundle.training.get("validation_cells", {}) else "not trained on"
+
+
+def facts_of(classifier: Classifier, command: str) -> dict[str, str]:
+    """State which model was measured, and how.
+
+    Parameters
+    ----------
+    classifier : Classifier
+    command : str
+        The command line; left out if empty.
+
+    Returns
+    -------
+    dict of str to str
+    """
+    facts = {
+        "Command": command,
+        "Model": classifier.name,
+        "SHA-256 of the weights": classifier.sha256,
+        "Unidentified": f"confidence below {classifier.bundle.rejection.min_confidence:g}, or novelty above "
+        f"{classifier.bundle.rejection.max_novelty:g}",
+        "Computed on": f"{classifier.device}, {classifier.precision}",
+        "Versions": f"wbc-napari {version('wbc-napari')}, torch {version('torch')}, "
+        f"Python {platform.python_version()}",
+    }
+    return {name: value for name, value in facts.items() if value}
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _without_nan(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(v) for v in value]
+    return None if isinstance(value, float) and np.isnan(value) else value

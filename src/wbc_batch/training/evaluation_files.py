@@ -1,0 +1,105 @@
+"""What an evaluation leaves in its folder: figures, tables, pictures and a page."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+
+from wbc_batch.errors import RunError
+from wbc_batch.files import write_file
+from wbc_batch.schema import CLASSES
+from wbc_batch.training import pictures
+from wbc_batch.training.assessment import Assessment
+from wbc_batch.training.evaluate import Evaluation
+from wbc_batch.training.evaluation_page import render_page
+
+__all__ = ["EVALUATION", "LEAVE_ONE_OUT", "file_name", "open_folder", "write_files"]
+
+#: Names of the JSON file and the page, without suffix, and their texts.
+EVALUATION, LEAVE_ONE_OUT = "evaluation", "leave-one-out"
+
+_TEXTS = {
+    EVALUATION: ("Evaluation", "What the model says of labelled cells."),
+    LEAVE_ONE_OUT: (
+        "Leave one out",
+        "The model's recipe, trained anew without one data set at a time and tested on that one: what to "
+        "expect in a laboratory that it has not seen. Validation cells are a tenth of the training cells.",
+    ),
+}
+
+
+def open_folder(output: Path, kind: str) -> None:
+    """Make the folder, or empty it of an earlier evaluation of the same kind.
+
+    Raises
+    ------
+    RunError
+        If it holds something else or cannot be made.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        there = [path.name for path in output.iterdir() if not path.name.startswith(".")]
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        raise RunError(
+            f"{output} cannot be used as a folder ({reason}); name another one"
+        ) from error
+    earlier = f"{kind}.json" in there
+    if not earlier and not all(name.startswith("without-") for name in there):
+        raise RunError(
+            f"{output} is not empty and holds no earlier {kind.replace('-', ' ')}; name a new folder"
+        )
+    for path in output.glob("confusion-*"):
+        path.unlink()
+
+
+def write_files(output: Path, kind: str, assessment: Assessment) -> None:
+    """Write figures, tables, pictures and the page.
+
+    Parameters
+    ----------
+    output : Path
+        See `open_folder`. Gets ``<kind>.json`` and ``<kind>.html``, for each data set
+        ``confusion-NAME.csv`` and ``.png``, and ``reliability.png`` and ``coverage.png``.
+    kind : str
+        `EVALUATION` or `LEAVE_ONE_OUT`.
+    assessment : Assessment
+    """
+    data_sets = assessment.data_sets
+    for name, stem in _stems(data_sets).items():
+        write_file(output / f"{stem}.csv", _confusion_table(data_sets[name]))
+        drawn = pictures.to_png(partial(pictures.confusion, data_sets[name]))
+        write_file(output / f"{stem}.png", drawn)
+    for draw in (pictures.reliability, pictures.coverage):
+        write_file(output / f"{draw.__name__}.png", pictures.to_png(partial(draw, data_sets)))
+    page = render_page(assessment, *_TEXTS[kind])
+    write_file(output / f"{kind}.html", page.encode("utf-8", "backslashreplace"))
+    figures = json.dumps(assessment.to_dict(), indent=2) + "\n"
+    write_file(output / f"{kind}.json", figures.encode())
+
+
+def file_name(name: str) -> str:
+    """Return a data set's name as any file system takes it."""
+    return re.sub(r"[^\w.-]+", "_", name)
+
+
+def _stems(names: Iterable[str]) -> dict[str, str]:
+    """Names that any file system takes, each another one."""
+    stems: dict[str, str] = {}
+    for number, name in enumerate(names, 1):
+        stem = f"confusion-{file_name(name)}"
+        taken = stem.casefold() in map(str.casefold, stems.values())
+        stems[name] = f"{stem}-{number}" if taken else stem
+    return stems
+
+
+def _confusion_table(evaluation: Evaluation) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("true", *CLASSES))
+    for label, row in zip(CLASSES, evaluation.confusion, strict=True):
+        writer.writerow((label, *row))
+    return text.getvalue().encode()

@@ -1,0 +1,206 @@
+"""How well a model's recipe does in a laboratory that it has not seen: leave one data set out at a time."""
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from wbc_batch.classifier import Bundle, Classifier, read_bundle
+from wbc_batch.errors import InputError
+from wbc_batch.training.assessment import Assessment, facts_of
+from wbc_batch.training.augmentation import Augmentation
+from wbc_batch.training.datasets import LabelledCells, drawn_cells, merge, read_dataset
+from wbc_batch.training.evaluate import Judged, judge
+from wbc_batch.training.evaluation_files import LEAVE_ONE_OUT, file_name, open_folder, write_files
+from wbc_batch.training.held_out import held_out, select
+from wbc_batch.training.named_datasets import Datasets
+from wbc_batch.training.progress import Shown
+from wbc_batch.training.settings import Settings
+from wbc_batch.training.train import train, wide_preprocessing
+
+__all__ = ["leave_one_out", "recipe"]
+
+#: Shows one training while a block runs.
+Show = Callable[[Settings], AbstractContextManager[Shown]]
+_SILENT = Shown(lambda _row: None, lambda _epoch, _batch, _loss: None)
+
+_log = logging.getLogger(__name__)
+
+# Fraction of the training cells that chooses the epoch: never the data set left out.
+_HELD = 0.1
+_DRAWN = "drawn"
+# Of the drawn cells; the same as in any training.
+_DRAWN_SEED = 1
+
+
+def leave_one_out(
+    model: str | Path,
+    sources: Datasets,
+    also: Datasets,
+    output: Path,
+    epochs: int | None = None,
+    device: str = "auto",
+    show: Show = lambda _settings: nullcontext(_SILENT),
+    command: str = "",
+) -> Assessment:
+    """Train a model's recipe on all data sets but one, each in turn, and test on the one left out.
+
+    A tenth of the training cells chooses the epoch (see `wbc_batch.training.held_out`), never those left out.
+    Drawn cells are trained on in the same number as in the model. A run that was stopped goes on: what
+    is trained in `output` already is not trained again.
+
+    Parameters
+    ----------
+    model : str or Path
+        A bundle; its settings are used, its weights are not.
+    sources : mapping of str to Path or ManifestPart
+        Two or more data sets.
+    also : mapping of str to Path or ManifestPart
+        Data sets that are tested on each time and never trained on.
+    output : Path
+        New folder, or one that this command was stopped in. Gets a training in ``without-NAME/`` each, and
+        `wbc_batch.training.evaluation_files.write_files`.
+    epochs : int, optional
+        Instead of the recipe's.
+    device : str
+    show : callable
+        Such as `wbc_batch.training.progress.shown_training`: gives a context in which one training is shown.
+    command : str
+        For the record.
+
+    Returns
+    -------
+    Assessment
+        Of each data set left out, then of each of `also` by each network.
+
+    Raises
+    ------
+    InputError
+        If there are too few data sets, one cannot be used, or the model does not say how it was trained.
+    RunError
+        If `output` holds something else.
+    """
+    bundle = read_bundle(model)
+    settings = replace(recipe(bundle), device=device)
+    if epochs is not None:
+        settings = replace(settings, epochs=epochs)
+    _check(sources, also)
+    open_folder(output, LEAVE_ONE_OUT)
+    plain = settings.preprocessing
+    narrow = {name: read_dataset(name, place, plain) for name, place in sources.items()}
+    others = {name: read_dataset(name, place, plain) for name, place in also.items()}
+    wide = _wide(sources, _drawn_count(bundle), settings)
+    known: dict[str, Judged] = {}
+    elsewhere: dict[str, Judged] = {}
+    for left_out in sources:
+        _log.info("%s is left out", left_out)
+        classifier = _train_without(left_out, narrow, wide, output, settings, show)
+        known[left_out] = judge(classifier, narrow[left_out])
+        for name, cells in others.items():
+            elsewhere[f"{name}, {left_out} left out"] = judge(classifier, cells)
+    roles = dict.fromkeys(known, "left out") | dict.fromkeys(elsewhere, "never trained on")
+    facts = facts_of(classifier, command) | {"Model": f"the recipe of {bundle.name}"}
+    del facts["SHA-256 of the weights"]
+    assessment = Assessment(bundle.name, facts, known | elsewhere, roles)
+    write_files(output, LEAVE_ONE_OUT, assessment)
+    return assessment
+
+
+def recipe(bundle: Bundle) -> Settings:
+    """Read the settings that a model was trained with; what it does not state is as by default.
+
+    Raises
+    ------
+    InputError
+        If the model was not trained here, or was itself trained on from another model: nobody can leave
+        out what that one has seen.
+    """
+    recorded = bundle.training.get("settings")
+    if not recorded:
+        raise InputError(
+            f"the model {bundle.name!r} does not say how it was trained; name one that "
+            "wbc-batch train made"
+        )
+    settings: Settings = _known_fields(
+        Settings,
+        recorded
+        | {
+            "preprocessing": bundle.preprocessing,
+            "augmentation": _known_fields(Augmentation, recorded.get("augmentation", {})),
+        },
+    )
+    if settings.start not in ("random", "imagenet"):
+        raise InputError(
+            f"the model {bundle.name!r} was trained on from {settings.start}, which may have seen the data "
+            "set that is left out; name a model that started from random or ImageNet weights"
+        )
+    return settings
+
+
+def _known_fields(kind: type, values: Mapping[str, Any]) -> Any:
+    """Make settings from what an older or newer version may have recorded, as JSON."""
+    names = {field.name for field in fields(kind)}
+    return kind(
+        **{
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+            if name in names
+        }
+    )
+
+
+def _check(sources: Datasets, also: Datasets) -> None:
+    if len(sources) < 2:
+        raise InputError("to leave one data set out, name two or more")
+    twice = sorted({*sources} & {*also})
+    if twice:
+        raise InputError(f"{twice[0]!r} is both trained on and never trained on; name it once")
+    if _DRAWN in sources or _DRAWN in also:
+        raise InputError(
+            f"a data set is called {_DRAWN!r}, as the synthetic cells; name it otherwise"
+        )
+
+
+def _drawn_count(bundle: Bundle) -> int:
+    return sum(bundle.training.get("cells", {}).get(_DRAWN, {}).values())
+
+
+def _wide(sources: Datasets, drawn: int, settings: Settings) -> dict[str, LabelledCells]:
+    """Read the data sets, and draw cells, as a training wants them."""
+    preprocessing = wide_preprocessing(settings.preprocessing)
+    cells = {name: read_dataset(name, place, preprocessing) for name, place in sources.items()}
+    if drawn:
+        cells[_DRAWN] = drawn_cells(drawn, _DRAWN_SEED, preprocessing)
+    return cells
+
+
+def _train_without(
+    left_out: str,
+    narrow: Mapping[str, LabelledCells],
+    wide: Mapping[str, LabelledCells],
+    output: Path,
+    settings: Settings,
+    show: Show,
+) -> Classifier:
+    title = f"without-{file_name(left_out)}"
+    others = [name for name in narrow if name != left_out]
+    cells = merge([narrow[name] for name in others])
+    held = held_out(cells, _HELD)
+    training = select(merge([wide[name] for name in others]), ~held)
+    if _DRAWN in wide:
+        training = merge([training, wide[_DRAWN]])
+    settings = replace(settings, noisy=tuple(n for n in settings.noisy if n in training.names))
+    validation = select(cells, held)
+    with show(settings) as shown:
+        bundle = train(
+            title,
+            training,
+            validation,
+            output / title,
+            settings,
+            shown.report,
+            step=shown.step,
+        )
+    return Classifier.load(bundle.path, settings.device)

@@ -1,0 +1,407 @@
+"""Evaluation: figures against counts by hand, what is written, cells of no class, and leave one out."""
+
+import csv
+import json
+import re
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from wbc_batch.classifier import Classifier, Predictions, read_bundle
+from wbc_batch.classifier.preprocessing import Preprocessing
+from wbc_batch.cli import app
+from wbc_batch.errors import InputError, RunError
+from wbc_batch.schema import CLASSES
+from wbc_batch.synthetic import draw_cells
+from wbc_batch.training.evaluate import exact_limits, measure
+from wbc_batch.training.folders import evaluate_folders, train_folders
+from wbc_batch.training.leave_one_out import leave_one_out, recipe
+from wbc_batch.training.train import Settings
+from wbc_batch.training.unknown import auroc, read_unknown
+
+TINY = Settings(
+    arguments={"widths": [16, 16, 32, 32], "dropout": 0.0},
+    preprocessing=Preprocessing(size=40),
+    epochs=2,
+    cells_per_epoch=128,
+    batch_size=16,
+    averaging=0.8,
+    noisy=("a",),
+    device="cpu",
+)
+
+ODD = "<b>&'\" $1"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def _write(folder: Path, count: int, seed: int, names: str = "cell-{}") -> Path:
+    images, labels = draw_cells(count, seed=seed)
+    for n, (image, label) in enumerate(zip(images, labels, strict=True)):
+        path = folder / label / (names.format(n) + ".png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        assert cv2.imwrite(str(path), image[..., ::-1])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("cells")
+    sets = {name: _write(root / name, 30, seed) for seed, name in enumerate("abc", 1)}
+    (root / "other" / "ghost <i>").mkdir(parents=True)
+    (root / "other" / "blot").mkdir()
+    rng = np.random.default_rng(0)
+    for n in range(3):
+        noise = rng.integers(0, 256, (80, 80, 3), np.uint8)
+        cv2.imwrite(str(root / "other" / "ghost <i>" / f"{n}.png"), noise)
+        cv2.imwrite(str(root / "other" / "blot" / f"{n}.png"), noise // 2)
+    return sets | {"other": root / "other"}
+
+
+@pytest.fixture(scope="module")
+def bundle(folders, tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("training") / "run"
+    train_folders("tiny", {"a": folders["a"]}, {"b": folders["b"]}, output, TINY, drawn=5)
+    return output / "bundle"
+
+
+@pytest.fixture(scope="module")
+def evaluated(bundle, folders, tmp_path_factory):
+    """An evaluation with an awkward name, its folder, and a copy of the model that got its card."""
+    place = tmp_path_factory.mktemp("evaluated")
+    model = Path(shutil.copytree(bundle, place / "model"))
+    assessment = evaluate_folders(
+        model,
+        {"b": folders["b"], ODD: folders["c"]},
+        drawn=5,
+        device="cpu",
+        output=place / "out",
+        card=True,
+        unknown={"other": folders["other"]},
+        command="wbc-batch evaluate model b=b",
+    )
+    return assessment, place / "out", model
+
+
+def predictions(probabilities: np.ndarray, label: list[str] | None = None) -> Predictions:
+    probabilities = probabilities.astype(np.float32)
+    predicted = np.asarray(CLASSES)[probabilities.argmax(axis=1)]
+    confidence = probabilities.max(axis=1)
+    label_ = predicted if label is None else np.array(label)
+    return Predictions(probabilities, predicted, label_, confidence, confidence, confidence)
+
+
+def sure_of(classes: list[int], confidence: list[float]) -> np.ndarray:
+    rest = (1 - np.array(confidence)) / 4
+    probabilities = np.repeat(rest[:, None], 5, axis=1)
+    probabilities[np.arange(len(classes)), classes] = confidence
+    return probabilities
+
+
+def test_measures_match_a_count_by_hand():
+    # two basophils, one called monocyte; two monocytes, both right; one neutrophil called monocyte
+    labels = np.array([0, 0, 3, 3, 4])
+    label = ["basophil", "unidentified", "monocyte", "monocyte", "monocyte"]
+    evaluation = measure(predictions(sure_of([0, 3, 3, 3, 3], [0.8] * 5), label), labels)
+    assert evaluation.accuracy == pytest.approx(3 / 5)
+    assert evaluation.balanced_accuracy == pytest.approx((0.5 + 1 + 0) / 3)
+    assert evaluation.classes["monocyte"].precision == pytest.approx(2 / 4)
+    assert evaluation.macro_f1 == pytest.approx((2 / 3 + 2 / 3 + 0) / 3)
+    assert evaluation.identified == pytest.approx(4 / 5)
+    assert evaluation.accuracy_identified == pytest.approx(3 / 4)
+    assert evaluation.confusion[0] == [1, 0, 0, 1, 0]
+    assert evaluation.log_loss == pytest.approx(-(3 * np.log(0.8) + 2 * np.log(0.05)) / 5, rel=1e-5)
+    assert np.isnan(evaluation.classes["eosinophil"].recall)
+
+
+def test_exact_limits_are_those_of_the_published_tables():
+    assert exact_limits(8, 10) == pytest.approx((0.4439, 0.9748), abs=1e-4)
+    assert exact_limits(0, 20) == pytest.approx((0.0, 0.1684), abs=1e-4)
+    assert np.isnan(exact_limits(0, 0)).all()
+
+
+def test_bins_of_confidence_add_up_to_the_calibration_error():
+    rng = np.random.default_rng(5)
+    confidence = rng.uniform(0.25, 1.0, 200).round(2)
+    labels = rng.integers(0, 5, 200)
+    evaluation = measure(predictions(sure_of(rng.integers(0, 5, 200).tolist(), confidence)), labels)
+    bins = [b for b in evaluation.reliability if b.cells]
+    assert sum(b.cells for b in bins) == 200
+    assert all(b.lower <= b.confidence <= b.upper for b in bins)
+    gap = sum(b.cells * abs(b.confidence - b.accuracy) for b in bins) / 200
+    assert gap == pytest.approx(evaluation.calibration_error, abs=1e-6)
+
+
+def test_coverage_leaves_out_the_least_confident_first():
+    confidence = [0.9, 0.8, 0.7, 0.6]
+    evaluation = measure(predictions(sure_of([0, 0, 0, 0], confidence)), np.array([0, 0, 0, 1]))
+    assert evaluation.accuracy_at(1.0) == pytest.approx(3 / 4)
+    assert evaluation.accuracy_at(0.8) == pytest.approx(3 / 4)  # 3.2 cells are 4
+    assert evaluation.coverage[25].accuracy == pytest.approx(1.0)
+    assert evaluation.coverage[25].confidence == pytest.approx(0.7)
+    # of cells with one confidence, none comes first
+    even = measure(predictions(sure_of([0] * 4, [0.9] * 4)), np.array([0, 0, 0, 1]))
+    assert {point.accuracy for point in even.coverage} == {0.75}
+
+
+def test_band_and_segmented_neutrophils_are_told_by_their_file_names():
+    labels = np.array([4, 4, 4, 4, 3, 4])
+    members = (
+        "x/BNE_1.jpg",
+        "BNE_2.jpg",
+        "BNE_3.jpg",
+        "SNE_9.jpg",
+        "BNE_4.jpg",
+        "NEUTROPHIL_1.jpg",
+    )
+    said = predictions(sure_of([4, 4, 3, 3, 4, 4], [0.9] * 6))
+    evaluation = measure(said, labels, members)
+    assert evaluation.neutrophils["band"].cells == 3
+    assert evaluation.neutrophils["band"].recall == pytest.approx(2 / 3)
+    assert evaluation.neutrophils["segmented"].recall == 0.0
+    assert evaluation.neutrophils_balanced == pytest.approx(1 / 3)
+    assert measure(said, labels).neutrophils == {}
+
+
+def test_auroc_counts_pairs():
+    known, unknown = np.array([0.1, 0.4, 0.4, 0.7]), np.array([0.4, 0.9])
+    pairs = [(u > k) + 0.5 * (u == k) for u in unknown for k in known]
+    assert auroc(known, unknown) == pytest.approx(np.mean(pairs))
+    assert auroc(known, known + 1) == 1.0
+    assert auroc(known, known) == 0.5
+
+
+def test_the_folder_has_figures_tables_pictures_and_a_page(evaluated):
+    assessment, out, _ = evaluated
+    figures = json.loads((out / "evaluation.json").read_text())
+    assert figures == assessment.to_dict()
+    assert list(figures["data_sets"]) == ["b", ODD, "drawn"]
+    assert figures["data_sets"]["b"]["role"] == "chosen on"
+    with (out / "confusion-b.csv").open() as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["true", *CLASSES]
+    counts = [[int(n) for n in row[1:]] for row in rows[1:]]
+    assert counts == figures["data_sets"]["b"]["confusion"]
+    pictures = sorted(path.name for path in out.glob("*.png"))
+    assert len(pictures) == 5
+    for name in pictures:
+        assert cv2.imread(str(out / name)).std() > 1
+
+
+def test_nothing_that_cannot_be_counted_is_a_number_in_json(bundle, folders, tmp_path):
+    some = Path(shutil.copytree(folders["b"] / "monocyte", tmp_path / "one" / "monocyte")).parent
+    assessment = evaluate_folders(bundle, {"one": some}, device="cpu", output=tmp_path / "out")
+    text = (tmp_path / "out" / "evaluation.json").read_text()
+    assert "NaN" not in text
+    assert json.loads(text)["data_sets"]["one"]["classes"]["basophil"]["recall"] is None
+    assert np.isnan(assessment.data_sets["one"].classes["basophil"].recall)
+
+
+class _Page(HTMLParser):
+    """Collects what a page would load, and its tags."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        self.tags.append(tag)
+        self.links += [v for k, v in attrs if k in ("src", "href", "xlink:href") and v]
+        self.ids += [values["id"]] if "id" in values else []
+
+
+def test_the_page_is_self_contained_and_escapes_names(evaluated):
+    _, out, _ = evaluated
+    text = (out / "evaluation.html").read_text()
+    page = _Page()
+    page.feed(text)
+    assert all(link.startswith(("#", "data:image/jpeg;base64,")) for link in page.links)
+    assert not {"script", "iframe", "link", "b>", "i"} & set(page.tags)
+    assert len(page.ids) == len(set(page.ids))
+    assert "&lt;b&gt;&amp;&#39;&#34; $1" in text
+    assert "ghost &lt;i&gt;" in text
+    assert len(text) < 5_000_000
+
+
+def test_the_worst_mistakes_come_first(evaluated):
+    assessment, out, _ = evaluated
+    text = (out / "evaluation.html").read_text()
+    section = text[text.index('id="set-1"') : text.index('id="set-2"')]
+    shown = re.findall(r'verdict">(\w+) → (\w+) <b>.*?title="([^"]+)"', section, re.DOTALL)
+    judged = assessment.known["b"]
+    wrong = judged.predictions.predicted != np.asarray(CLASSES)[judged.cells.labels]
+    assert len(shown) == min(wrong.sum(), 24)
+    order = [judged.cells.members.index(member) for _, _, member in shown]
+    confidence = judged.predictions.confidence[order]
+    assert (np.diff(confidence) <= 0).all()
+    assert confidence[0] == judged.predictions.confidence[wrong].max()
+    for place, (true, predicted, _) in zip(order, shown, strict=True):
+        assert true == CLASSES[judged.cells.labels[place]] != predicted
+
+
+def test_cells_of_no_class_are_held_against_known_ones(evaluated):
+    assessment, _, _ = evaluated
+    found = assessment.unknown_sets["other"]
+    assert set(found.kinds) == {"blot", "ghost <i>"}
+    assert found.overall.cells == 6
+    separation = found.overall.auroc["b"]
+    known, other = assessment.known["b"].predictions, assessment.unknown["other"].predictions
+    assert separation.novelty == pytest.approx(auroc(known.novelty, other.novelty))
+    assert found.overall.unidentified == pytest.approx((other.label == "unidentified").mean())
+
+
+def test_a_known_class_among_the_unknown_is_refused(folders):
+    with pytest.raises(InputError, match="one of the classes"):
+        read_unknown("other", folders["a"], TINY.preprocessing)
+
+
+def test_the_card_states_what_was_measured(evaluated):
+    assessment, _, model = evaluated
+    card = (model / "README.md").read_text()
+    figures = assessment.data_sets["b"]
+    assert "wbc-batch evaluate model b=b" in card
+    assert "research use only" in card
+    assert f"| b | chosen on | 30 | {100 * figures.accuracy:.1f} (" in card
+    kept = " | ".join(f"{100 * figures.accuracy_at(c):.1f}" for c in (1.0, 0.95, 0.9, 0.8))
+    assert f"| b | {kept} |" in card
+    area = assessment.unknown_sets["other"].overall.auroc["b"].novelty
+    assert re.search(rf"\| other: all \| 6 \| [\d.]+ \| {area:.3f} \|", card)
+    assert f"Training started from {read_bundle(model).training['start']}" in card
+    metrics = Classifier.load(model).bundle.metrics
+    assert metrics == assessment.metrics()
+    assert len(metrics["data_sets"]["b"]["coverage"]) == 4
+
+
+def test_a_folder_of_something_else_is_left_alone(bundle, folders, tmp_path):
+    (tmp_path / "mine.txt").write_text("x")
+    with pytest.raises(RunError, match="not empty"):
+        evaluate_folders(bundle, {"b": folders["b"]}, device="cpu", output=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_an_earlier_evaluation_is_replaced(bundle, folders, tmp_path):
+    out = tmp_path / "out"
+    for name in ("b", "c"):
+        evaluate_folders(bundle, {name: folders[name]}, device="cpu", output=out)
+    assert [path.name for path in sorted(out.glob("*.csv"))] == ["confusion-c.csv"]
+
+
+def test_names_that_clash_are_refused(bundle, folders):
+    with pytest.raises(InputError, match="called 'drawn'"):
+        evaluate_folders(bundle, {"drawn": folders["b"]}, drawn=5, device="cpu")
+    with pytest.raises(InputError, match="as known and as unknown"):
+        evaluate_folders(bundle, {"b": folders["b"]}, device="cpu", unknown={"b": folders["other"]})
+    with pytest.raises(InputError, match="no data set was named"):
+        evaluate_folders(bundle, {}, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def left_out(bundle, folders, tmp_path_factory):
+    output = tmp_path_factory.mktemp("leave") / "out"
+    sources = {name: folders[name] for name in "ab"}
+    leave_one_out(bundle, sources, {"c": folders["c"]}, output, 1, "cpu")
+    return output
+
+
+def test_each_data_set_is_left_out_once(left_out):
+    figures = json.loads((left_out / "leave-one-out.json").read_text())["data_sets"]
+    assert list(figures) == ["a", "b", "c, a left out", "c, b left out"]
+    assert figures["a"]["role"] == "left out"
+    assert figures["c, a left out"]["role"] == "never trained on"
+    for name, other in (("a", "b"), ("b", "a")):
+        training = read_bundle(left_out / f"without-{name}" / "bundle").training
+        assert set(training["cells"]) == {other, "drawn"}
+        assert set(training["validation_cells"]) == {other}
+        assert sum(training["cells"]["drawn"].values()) == 5  # as in the recipe
+        assert sum(training["validation_cells"][other].values()) in range(3, 7)
+        assert training["settings"]["arguments"] == TINY.arguments
+        assert training["settings"]["epochs"] == 1
+    assert (left_out / "leave-one-out.html").is_file()
+
+
+def test_what_is_trained_is_not_trained_again(left_out, bundle, folders):
+    weights = left_out / "without-a" / "bundle" / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+    sources = {name: folders[name] for name in "ab"}
+    again = leave_one_out(bundle, sources, {}, left_out, 1, "cpu")
+    assert weights.stat().st_mtime_ns == before
+    assert list(again.data_sets) == ["a", "b"]
+
+
+def test_a_recipe_survives_its_way_through_json(bundle):
+    assert recipe(read_bundle(bundle)) == TINY
+
+
+def test_what_has_no_recipe_cannot_be_left_out_of(bundle, folders, tmp_path):
+    known = read_bundle(bundle)
+    with pytest.raises(InputError, match="does not say how it was trained"):
+        recipe(replace(known, training={}))
+    settings = known.training["settings"] | {"start": "some/model"}
+    with pytest.raises(InputError, match="may have seen"):
+        recipe(replace(known, training={"settings": settings}))
+    with pytest.raises(InputError, match="two or more"):
+        leave_one_out(bundle, {"a": folders["a"]}, {}, tmp_path / "out")
+    sources = {name: folders[name] for name in "ab"}
+    with pytest.raises(InputError, match="name it once"):
+        leave_one_out(bundle, sources, {"a": folders["c"]}, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def test_evaluate_is_a_command(bundle, folders, tmp_path):
+    arguments = ("evaluate", bundle, f"b={folders['b']}", "--unknown", f"o={folders['other']}")
+    told = run(*arguments, "--device", "cpu", "-o", tmp_path / "out")
+    assert told.exit_code == 0, told.output
+    assert "b: 30 cells, accuracy" in told.stdout
+    assert "AUROC against" in told.stdout
+    assert str(tmp_path / "out" / "evaluation.html") in told.stdout.replace("\n", "")
+    asked = run(*arguments, "--device", "cpu", "--json")
+    assert json.loads(asked.stdout)["unknown"]["o"]["overall"]["cells"] == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("--leave-one-out",), "with -o"),
+        (("--leave-one-out", "--card", "-o", "x"), "measures a recipe"),
+        (("--also", "a=x"), "need --leave-one-out"),
+    ],
+)
+def test_options_that_do_not_go_together_are_named(bundle, folders, arguments, reason):
+    told = run("evaluate", bundle, f"b={folders['b']}", *arguments)
+    assert told.exit_code == 2
+    assert reason in told.stderr
+
+
+@pytest.mark.realdata
+def test_real_cells_of_no_class(real_cells, tmp_path):
+    told = run(
+        "evaluate", "default", f"pbc_val={real_cells / 'pbc' / 'val'}",
+        "--unknown", f"other={real_cells / 'pbc_other'}", "-o", tmp_path / "out", "--json",
+    )  # fmt: skip
+    assert told.exit_code == 0, told.output
+    figures = json.loads(told.stdout)
+    assert figures["data_sets"]["pbc_val"]["neutrophils"]["band"]["cells"] == 66
+    assert figures["data_sets"]["pbc_val"]["accuracy"] >= 0.95
+    overall = figures["unknown"]["other"]["overall"]
+    assert overall["cells"] == 691
+    assert overall["auroc"]["pbc_val"]["novelty"] >= 0.8
