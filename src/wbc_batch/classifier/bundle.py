@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wbc_batch.classifier.novelty import NoveltyModel
 from wbc_batch.classifier.predictions import Rejection
@@ -21,16 +22,25 @@ from wbc_batch.schema import CLASSES
 if TYPE_CHECKING:
     import torch
 
-    from wbc_batch.classifier.network import CompactResNet
+    from wbc_batch.classifier.architecture import Network
 
-__all__ = ["FORMAT", "WEIGHTS_FILE", "Bundle", "find_bundle", "read_bundle", "write_bundle"]
+__all__ = [
+    "CARD_FILE",
+    "FORMAT",
+    "WEIGHTS_FILE",
+    "Bundle",
+    "bundles_in",
+    "find_bundle",
+    "read_bundle",
+    "write_bundle",
+]
 
 #: Version of the bundle layout; a reader refuses newer ones.
 FORMAT = 1
 WEIGHTS_FILE = "model.safetensors"
 METADATA_FILE = "model.json"
 CARD_FILE = "README.md"
-_NETWORK, _NOVELTY = "network.", "novelty."
+_NETWORK, _NOVELTY, _CONFORMAL = "network.", "novelty.", "conformal."
 
 
 @dataclass(frozen=True)
@@ -47,8 +57,8 @@ class Bundle:
     classes : tuple of str
     preprocessing : Preprocessing
     temperature : float
-    novelty_scale : float
-        Distance in feature space that is a novelty of 1.
+    novelty_scale : float or None
+        Distance in feature space that is a novelty of 1; None where the model has no novelty score.
     rejection : Rejection
     training : dict
         Data, settings and split digest, as `wbc_batch.training` wrote them.
@@ -67,7 +77,7 @@ class Bundle:
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     temperature: float
-    novelty_scale: float
+    novelty_scale: float | None
     rejection: Rejection
     training: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -75,24 +85,68 @@ class Bundle:
     sha256: str = ""
     path: Path = Path()
 
-    def load(self) -> tuple[CompactResNet, NoveltyModel]:
+    def load(self) -> tuple[Network, NoveltyModel | None]:
         """Read the weights.
 
         Returns
         -------
-        network : CompactResNet
+        network : Network
             In evaluation mode, float32, on the CPU.
-        novelty : NoveltyModel
+        novelty : NoveltyModel or None
 
         Raises
         ------
         ModelError
             If the file's SHA-256 is not the one in ``model.json``, or the weights do not fit the network.
         """
-        from safetensors import SafetensorError
         from safetensors.torch import load
 
         from wbc_batch.classifier.network import build_network
+
+        path = self.path / WEIGHTS_FILE
+        tensors = load(self._verified())
+        network = build_network(self.architecture, len(self.classes), self.arguments)
+        weights = {
+            k.removeprefix(_NETWORK): v for k, v in tensors.items() if k.startswith(_NETWORK)
+        }
+        try:
+            network.load_state_dict(weights)
+            novelty = self._novelty(tensors)
+        except (RuntimeError, KeyError) as error:
+            reason = " ".join(str(error).split())
+            raise ModelError(
+                f"the weights in {path} do not fit the network {self.architecture!r} that model.json "
+                f"describes: {reason[:200]}"
+            ) from error
+        return network.eval(), novelty
+
+    def conformal_scores(self) -> tuple[NDArray[np.float32], ...]:
+        """Read how badly the truth was missed on the validation cells, class by class.
+
+        Returns
+        -------
+        tuple of ndarray of float32
+            See `wbc_batch.classifier.conformal.conformal_scores`.
+
+        Raises
+        ------
+        ModelError
+            If the model has none, or its weights file is damaged.
+        """
+        from safetensors.numpy import load
+
+        tensors = load(self._verified())
+        try:
+            return tuple(tensors[_CONFORMAL + name] for name in self.classes)
+        except KeyError as error:
+            raise ModelError(
+                f"the model {self.name!r} cannot give prediction sets: its bundle holds no validation "
+                "scores; leave --coverage out, or use a model trained by this version of wbc-batch"
+            ) from error
+
+    def _verified(self) -> bytes:
+        """Content of the weights file, checked."""
+        from safetensors import SafetensorError, deserialize
 
         path = self.path / WEIGHTS_FILE
         content = _read_bytes(path)
@@ -103,29 +157,18 @@ class Bundle:
                 f"names {self.sha256[:12]}…; get the bundle anew"
             )
         try:
-            tensors = load(content)
+            deserialize(content)
         except SafetensorError as error:
             raise ModelError(f"{path} is not a safetensors file: {error}") from error
-        network = build_network(self.architecture, len(self.classes), self.arguments)
-        weights = {
-            k.removeprefix(_NETWORK): v.float()
-            for k, v in tensors.items()
-            if k.startswith(_NETWORK)
-        }
-        try:
-            network.load_state_dict(weights)
-            novelty = NoveltyModel(
-                tensors[f"{_NOVELTY}means"].float().numpy(),
-                tensors[f"{_NOVELTY}whitening"].float().numpy(),
-                self.novelty_scale,
-            )
-        except (RuntimeError, KeyError) as error:
-            reason = " ".join(str(error).split())
-            raise ModelError(
-                f"the weights in {path} do not fit the network {self.architecture!r} that model.json "
-                f"describes: {reason[:200]}"
-            ) from error
-        return network.eval(), novelty
+        return content
+
+    def _novelty(self, tensors: Mapping[str, torch.Tensor]) -> NoveltyModel | None:
+        if self.novelty_scale is None:
+            return None
+        means, whitening = (
+            tensors[f"{_NOVELTY}{name}"].float().numpy() for name in ("means", "whitening")
+        )
+        return NoveltyModel(means, whitening, self.novelty_scale)
 
     def describe(self, card: str) -> None:
         """Write ``model.json`` and the card into the bundle's directory, beside the weights."""
@@ -136,6 +179,14 @@ class Bundle:
         (self.path / CARD_FILE).write_text(card, encoding="utf-8")
 
 
+def bundles_in(folder: Path | None = None) -> list[Path]:
+    """Directories of the bundled models, or of those right in a folder (itself included), sorted."""
+    if folder is None:
+        folder = Path(str(files("wbc_batch"))) / "models"
+    found = [*folder.glob(METADATA_FILE), *folder.glob(f"*/{METADATA_FILE}")]
+    return sorted(path.parent for path in found)
+
+
 def find_bundle(model: str | Path) -> Path:
     """Directory of a model: the name of a bundled one, or a path.
 
@@ -144,10 +195,9 @@ def find_bundle(model: str | Path) -> Path:
     ModelError
         If there is no such bundle.
     """
-    bundled = Path(str(files("wbc_batch"))) / "models"
-    names = sorted(p.parent.name for p in bundled.glob(f"*/{METADATA_FILE}"))
-    if str(model) in names:
-        return bundled / str(model)
+    bundled = {path.name: path for path in bundles_in()}
+    if str(model) in bundled:
+        return bundled[str(model)]
     path = Path(model)
     if (path / METADATA_FILE).is_file():
         return path
@@ -158,7 +208,7 @@ def find_bundle(model: str | Path) -> Path:
         if path.exists()
         else f"there is no model {str(model)!r}"
     )
-    raise ModelError(f"{wrong}; name a bundle's directory or one of: {', '.join(names)}")
+    raise ModelError(f"{wrong}; name a bundle's directory or one of: {', '.join(bundled)}")
 
 
 def read_bundle(model: str | Path = "default") -> Bundle:
@@ -191,8 +241,9 @@ def read_bundle(model: str | Path = "default") -> Bundle:
         content["preprocessing"] = _from_json(Preprocessing, content["preprocessing"])
         content["rejection"] = _from_json(Rejection, content["rejection"])
         content["classes"] = tuple(content["classes"])
-        for number in ("temperature", "novelty_scale"):
-            content[number] = float(content[number])
+        content["temperature"] = float(content["temperature"])
+        if content["novelty_scale"] is not None:
+            content["novelty_scale"] = float(content["novelty_scale"])
         bundle = Bundle(**content, path=path)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ModelError(f"{source} is not a usable model description: {error}") from error
@@ -208,10 +259,16 @@ def write_bundle(
     path: Path,
     bundle: Bundle,
     weights: Mapping[str, torch.Tensor],
-    novelty: NoveltyModel,
+    novelty: NoveltyModel | None,
     card: str,
+    *,
+    conformal: Sequence[NDArray[np.float32]] = (),
+    exact: bool = False,
 ) -> Bundle:
-    """Write a bundle; weights are stored in half precision.
+    """Write a bundle.
+
+    Matrices and kernels are stored in half precision. Vectors are not: biases weigh little on disk, and the
+    variances of batch normalisation can leave the range of half precision.
 
     Parameters
     ----------
@@ -221,9 +278,14 @@ def write_bundle(
         Its `sha256` and `path` are filled in here.
     weights : mapping of str to Tensor
         State of the network.
-    novelty : NoveltyModel
+    novelty : NoveltyModel or None
     card : str
         Markdown for ``README.md``.
+    conformal : sequence of ndarray of float32
+        Scores of the validation cells, class by class (`wbc_batch.classifier.conformal`); empty where
+        the model has none.
+    exact : bool
+        Store everything in float32.
 
     Returns
     -------
@@ -233,14 +295,24 @@ def write_bundle(
     import torch
     from safetensors.torch import save
 
-    tensors = {f"{_NETWORK}{k}": v.detach().half().contiguous() for k, v in weights.items()}
-    tensors[f"{_NOVELTY}means"] = torch.from_numpy(np.ascontiguousarray(novelty.means))
-    tensors[f"{_NOVELTY}whitening"] = torch.from_numpy(np.ascontiguousarray(novelty.whitening))
+    def stored(value: torch.Tensor) -> torch.Tensor:
+        if not value.is_floating_point():
+            return value.detach().cpu().contiguous()
+        half = value.ndim > 1 and not exact
+        return value.detach().cpu().to(torch.float16 if half else torch.float32).contiguous()
+
+    tensors = {f"{_NETWORK}{name}": stored(value) for name, value in weights.items()}
+    if novelty is not None:
+        tensors[f"{_NOVELTY}means"] = torch.from_numpy(np.ascontiguousarray(novelty.means))
+        tensors[f"{_NOVELTY}whitening"] = stored(torch.from_numpy(novelty.whitening))
+    for label, scores in zip(bundle.classes, conformal, strict=False):
+        tensors[_CONFORMAL + label] = torch.from_numpy(np.ascontiguousarray(scores))
     content = save(tensors)
     path.mkdir(parents=True, exist_ok=True)
     (path / WEIGHTS_FILE).write_bytes(content)
     digest = hashlib.sha256(content).hexdigest()
-    replace(bundle, novelty_scale=novelty.scale, sha256=digest, path=path).describe(card)
+    scale = None if novelty is None else novelty.scale
+    replace(bundle, novelty_scale=scale, sha256=digest, path=path).describe(card)
     return read_bundle(path)
 
 

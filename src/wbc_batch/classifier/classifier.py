@@ -30,7 +30,7 @@ class Classifier:
         The model's description.
     """
 
-    def __init__(self, bundle: Bundle, backend: TorchBackend, novelty: NoveltyModel) -> None:
+    def __init__(self, bundle: Bundle, backend: TorchBackend, novelty: NoveltyModel | None) -> None:
         self.bundle = bundle
         self._backend = backend
         self._novelty = novelty
@@ -141,12 +141,11 @@ class Classifier:
                 f"canonical crops must be uint8 of shape (N, {size}, {size}, 3), not "
                 f"{crops.dtype} of shape {crops.shape}"
             )
+        logits = np.zeros((0, len(self.classes)), np.float32)
+        novelty = None if self._novelty is None else np.zeros(0, np.float32)
         if len(crops):
             logits, features = self._backend.run(crops)
-            novelty = self._novelty.score(features)
-        else:
-            logits = np.zeros((0, len(self.classes)), np.float32)
-            novelty = np.zeros(0, np.float32)
+            novelty = None if self._novelty is None else self._novelty.score(features)
         return decide(logits, novelty, self.bundle.temperature, self.bundle.rejection)
 
     def predict(

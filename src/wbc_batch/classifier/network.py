@@ -1,13 +1,16 @@
 """The networks that a bundle can name."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from inspect import signature
 
 from torch import Tensor, nn
 
+from wbc_batch.classifier.architecture import Network
+from wbc_batch.classifier.efficientnet import EfficientNetLite0
+from wbc_batch.classifier.torchvision_networks import TorchvisionNetwork
 from wbc_batch.errors import ModelError
 
-__all__ = ["ARCHITECTURES", "CompactResNet", "all_arguments", "build_network"]
+__all__ = ["ARCHITECTURES", "CompactResNet", "Network", "all_arguments", "build_network"]
 
 
 class Block(nn.Module):
@@ -34,7 +37,7 @@ class Block(nn.Module):
         return self.act(y + self.shortcut(x))
 
 
-class CompactResNet(nn.Module):
+class CompactResNet(Network):
     """A small residual network with group normalisation.
 
     Group instead of batch normalisation (Wu and He 2018) because it keeps no statistics of the laboratory
@@ -85,13 +88,13 @@ class CompactResNet(nn.Module):
         x = self.stages(self.stem((x - 0.5) / 0.25))
         return x.mean(dim=(2, 3))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map images (N, 3, S, S), values 0..1, to logits (N, classes)."""
-        return self.head(self.dropout(self.features(x)))
-
 
 #: Architectures by the name that ``model.json`` gives.
-ARCHITECTURES: dict[str, type[CompactResNet]] = {"compact_resnet": CompactResNet}
+ARCHITECTURES: dict[str, Callable[..., Network]] = {
+    "compact_resnet": CompactResNet,
+    "efficientnet_lite0": EfficientNetLite0,
+    "torchvision": TorchvisionNetwork,
+}
 
 
 def all_arguments(architecture: str, arguments: dict) -> dict:
@@ -114,7 +117,7 @@ def all_arguments(architecture: str, arguments: dict) -> dict:
     return complete
 
 
-def build_network(architecture: str, classes: int, arguments: dict) -> CompactResNet:
+def build_network(architecture: str, classes: int, arguments: dict) -> Network:
     """Build an untrained network.
 
     Parameters
@@ -139,7 +142,7 @@ def build_network(architecture: str, classes: int, arguments: dict) -> CompactRe
         ) from error
 
 
-def _architecture(name: str) -> type[CompactResNet]:
+def _architecture(name: str) -> Callable[..., Network]:
     if name not in ARCHITECTURES:
         known = ", ".join(sorted(ARCHITECTURES))
         raise ModelError(f"unknown network architecture {name!r}; this version knows {known}")

@@ -1,4 +1,4 @@
-"""How unlike the training cells a cell is, measured in the network's last features."""
+"""How unlike the training cells a cell is, measured in what the network sees."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = ["NoveltyModel", "fit_novelty"]
+
+# Spread that is added to every direction, in mean spreads: those with next to none would decide alone.
+_RIDGE = 0.003
 
 
 @dataclass(frozen=True)
@@ -16,8 +19,8 @@ class NoveltyModel:
     ----------
     means : ndarray of float32, shape (classes, D)
         Whitened mean of each class.
-    whitening : ndarray of float32, shape (features, D)
-        Maps features to where the training cells' spread within a class is 1 in every direction.
+    whitening : ndarray of float32, shape (traces, D)
+        Maps traces to where the training cells' spread within a class is 1 in every direction.
     scale : float
         Distance that becomes a novelty of 1.
     """
@@ -26,19 +29,19 @@ class NoveltyModel:
     whitening: NDArray[np.float32]
     scale: float
 
-    def score(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+    def score(self, traces: NDArray[np.float32]) -> NDArray[np.float32]:
         """Novelty of cells.
 
         Parameters
         ----------
-        features : ndarray of float32, shape (N, F)
+        traces : ndarray of float32, shape (N, G)
 
         Returns
         -------
         ndarray of float32, shape (N,)
             Distance to the nearest class mean, in units of `scale`.
         """
-        white = features @ self.whitening
+        white = traces @ self.whitening
         squared = (
             (white**2).sum(axis=1)[:, np.newaxis]
             - 2.0 * white @ self.means.T
@@ -48,37 +51,53 @@ class NoveltyModel:
 
 
 def fit_novelty(
-    features: NDArray[np.float32],
+    traces: NDArray[np.float32],
+    varied: NDArray[np.float32],
     labels: NDArray[np.intp],
     known: NDArray[np.float32],
-    dimensions: int = 64,
+    *,
+    tolerance: float = 0.3,
     kept: float = 0.99,
 ) -> NoveltyModel:
     """Fit the novelty score.
 
+    What another stain, lamp or focus changes is not new. So the spread within the classes is widened by
+    how the same cells move when they are varied as in training.
+
     Parameters
     ----------
-    features : ndarray of float32, shape (N, F)
-        Features of training cells.
+    traces : ndarray of float32, shape (N, G)
+        Of training cells, see `wbc_batch.classifier.architecture.Network.describe`.
+    varied : ndarray of float32, shape (N, G)
+        Of the same cells, varied as in training.
     labels : ndarray of int, shape (N,)
         Their classes, 0 to classes - 1, each present.
-    known : ndarray of float32, shape (M, F)
-        Features of validation cells; a fraction `kept` of them gets a novelty of at most 1.
-    dimensions : int
-        Directions of largest spread within the classes that are kept.
+    known : ndarray of float32, shape (M, G)
+        Traces of validation cells; a fraction `kept` of them gets a novelty of at most 1.
+    tolerance : float
+        How far the spread of the variations counts.
     kept : float
 
     Returns
     -------
     NoveltyModel
     """
-    classes = int(labels.max()) + 1
-    means = np.stack([features[labels == k].mean(axis=0) for k in range(classes)])
-    residual = (features - means[labels]).astype(np.float64)
-    values, vectors = np.linalg.eigh(residual.T @ residual / len(residual))
-    order = np.argsort(values)[::-1][:dimensions]
-    floor = 1e-3 * values[order[0]]  # directions with next to no spread would decide alone
-    whitening = (vectors[:, order] / np.sqrt(np.maximum(values[order], floor))).astype(np.float32)
-    unscaled = NoveltyModel((means @ whitening).astype(np.float32), whitening, 1.0)
+    # In units of each channel's own spread; the whitening takes that up in the end.
+    unit = traces.std(axis=0).astype(np.float64)
+    unit = np.maximum(unit, 0.01 * unit.mean() or 1.0)  # channels that are the same everywhere
+    scaled = traces / unit
+    means = np.stack([scaled[labels == k].mean(axis=0) for k in range(int(labels.max()) + 1)])
+    spread = _scatter(scaled - means[labels]) + tolerance * _scatter((varied - traces) / unit)
+    values, vectors = np.linalg.eigh(spread)
+    values = np.maximum(values, 0.0) + _RIDGE * max(float(values.mean()), 1e-12)
+    # Rounded as a bundle stores it, so that the scale fits what will be used.
+    whitening = (vectors / np.sqrt(values) / unit[:, np.newaxis]).astype(np.float16)
+    whitening = whitening.astype(np.float32)
+    unscaled = NoveltyModel((means * unit).astype(np.float32) @ whitening, whitening, 1.0)
     scale = float(np.quantile(unscaled.score(known), kept))
     return NoveltyModel(unscaled.means, whitening, scale)
+
+
+def _scatter(differences: NDArray) -> NDArray[np.float64]:
+    differences = differences.astype(np.float64)
+    return differences.T @ differences / len(differences)

@@ -50,6 +50,7 @@ class Predictions:
         Its distance to the second most probable class.
     novelty : ndarray of float32, shape (N,)
         How unlike the training cells the cell is; 1 is the limit that 99 % of the validation cells keep.
+        NaN where the model has no novelty score.
     """
 
     probabilities: NDArray[np.float32]
@@ -82,7 +83,7 @@ class Predictions:
 
 def decide(
     logits: NDArray[np.float32],
-    novelty: NDArray[np.float32],
+    novelty: NDArray[np.float32] | None,
     temperature: float,
     rejection: Rejection,
 ) -> Predictions:
@@ -91,7 +92,8 @@ def decide(
     Parameters
     ----------
     logits : ndarray of float32, shape (N, 5)
-    novelty : ndarray of float32, shape (N,)
+    novelty : ndarray of float32, shape (N,), or None
+        None where the model has no novelty score: then confidence alone decides.
     temperature : float
         The logits are divided by it (Guo et al. 2017, temperature scaling).
     rejection : Rejection
@@ -107,7 +109,11 @@ def decide(
     confidence, second = ordered[:, -1], ordered[:, -2]
     predicted = np.asarray(CLASSES)[probabilities.argmax(axis=1)]
     # Said this way round, numbers that are none leave a cell unidentified, too.
-    sure = (confidence >= rejection.min_confidence) & (novelty <= rejection.max_novelty)
+    sure = confidence >= rejection.min_confidence
+    if novelty is None:
+        novelty = np.full(len(logits), np.nan, np.float32)
+    else:
+        sure &= novelty <= rejection.max_novelty
     label = np.where(sure, predicted, UNIDENTIFIED)
     return Predictions(
         probabilities, predicted, label, confidence, confidence - second, novelty.astype(np.float32)

