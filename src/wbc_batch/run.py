@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from wbc_batch.classifier import Bundle, read_bundle
+from wbc_batch.classifier.conformal import conformal_thresholds
 from wbc_batch.classifier.torch_backend import choose_device
 from wbc_batch.engine import clusters
 from wbc_batch.engine.execute import execute
@@ -119,6 +120,7 @@ def classify_paths(
     model: str | Path = "default",
     device: str = "auto",
     precision: str = "auto",
+    coverage: float | None = None,
     workers: int | None = None,
     scheduler: str | None = None,
     force: bool = False,
@@ -140,6 +142,9 @@ def classify_paths(
         The name of a bundled model, or a bundle's directory.
     device, precision : str
         See `wbc_batch.Classifier.load`.
+    coverage : float, optional
+        Adds the column ``prediction_set`` to ``cells.csv``: the classes that cannot be excluded, such that
+        the true one is among them with this probability (`wbc_batch.classifier.conformal`).
     workers : int, optional
         Worker processes on this machine. Default: one for each core, or one for the GPU.
     scheduler : str, optional
@@ -171,6 +176,7 @@ def classify_paths(
     listing = survey(list_cells(paths))
     _refuse_overlap(paths, run_dir)
     bundle = read_bundle(model)
+    thresholds = _set_thresholds(bundle, coverage)
     request = _Request(
         inputs=paths,
         run_dir=run_dir,
@@ -189,11 +195,22 @@ def classify_paths(
     with locked(run_dir):
         record = start(run_dir, request.settings(), force) or {"started": now()}
         record |= _description(request)
+        record["prediction_sets"] = coverage and {"coverage": coverage, "thresholds": thresholds}
         with _recorded(run_dir, record):
             record |= _classify(request, record)
             write_record(run_dir, record)
-            write_reports(run_dir, committed_shards(run_dir))
+            write_reports(run_dir, committed_shards(run_dir), thresholds)
     return _summary(run_dir, record)
+
+
+def _set_thresholds(bundle: Bundle, coverage: float | None) -> list[float] | None:
+    if coverage is None:
+        return None
+    if not 0.0 < coverage < 1.0:
+        raise InputError(
+            f"a coverage of {coverage:g} cannot be promised; give one between 0 and 1, such as 0.95"
+        )
+    return conformal_thresholds(bundle.conformal_scores(), coverage).tolist()
 
 
 def _crew(workers: int | None, scheduler: str | None, device: str) -> tuple[int, int]:

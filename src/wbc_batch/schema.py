@@ -8,6 +8,7 @@ __all__ = [
     "ERROR_COLOR",
     "PROBABILITY_COLUMNS",
     "RECORD_FILE",
+    "SET_COLUMN",
     "STATUS_ERROR",
     "STATUS_OK",
     "UNIDENTIFIED",
@@ -43,6 +44,9 @@ CELL_TYPES = {
 }
 
 CELL_COLUMNS = tuple(CELL_TYPES)
+
+#: The column of ``cells.csv`` that ``--coverage`` adds.
+SET_COLUMN = "prediction_set"
 
 #: One colour per label, told apart by people with any common colour vision (Okabe and Ito, 2008).
 CLASS_COLORS = {

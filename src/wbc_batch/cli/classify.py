@@ -22,6 +22,12 @@ def classify(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")],
     model: ModelOption = "default",
     device: DeviceOption = "auto",
+    coverage: Annotated[
+        float | None,
+        typer.Option(
+            help="Add the classes that cannot be excluded, so that the true one is among them this often."
+        ),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(help="Worker processes.  [default: one per core]")
     ] = None,
@@ -51,6 +57,7 @@ def classify(
                 output,
                 model=model,
                 device=device,
+                coverage=coverage,
                 workers=workers,
                 scheduler=scheduler,
                 force=force,
