@@ -1,24 +1,66 @@
-"""``wbc-batch model``: look at models."""
+"""``wbc-batch model``: look at models, check them, bring them in and give them away."""
 
 from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from wbc_batch.cli.shared import JsonOption, print_json
+from wbc_batch.errors import InputError, ModelError
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Look at models.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Look at models, check, import and export them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+ModelArgument = Annotated[str, typer.Argument(help="A bundled model's name, or a directory.")]
+
+
+class Format(StrEnum):
+    """What a model can be exported as."""
+
+    ONNX = "onnx"
+    BIOIMAGEIO = "bioimageio"
+
+
+@app.command("list")
+def list_models(
+    folder: Annotated[
+        Path | None, typer.Argument(help="A folder of bundles; without it, the bundled models.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the bundled models, or those in a folder."""
+    from wbc_batch.classifier.bundle import bundles_in, read_bundle
+
+    if folder is not None and not folder.is_dir():
+        raise InputError(f"there is no folder {folder}")
+    rows = []
+    for path in bundles_in(folder):
+        try:
+            bundle = read_bundle(path)
+        except ModelError as error:
+            rows.append({"model": path.name, "path": str(path), "error": str(error)})
+        else:
+            described = {"model": path.name, "path": str(path), "name": bundle.name}
+            rows.append(described | {"architecture": bundle.architecture, "sha256": bundle.sha256})
+    if as_json:
+        print_json({"models": rows})
+        return
+    for row in rows:
+        what = row.get("error") or f"{row['name']}, {row['architecture']}, {row['sha256'][:12]}"
+        typer.echo(f"{row['model']}: {what}")
+    if not rows:
+        typer.echo(f"there are no models in {folder}")
 
 
 @app.command()
-def info(
-    model: Annotated[
-        str, typer.Argument(help="A bundled model's name, or a directory.")
-    ] = "default",
-    as_json: JsonOption = False,
-) -> None:
+def info(model: ModelArgument = "default", as_json: JsonOption = False) -> None:
     """Print what a model is, what it was trained on and how well it does."""
     from wbc_batch.classifier import read_bundle
 
@@ -28,6 +70,91 @@ def info(
         print_json(bundle)
     else:
         _print_facts(bundle)
+
+
+@app.command()
+def verify(model: ModelArgument = "default", as_json: JsonOption = False) -> None:
+    """Check that a model is whole, loads and gives usable probabilities."""
+    from wbc_batch.exchange import verify as check
+
+    bundle = check.verify(model)
+    facts = {"model": model, "name": bundle.name, "sha256": bundle.sha256, "verified": True}
+    if as_json:
+        print_json(facts)
+    else:
+        typer.echo(f"{model}: {bundle.name} is whole and runs, SHA-256 {bundle.sha256}")
+
+
+@app.command("import")
+def import_model(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="State dict: .pt or .pth of torch.save, or .safetensors.")
+    ],
+    arch: Annotated[str, typer.Option(help="Torchvision's name of the network, such as resnet18.")],
+    classes: Annotated[str, typer.Option(help="The five classes in the order of the outputs.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Directory of the new bundle.")],
+    size: Annotated[int, typer.Option(help="Side of the pictures in training, pixels.")] = 224,
+    mean: Annotated[
+        str, typer.Option(help="Red, green, blue that training took off, 0..1.")
+    ] = "0,0,0",
+    std: Annotated[str, typer.Option(help="Red, green, blue that it divided by.")] = "1,1,1",
+    name: Annotated[str | None, typer.Option(help="The model's name; else the file's.")] = None,
+    licence: Annotated[
+        str, typer.Option(help="Of the weights, as an SPDX identifier.")
+    ] = "unknown",
+    as_json: JsonOption = False,
+) -> None:
+    """Make a model bundle of a checkpoint of a torchvision network."""
+    from wbc_batch.exchange.importing import Foreign, import_checkpoint
+
+    foreign = Foreign(
+        architecture=arch,
+        classes=tuple(part.strip() for part in classes.split(",")),
+        size=size,
+        mean=_numbers(mean, "--mean"),
+        std=_numbers(std, "--std"),
+        name=name or checkpoint.stem,
+        licence=licence,
+    )
+    bundle = import_checkpoint(checkpoint, foreign, output)
+    if as_json:
+        print_json({"bundle": str(output), "name": bundle.name, "sha256": bundle.sha256})
+    else:
+        typer.echo(f"{output}: {bundle.name}, SHA-256 {bundle.sha256}")
+
+
+@app.command()
+def export(
+    model: ModelArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="New file, or new directory.")],
+    kind: Annotated[
+        Format,
+        typer.Option("--format", help="One ONNX file, or a bioimage.io package (directory)."),
+    ] = Format.ONNX,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a model as ONNX file or bioimage.io package: canonical crops in, probabilities out."""
+    from wbc_batch.exchange import bioimageio_export, onnx_export
+
+    write = {
+        Format.ONNX: onnx_export.export_onnx,
+        Format.BIOIMAGEIO: bioimageio_export.export_bioimageio,
+    }[kind]
+    bundle = write(model, output)
+    if as_json:
+        print_json({"output": str(output), "format": kind, "model_sha256": bundle.sha256})
+    else:
+        typer.echo(f"{output}: {bundle.name} as {kind}")
+
+
+def _numbers(text: str, option: str) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != 3:
+        raise InputError(f"{option} must be three numbers, such as 0.5,0.5,0.5, not {text!r}")
+    return numbers
 
 
 def _print_facts(facts: dict[str, Any], indent: str = "") -> None:

@@ -1,0 +1,1 @@
+"""Models from elsewhere, models for elsewhere, and whether a model is whole."""

@@ -1,0 +1,104 @@
+"""Weights out of a checkpoint of anyone's, without running anything that it holds."""
+
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wbc_batch.errors import InputError, ModelError
+
+__all__ = ["read_weights"]
+
+# Where training scripts keep the weights among other things.
+_INSIDE = ("state_dict", "model_state_dict", "model", "net", "weights", "model_state")
+# What wrappers put before each name: DataParallel, torch.compile, Lightning and modules around the network.
+_WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.")
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a state dict.
+
+    Parameters
+    ----------
+    path : Path
+        ``.safetensors``, or what `torch.save` wrote: a state dict, or a dict that holds one as
+        ``state_dict``, ``model_state_dict`` or ``model``.
+
+    Returns
+    -------
+    dict of str to Tensor
+        By name, without the prefixes of wrappers such as ``module.``.
+
+    Raises
+    ------
+    InputError
+        If there is no such file.
+    ModelError
+        If it is damaged, holds more than weights, or none. A pickle that would run code is not opened.
+    """
+    if not path.is_file():
+        raise InputError(f"there is no file {path}")
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    weights = _state_dict(content, path)
+    while prefix := next((p for p in _WRAPPERS if all(k.startswith(p) for k in weights)), ""):
+        weights = {name.removeprefix(prefix): value for name, value in weights.items()}
+    broken = next((n for n, v in weights.items() if not torch.isfinite(v).all()), None)
+    if broken is not None:
+        raise ModelError(f"{path} holds no usable weights: {broken} has values that are no numbers")
+    return weights
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} is not a safetensors file: {error}") from error
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is wrong is said below
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        what = f" ({found[1]})" if found else ""
+        raise ModelError(
+            f"{path} was not opened, because it holds more than weights{what} and would run code; save "
+            "the weights alone, with torch.save(model.state_dict(), FILE)"
+        ) from error
+    except (RuntimeError, EOFError, KeyError, ValueError, TypeError, OSError) as error:
+        if "TorchScript" in str(error):
+            raise ModelError(
+                f"{path} is a TorchScript program, which is not run; save the weights alone, with "
+                "torch.save(model.state_dict(), FILE)"
+            ) from error
+        raise ModelError(
+            f"{path} is damaged or was not written by torch.save; copy it anew, or save the weights again"
+        ) from error
+
+
+def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
+    for key in _INSIDE:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    if not isinstance(content, Mapping) or not content:
+        raise ModelError(
+            f"{path} holds no weights by name; save them with torch.save(model.state_dict(), FILE)"
+        )
+    strange = next((k for k, v in content.items() if not isinstance(v, Tensor)), None)
+    if strange is not None:
+        raise ModelError(
+            f"{path} holds no plain weights: its entry {strange!r} is none; save the weights alone, with "
+            "torch.save(model.state_dict(), FILE)"
+        )
+    return {str(name): value for name, value in content.items()}
