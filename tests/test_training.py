@@ -1,37 +1,57 @@
-"""Training and evaluation on folders of drawn cells, with a network small enough for a test."""
+"""Training on folders of drawn cells, with a network small enough for a test."""
 
 import csv
 import json
+import logging
+import pickle
 import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from torchvision.models import get_model
 
-from wbc_batch.classifier import Classifier, Predictions
+from wbc_batch.classifier import Bundle, Classifier, read_bundle
 from wbc_batch.classifier.preprocessing import Preprocessing
-from wbc_batch.errors import InputError, RunError
+from wbc_batch.errors import InputError, ModelError, RunError
 from wbc_batch.schema import CLASSES
 from wbc_batch.synthetic import draw_cell
 from wbc_batch.training.augmentation import Augmentation, augment
-from wbc_batch.training.datasets import read_dataset, sampling_weights
-from wbc_batch.training.evaluate import measure
-from wbc_batch.training.folders import evaluate_folders, named_folders, train_folders
+from wbc_batch.training.batches import training_batches
+from wbc_batch.training.datasets import LabelledCells, read_dataset, sampling_weights
+from wbc_batch.training.folders import named_folders, train_folders
+from wbc_batch.training.held_out import held_out
 from wbc_batch.training.loss import training_loss
-from wbc_batch.training.train import Settings
+from wbc_batch.training.progress import describe
+from wbc_batch.training.settings import PRESETS, Settings, choose, preset
+from wbc_batch.training.start import starting_network
 
 TINY = Settings(
-    arguments={"widths": [16, 16, 32, 32], "dropout": 0.0},
+    arguments={"widths": [16, 16, 32, 32], "dropout": 0.1},
     preprocessing=Preprocessing(size=40),
-    epochs=4,
-    cells_per_epoch=400,
+    epochs=3,
+    cells_per_epoch=256,
     batch_size=16,
     averaging=0.8,
     device="cpu",
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Small networks gain nothing by threads, and lose much where the machine is busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def _write(folder: Path, per_class: int, seed: int) -> Path:
@@ -50,132 +70,291 @@ def folders(tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def trained(folders, tmp_path_factory) -> Path:
+def start(folders) -> Callable[..., Bundle]:
+    """Train the tiny network on the drawn cells; keyword arguments change settings, or the call."""
+
+    def run(output: Path, settings: Settings = TINY, **other: Any) -> Bundle:
+        training = {"a": other.pop("training", folders["train"])}
+        held = other.pop("validation", {"b": folders["val"]})
+        return train_folders("tiny", training, held, output, settings, **other)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(start, tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("training") / "run"
-    train_folders("tiny", {"a": folders["train"]}, {"b": folders["val"]}, output, TINY)
+    start(output)
     return output
 
 
+def _history(output: Path) -> list[dict[str, str]]:
+    with (output / "history.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
 def test_training_leaves_a_bundle_that_learned_something(trained, folders):
-    evaluation = evaluate_folders(trained / "bundle", {"train": folders["train"]}, device="cpu")
-    assert evaluation["train"].accuracy > 0.4  # one in five is chance
     classifier = Classifier.load(trained / "bundle")
+    cells = read_dataset("a", folders["train"], classifier.bundle.preprocessing)
+    guess = classifier.predict_prepared(cells.crops).probabilities.argmax(axis=1)
+    assert (guess == cells.labels).mean() > 0.4  # one in five is chance
     assert classifier.name == "tiny"
     assert classifier.input_size == 40
     assert classifier.bundle.training["cells"]["a"]["monocyte"] == 8
+    assert classifier.bundle.training["start"] == "random weights"
 
 
 def test_the_history_has_a_row_per_epoch_and_a_picture(trained):
-    with (trained / "history.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [row["epoch"] for row in rows] == ["0", "1", "2", "3"]
+    rows = _history(trained)
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
     assert "accuracy_b" in rows[0]
+    best = max(rows, key=lambda row: (float(row["balanced_accuracy"]), int(row["epoch"])))
+    assert str(read_bundle(trained / "bundle").training["best_epoch"]) == best["epoch"]
     picture = cv2.imread(str(trained / "history.png"))
     assert picture is not None
 
 
-def test_the_same_seed_gives_the_same_weights(trained, folders, tmp_path):
-    again = train_folders(
-        "tiny", {"a": folders["train"]}, {"b": folders["val"]}, tmp_path / "again", TINY
-    )
-    assert again.sha256 == Classifier.load(trained / "bundle").sha256
-    other = train_folders(
-        "tiny",
-        {"a": folders["train"]},
-        {"b": folders["val"]},
-        tmp_path / "other",
-        replace(TINY, seed=1, epochs=1),
-    )
-    assert other.sha256 != again.sha256
+KILLED = """
+import os, pickle, signal, sys
+from pathlib import Path
+import torch
+from wbc_batch.training.folders import train_folders
+
+def kill(epoch, batch, loss):
+    if (epoch, batch) == (2, 5):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+torch.set_num_threads(1)
+training, held, output, settings = pickle.loads(bytes.fromhex(sys.argv[1]))
+train_folders("tiny", training, held, output, settings, step=kill)
+"""
 
 
-def test_drawn_cells_can_be_added(folders, tmp_path):
-    bundle = train_folders(
-        "tiny",
-        {"a": folders["train"]},
-        {"b": folders["val"]},
-        tmp_path / "run",
-        replace(TINY, epochs=1),
-        drawn=10,
-    )
+@pytest.fixture(scope="module")
+def killed(folders, tmp_path_factory) -> Path:
+    """Directory of a training that was killed in the middle of its second epoch."""
+    output = tmp_path_factory.mktemp("killed") / "run"
+    work = pickle.dumps(({"a": folders["train"]}, {"b": folders["val"]}, output, TINY)).hex()
+    ended = subprocess.run([sys.executable, "-c", KILLED, work], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    return output
+
+
+def test_a_killed_training_goes_on_and_ends_as_if_it_never_stopped(
+    killed, trained, start, tmp_path
+):
+    output = Path(shutil.copytree(killed, tmp_path / "run"))
+    assert not (output / "bundle").exists()
+    seen = []
+    bundle = start(output, report=seen.append)
+    assert [row["epoch"] for row in seen] == [2, 3]
+    assert (
+        bundle.sha256 == read_bundle(trained / "bundle").sha256
+    )  # the same seed, the same weights
+    assert _history(output) == _history(trained)
+    assert not (output / "checkpoint.pt").exists()
+
+
+def test_a_training_goes_on_with_nothing_else_than_it_began_with(killed, folders, start, tmp_path):
+    output = Path(shutil.copytree(killed, tmp_path / "run"))
+    with pytest.raises(RunError, match="seed was '0' and is now '1'"):
+        start(output, replace(TINY, seed=1))
+    with pytest.raises(RunError, match=r"unfinished.*training data sets was"):
+        start(output, training=folders["val"], validation={"b": folders["train"]})
+    record = json.loads((output / "training.json").read_text())
+    record["identity"]["training cells"] = "other cells"
+    (output / "training.json").write_text(json.dumps(record))
+    with pytest.raises(RunError, match="training cells was 'other cells'"):
+        start(output)
+    started = start(output, replace(TINY, epochs=1), force=True)
+    assert len(_history(output)) == 1
+    assert started.training["settings"]["epochs"] == 1
+
+
+def test_a_damaged_checkpoint_is_named(killed, start, tmp_path):
+    output = Path(shutil.copytree(killed, tmp_path / "run"))
+    content = (output / "checkpoint.pt").read_bytes()
+    (output / "checkpoint.pt").write_bytes(content[: len(content) // 2])
+    with pytest.raises(RunError, match=r"checkpoint\.pt cannot be continued .*--force"):
+        start(output)
+
+
+def test_a_finished_training_is_not_repeated(trained, start, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("wbc_batch"), "propagate", True)
+    weights = trained / "bundle" / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+    with caplog.at_level(logging.INFO, "wbc_batch"):
+        bundle = start(trained, report=lambda _row: pytest.fail("it trains"))
+    assert bundle == read_bundle(trained / "bundle")
+    assert "finished" in caplog.text
+    assert weights.stat().st_mtime_ns == before
+    with pytest.raises(RunError, match="holds a finished training with other"):
+        start(trained, replace(TINY, epochs=2))
+
+
+def test_a_directory_that_holds_something_else_is_left_alone(start, tmp_path):
+    (tmp_path / "mine.txt").write_text("x")
+    for force in (False, True):
+        with pytest.raises(RunError, match="not empty"):
+            start(tmp_path, force=force)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_patience_ends_a_training_that_gains_nothing(start, tmp_path):
+    settings = replace(TINY, epochs=9, cells_per_epoch=16, learning_rate=1e-9, patience=2)
+    bundle = start(tmp_path / "run", settings)
+    assert len(_history(tmp_path / "run")) == 3
+    assert bundle.training["epochs"] == 3
+
+
+def test_drawn_cells_can_be_added(start, tmp_path):
+    bundle = start(tmp_path / "run", replace(TINY, epochs=1, cells_per_epoch=16), drawn=10)
     assert sum(bundle.training["cells"]["drawn"].values()) == 10
 
 
-def test_a_directory_that_holds_something_is_left_alone(folders, tmp_path):
-    (tmp_path / "mine.txt").write_text("x")
-    with pytest.raises(RunError, match="not empty"):
-        train_folders("tiny", {"a": folders["train"]}, {"b": folders["val"]}, tmp_path, TINY)
+def test_a_part_of_the_cells_is_held_out_where_none_are_named(start, tmp_path):
+    bundle = start(tmp_path / "run", replace(TINY, epochs=1, cells_per_epoch=16), validation={})
+    assert bundle.training["cells"]["a"] == dict.fromkeys(CLASSES, 6)
+    assert bundle.training["validation_cells"]["a"] == dict.fromkeys(CLASSES, 2)
 
 
-def test_unusable_data_are_named_before_training(folders, tmp_path):
-    def start(training: Path, name: str = "a") -> None:
-        train_folders("t", {name: training}, {"b": folders["val"]}, tmp_path / "run", TINY)
+def test_what_is_held_out_keeps_patients_and_copies_together():
+    labels = np.repeat(np.arange(5), 20)
+    names, members = ("a",) * 100, tuple(f"{n}.png" for n in range(100))
+    crops = np.zeros((100, 2, 2, 3), np.uint8)
+    patients = tuple(f"p{n % 10}" for n in range(100))
+    copies = tuple(f"{n // 2:03}" for n in range(100))
+    for together in ({"groups": patients}, {"hashes": copies}):
+        cells = LabelledCells(names, members, labels, crops, **together)
+        chosen = held_out(cells)
+        assert np.bincount(labels[chosen]).tolist() == [4] * 5
+        (units,) = together.values()
+        inside = {unit for unit, held in zip(units, chosen, strict=True) if held}
+        assert all((unit in inside) == held for unit, held in zip(units, chosen, strict=True))
 
+
+def test_a_model_is_trained_on_with_few_cells_of_some_classes(trained, folders, start, tmp_path):
+    own = tmp_path / "own"
+    for label in ("lymphocyte", "neutrophil"):
+        shutil.copytree(folders["val"] / label, own / label)
+    model = str(trained / "bundle")
+    settings = choose(None, model, epochs=1, cells_per_epoch=32, device="cpu")
+    bundle = start(tmp_path / "run", settings, training=own, validation={})
+    old = read_bundle(model)
+    assert bundle.preprocessing == old.preprocessing
+    assert bundle.training["start"] == f"tiny, SHA-256 {old.sha256}"
+    assert bundle.training["cells"]["a"]["monocyte"] == 0
+    assert bundle.temperature == old.temperature  # one cell tells nothing better
+    assert bundle.sha256 != old.sha256
+    assert bundle.load()[1].score(np.zeros((1, 32), np.float32)) > 0
+
+
+@pytest.mark.parametrize(("freeze", "still"), [("body", 1.0), ("early", 0.5), ("none", 0.0)])
+def test_what_is_frozen_stays_as_it_started(trained, start, tmp_path, freeze, still):
+    quick = {
+        "epochs": 1,
+        "cells_per_epoch": 32,
+        "batch_size": 8,
+        "learning_rate": 0.01,
+        "averaging": 0.0,
+    }
+    settings = choose(None, str(trained / "bundle"), freeze=freeze, device="cpu", **quick)
+    new = start(tmp_path / freeze, settings).load()[0].state_dict()
+    old = read_bundle(trained / "bundle").load()[0].state_dict()
+    same = {key: torch.equal(new[key], old[key]) for key in old}
+    body = [same[key] for key in old if not key.startswith("head")]
+    assert not same["head.weight"]
+    assert np.mean(body) == pytest.approx(still, abs=0.3)
+    assert any(body) == (freeze != "none")
+    assert all(body) == (freeze == "body")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_trains(start, tmp_path, name):
+    quick = replace(
+        preset(name), start="random", epochs=1, cells_per_epoch=4, batch_size=4, device="cpu"
+    )
+    bundle = start(tmp_path / "run", quick)
+    assert Classifier.load(bundle.path, device="cpu").input_size == quick.preprocessing.size
+
+
+def test_a_network_of_torchvision_starts_from_torchvisions_file(tmp_path):
+    theirs = get_model("shufflenet_v2_x0_5", weights=None)
+    torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
+    settings = replace(
+        choose("seed", str(tmp_path / "theirs.pth")), arguments={"name": "shufflenet_v2_x0_5"}
+    )
+    started = starting_network(settings)
+    assert "theirs.pth, SHA-256" in started.described
+    assert torch.equal(started.network.body.conv1[0].weight, theirs.conv1[0].weight)
+    (tmp_path / "theirs.pth").write_bytes(b"no weights")
+    with pytest.raises(ModelError, match=r"theirs\.pth does not hold torchvision's weights"):
+        starting_network(settings)
+    with pytest.raises(ModelError, match="is a file, but"):
+        choose(None, str(tmp_path / "theirs.pth"))
+
+
+def test_data_sets_that_the_model_knows_get_half_of_the_draws(trained, folders, start, tmp_path):
+    quick = {"epochs": 1, "cells_per_epoch": 32, "device": "cpu"}
+    settings = choose(None, str(trained / "bundle"), **quick)
+    output = tmp_path / "run"
+    data = {"own": folders["val"], "a": folders["train"]}
+    bundle = train_folders("both", data, {}, output, settings)
+    assert bundle.training["settings"]["replayed"] == ["a"]
+    names, labels = ("own",) * 2 + ("a",) * 9, np.array([0, 1] + [0] * 8 + [2])
+    cells = LabelledCells(names, tuple("123456789xy"), labels, np.zeros((11, 22, 22, 3), np.uint8))
+    quick = replace(TINY, preprocessing=Preprocessing(size=16), cells_per_epoch=800, noisy=("own",))
+    batches = list(training_batches(cells, replace(quick, replayed=("a",)), 0))
+    label, own = (torch.cat([batch[n] for batch in batches]).numpy() for n in (1, 2))
+    assert np.bincount(label) / 800 == pytest.approx([1 / 3] * 3, abs=0.06)
+    assert own[label == 0].mean() == pytest.approx(0.5, abs=0.1)  # one cell of nine
+
+
+def test_another_architecture_is_not_trained_on(trained):
+    settings = choose("compact", str(trained / "bundle"))
+    with pytest.raises(ModelError, match="'other'"):
+        starting_network(replace(settings, architecture="other"))
+    with pytest.raises(InputError, match="no preset 'huge'; there are compact"):
+        choose("huge", None)
+    with pytest.raises(InputError, match="unknown freeze 'all'"):
+        choose(None, None, freeze="all")
+    with pytest.raises(InputError, match="do not fill one batch"):
+        choose(None, None, cells_per_epoch=5)
+
+
+def test_progress_is_a_line_per_epoch():
+    row = {
+        "epoch": 3,
+        "loss": 0.4123,
+        "accuracy": 0.9,
+        "balanced_accuracy": 0.913,
+        "accuracy_b": 0.95,
+    }
+    assert describe(row, 15, 21.4) == "epoch 3/15  loss 0.412  balanced 91.3 %  b 95.0 %  21 s"
+
+
+def test_unusable_data_are_named_before_training(folders, start, tmp_path):
+    run = tmp_path / "run"
     with pytest.raises(InputError, match="nowhere"):
-        start(tmp_path / "nowhere")
+        start(run, training=tmp_path / "nowhere")
     with pytest.raises(InputError, match="both training and validation"):
-        start(folders["val"], "b")
+        start(run, validation={"b": folders["train"]})
     with pytest.raises(InputError, match="no training data set 'c' to call noisy"):
-        train_folders(
-            "t",
-            {"a": folders["train"]},
-            {"b": folders["val"]},
-            tmp_path / "run",
-            replace(TINY, noisy=("c",)),
-        )
+        start(run, replace(TINY, noisy=("c",)))
 
     copy = Path(shutil.copytree(folders["train"], tmp_path / "copy"))
     (copy / "monocyte" / "cell-1.png").write_bytes(b"not a picture")
     with pytest.raises(InputError, match=r"cell-1\.png cannot be used"):
-        start(copy)
+        start(run, training=copy)
     shutil.rmtree(copy / "monocyte")
     with pytest.raises(InputError, match="no training cells of monocyte"):
-        start(copy)
+        start(run, training=copy)
     (copy / "blast").mkdir()
     shutil.copy(copy / "basophil" / "cell-0.png", copy / "blast")
-    with pytest.raises(InputError, match="'blast', which is no class"):
-        start(copy)
-    assert not (tmp_path / "run").exists()
-
-
-def test_evaluation_writes_figures_and_the_card(trained, folders, tmp_path):
-    bundle = Path(shutil.copytree(trained / "bundle", tmp_path / "bundle"))
-    evaluations = evaluate_folders(
-        bundle,
-        {"held out": folders["val"]},
-        drawn=5,
-        device="cpu",
-        output=tmp_path / "figures.json",
-        card=True,
-    )
-    figures = json.loads((tmp_path / "figures.json").read_text())
-    assert set(figures) == {"held out", "drawn"}
-    assert figures["held out"]["accuracy"] == evaluations["held out"].accuracy
-    card = (bundle / "README.md").read_text()
-    assert "held out" in card
-    assert f"{100 * evaluations['held out'].accuracy:.1f}" in card
-    assert "research use only" in card
-    assert Classifier.load(bundle).bundle.metrics == figures
-
-
-def test_measures_match_a_count_by_hand():
-    # two basophils, one called monocyte; two monocytes, both right; one neutrophil called monocyte
-    labels = np.array([0, 0, 3, 3, 4])
-    probabilities = np.full((5, 5), 0.05, np.float32)
-    probabilities[np.arange(5), [0, 3, 3, 3, 3]] = 0.8
-    name = np.array(["x"] * 5)
-    label = np.array(["basophil", "unidentified", "monocyte", "monocyte", "monocyte"])
-    column = np.zeros(5, np.float32)
-    evaluation = measure(Predictions(probabilities, name, label, column, column, column), labels)
-    assert evaluation.accuracy == pytest.approx(3 / 5)
-    assert evaluation.balanced_accuracy == pytest.approx((0.5 + 1 + 0) / 3)
-    assert evaluation.classes["monocyte"].precision == pytest.approx(2 / 4)
-    assert evaluation.macro_f1 == pytest.approx((2 / 3 + 2 / 3 + 0) / 3)
-    assert evaluation.identified == pytest.approx(4 / 5)
-    assert evaluation.accuracy_identified == pytest.approx(3 / 4)
-    assert evaluation.confusion[0] == [1, 0, 0, 1, 0]
-    assert evaluation.to_dict()["classes"]["eosinophil"]["recall"] is None
+    with pytest.raises(InputError, match="blast"):
+        start(run, training=copy)
+    assert not run.exists()
 
 
 def test_classes_and_kinds_are_balanced(tmp_path):

@@ -15,10 +15,11 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from wbc_batch.cli import models
+from wbc_batch.cli import datasets, models
 from wbc_batch.cli.classify import classify, draw
+from wbc_batch.cli.evaluation import evaluate
 from wbc_batch.cli.shared import end
-from wbc_batch.cli.training import evaluate, train
+from wbc_batch.cli.training import train
 from wbc_batch.errors import ExitCode, WbcError
 
 __all__ = ["app", "main"]
@@ -47,6 +48,7 @@ app = typer.Typer(
 for command in (classify, draw, train, evaluate):
     app.command()(command)
 app.add_typer(models.app, name="model")
+app.add_typer(datasets.app, name="dataset")
 
 
 def main() -> None:

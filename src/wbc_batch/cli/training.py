@@ -1,34 +1,56 @@
-"""``wbc-batch train`` and ``evaluate``."""
+"""``wbc-batch train``."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from wbc_batch.cli.shared import DeviceOption, JsonOption, print_json
+from wbc_batch.cli.shared import DeviceOption
 
-__all__ = ["evaluate", "train"]
+__all__ = ["train"]
 
 
 def train(
     datasets: Annotated[
         list[str],
         typer.Argument(
-            metavar="[NAME=]FOLDER", help="Training cells: folders with one folder per class."
+            metavar="[NAME=]DATASET",
+            help="Training cells: folders with one folder per class, or prepared data sets.",
         ),
     ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the training.")],
     validation: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
-            metavar="[NAME=]FOLDER", help="Cells to choose the epoch and to calibrate on."
+            metavar="[NAME=]DATASET",
+            help="Cells to choose the epoch and to calibrate on; without it, a prepared data set's "
+            "validation split, or a fifth of the training cells.",
         ),
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="New folder for the training.")],
+    ] = None,
     name: Annotated[str, typer.Option(help="Name of the model.")] = "custom",
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs; the best one is kept.")] = 50,
+    preset: Annotated[
+        str | None, typer.Option(help="Which network, trained how: compact, lite or seed.")
+    ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Train this model on, gently: a bundle or its name."),
+    ] = None,
+    freeze: Annotated[
+        str | None,
+        typer.Option(
+            help="Keep nothing (none), all but the last stages (early), or all but the head (body)."
+        ),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs, if not the preset's.")] = None,
     cells_per_epoch: Annotated[
-        int, typer.Option(min=32, help="Cells drawn per epoch, classes equally often.")
-    ] = 4096,
+        int | None, typer.Option(min=32, help="Cells drawn per epoch, classes equally often.")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(min=0.0, help="Peak of the learning rate, if not the preset's.")
+    ] = None,
+    patience: Annotated[
+        int, typer.Option(min=0, help="Stop after so many epochs without gain; 0 is never.")
+    ] = 0,
     noisy: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="A data set whose labels are partly wrong."),
@@ -36,59 +58,41 @@ def train(
     drawn: Annotated[int, typer.Option(min=0, help="Synthetic cells to train on as well.")] = 0,
     seed: Annotated[int, typer.Option(help="The same seed trains the same model.")] = 0,
     device: DeviceOption = "auto",
-) -> None:
-    """Train a model on labelled cells and leave a bundle in OUTPUT/bundle."""
-    from wbc_batch.training.folders import named_folders, train_folders
-    from wbc_batch.training.train import Settings
-
-    def show(row: dict[str, float]) -> None:
-        figures = "  ".join(f"{k} {v:.4g}" for k, v in row.items() if k != "epoch")
-        typer.echo(f"epoch {row['epoch'] + 1:.0f}/{epochs}  {figures}", err=True)
-
-    bundle = train_folders(
-        name,
-        named_folders(datasets),
-        named_folders(validation),
-        output,
-        Settings(
-            epochs=epochs,
-            cells_per_epoch=cells_per_epoch,
-            noisy=tuple(noisy or ()),
-            seed=seed,
-            device=device,
-        ),
-        drawn,
-        show,
-    )
-    typer.echo(f"Model: {bundle.path}\nHistory: {output / 'history.png'}")
-
-
-def evaluate(
-    model: Annotated[str, typer.Argument(help="A bundled model's name, or a bundle's directory.")],
-    datasets: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[NAME=]FOLDER", help="Folders with one folder per class."),
-    ] = None,
-    drawn: Annotated[int, typer.Option(min=0, help="Synthetic cells to evaluate on.")] = 0,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="JSON file for the figures.")
-    ] = None,
-    card: Annotated[
-        bool, typer.Option("--card", help="Write the figures into the bundle and its card.")
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace another training in OUTPUT.")
     ] = False,
-    device: DeviceOption = "auto",
-    as_json: JsonOption = False,
 ) -> None:
-    """Measure a model on labelled cells."""
-    from rich.console import Console
+    """Train a model on labelled cells and leave a bundle in OUTPUT/bundle.
 
-    from wbc_batch.training.folders import evaluate_folders, named_folders
-    from wbc_batch.training.terminal import print_evaluations
+    Interrupted? The same command goes on after the last whole epoch.
+    """
+    from wbc_batch.training.folders import named_folders, named_validation, train_folders
+    from wbc_batch.training.progress import shown_training
+    from wbc_batch.training.settings import choose
 
-    evaluations = evaluate_folders(
-        model, named_folders(datasets or []), drawn, device, output, card
+    settings = choose(
+        preset,
+        init,
+        freeze=freeze,
+        epochs=epochs,
+        cells_per_epoch=cells_per_epoch,
+        learning_rate=learning_rate,
+        patience=patience,
+        noisy=tuple(noisy or ()),
+        seed=seed,
+        device=device,
     )
-    if as_json:
-        print_json({name: e.to_dict() for name, e in evaluations.items()})
-    else:
-        print_evaluations(evaluations, Console())
+    training, held = named_folders(datasets, "train"), named_validation(validation or [], datasets)
+    with shown_training(settings) as shown:
+        bundle = train_folders(
+            name,
+            training,
+            held,
+            output,
+            settings,
+            drawn,
+            shown.report,
+            step=shown.step,
+            force=force,
+        )
+    typer.echo(f"Model: {bundle.path}\nHistory: {output / 'history.png'}")

@@ -1,13 +1,12 @@
 """Which shards of a run are done. A shard is done when the JSON beside its Parquet file says so."""
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from uuid import uuid4
+
+from wbc_batch.files import UNFINISHED, write_file
 
 __all__ = [
     "SHARDS",
@@ -22,8 +21,6 @@ __all__ = [
 
 #: Name of the folder, inside a run directory, that holds the shards.
 SHARDS = "shards"
-#: Suffix of files, with a dot before their name, that are of no use after a run.
-UNFINISHED = ".part"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,25 +56,6 @@ class ShardResult:
     device: str
     precision: str
     seconds: float
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file so that it is there wholly or not at all, also after a power failure."""
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}{UNFINISHED}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    with suppress(OSError):  # not every system can open a folder
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def commit(shards: Path, result: ShardResult, rows: bytes) -> None:

@@ -1,10 +1,10 @@
-"""Labelled cells: folders named after classes, read, checked and prepared."""
+"""Labelled cells: folders named after classes and prepared data sets, read, checked and prepared."""
 
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
@@ -15,10 +15,21 @@ from wbc_batch.classifier.images import as_rgb
 from wbc_batch.classifier.preprocessing import Preprocessing, canonical_crop
 from wbc_batch.errors import ImageError, InputError
 from wbc_batch.schema import CLASSES
-from wbc_batch.sources import Cell, list_cells, read_image
+from wbc_batch.sources import decode, read_file
 from wbc_batch.synthetic import draw_cells
+from wbc_batch.training.class_folders import list_class_folders
+from wbc_batch.training.manifest import Entry, ManifestPart, is_manifest, read_manifest
+from wbc_batch.training.splits import TRAIN
 
-__all__ = ["LabelledCells", "drawn_cells", "merge", "prepare", "read_dataset", "sampling_weights"]
+__all__ = [
+    "LabelledCells",
+    "drawn_cells",
+    "merge",
+    "prepare",
+    "read_dataset",
+    "refuse_shared_images",
+    "sampling_weights",
+]
 
 # Power of a kind's size by which it counts in its class: 1 as it comes, 0 all kinds alike.
 _EVENNESS = 0.5
@@ -38,12 +49,18 @@ class LabelledCells:
         Index into `wbc_batch.schema.CLASSES`.
     crops : ndarray of uint8, shape (N, S, S, 3)
         Canonical crops.
+    groups : tuple of str
+        Each cell's patient or slide, empty where it is not known; empty if none is.
+    hashes : tuple of str
+        SHA-256 of each cell's file; empty if they were not read from files.
     """
 
     names: tuple[str, ...]
     members: tuple[str, ...]
     labels: NDArray[np.intp]
     crops: NDArray[np.uint8]
+    groups: tuple[str, ...] = ()
+    hashes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -66,16 +83,24 @@ class LabelledCells:
         }
 
 
-def read_dataset(name: str, folder: Path, preprocessing: Preprocessing) -> LabelledCells:
-    """Read a folder whose images lie in folders named after their classes.
+def read_dataset(
+    name: str,
+    dataset: Path | ManifestPart,
+    preprocessing: Preprocessing,
+    split: str | None = None,
+) -> LabelledCells:
+    """Read a folder whose images lie in folders named after their classes, or a prepared data set.
 
     Parameters
     ----------
     name : str
-        What to call the data set.
-    folder : Path
-        Holds ``basophil/``, ``eosinophil/`` and so on, at any depth.
+        What to call the data set. Cells of a prepared one whose source is left open are named by it.
+    dataset : Path or ManifestPart
+        A folder that holds ``basophil/``, ``eosinophil/`` and so on, at any depth; or a data set prepared by
+        ``wbc-batch dataset prepare`` (its folder, its CSV file, or a part of it).
     preprocessing : Preprocessing
+    split : str, optional
+        Which split of a prepared data set to read, where `dataset` is a path.
 
     Returns
     -------
@@ -84,15 +109,27 @@ def read_dataset(name: str, folder: Path, preprocessing: Preprocessing) -> Label
     Raises
     ------
     InputError
-        If the folder is missing or empty, a file lies in a folder that is no class, or an image cannot
-        be read.
+        If the data set is missing or empty, an image is of no class, is missing or cannot be read, or
+        is not the one that was prepared.
     """
-    cells = list(list_cells([folder]))
-    labels = np.array([_label(cell) for cell in cells], np.intp)
-    with ThreadPoolExecutor() as pool:
-        crops = list(pool.map(lambda cell: _read(cell, preprocessing), cells))
-    members = tuple(cell.member for cell in cells)
-    return LabelledCells((name,) * len(cells), members, labels, np.stack(crops))
+    entries = _entries(name, dataset, split)
+    labels = np.array([CLASSES.index(entry.label) for entry in entries], np.intp)
+    size = preprocessing.size
+    crops = np.empty((len(entries), size, size, 3), np.uint8)
+
+    def read(place: int) -> str:
+        crops[place], digest = _read(entries[place], preprocessing)
+        return digest
+
+    pool = ThreadPoolExecutor()
+    try:
+        hashes = tuple(pool.map(read, range(len(entries))))
+    finally:
+        pool.shutdown(cancel_futures=True)  # after an error nobody waits for the rest
+    names = tuple(entry.source for entry in entries)
+    members = tuple(entry.member for entry in entries)
+    groups = tuple(entry.group for entry in entries)
+    return LabelledCells(names, members, labels, crops, groups, hashes)
 
 
 def drawn_cells(count: int, seed: int, preprocessing: Preprocessing) -> LabelledCells:
@@ -114,7 +151,27 @@ def merge(parts: Sequence[LabelledCells]) -> LabelledCells:
         sum((part.members for part in parts), ()),
         np.concatenate([part.labels for part in parts]),
         np.concatenate([part.crops for part in parts]),
+        sum((part.groups or ("",) * len(part) for part in parts), ()),
+        sum((part.hashes or ("",) * len(part) for part in parts), ()),
     )
+
+
+def refuse_shared_images(cells: LabelledCells, validation: LabelledCells) -> None:
+    """Refuse training cells that are validation cells, too: the same file, or a copy under another name.
+
+    Raises
+    ------
+    InputError
+    """
+    held = dict(zip(_identities(validation), range(len(validation)), strict=True))
+    shared = [(n, held[key]) for n, key in enumerate(_identities(cells)) if key in held]
+    if shared:
+        here, there = shared[0]
+        raise InputError(
+            f"{len(shared)} cells are both training and validation cells, such as "
+            f"{cells.members[here]} of {cells.names[here]}, which is {validation.members[there]} of "
+            f"{validation.names[there]}; keep them apart, or let wbc-batch dataset prepare split them"
+        )
 
 
 def prepare(image: NDArray, preprocessing: Preprocessing) -> NDArray[np.uint8]:
@@ -148,21 +205,43 @@ def sampling_weights(cells: LabelledCells) -> NDArray[np.float64]:
     return weights / weights.sum()
 
 
-def _label(cell: Cell) -> int:
-    name = PurePosixPath(cell.group).name
-    if name not in CLASSES:
-        raise InputError(
-            f"{Path(cell.source, cell.member)} lies in the folder {name!r}, which is no class; "
-            f"the classes are {', '.join(CLASSES)}"
-        )
-    return CLASSES.index(name)
+def _identities(cells: LabelledCells) -> list[str]:
+    """Return what tells cells apart: their content where it is known, else their place."""
+    hashes = cells.hashes or ("",) * len(cells)
+    named = zip(hashes, cells.names, cells.members, strict=True)
+    return [digest or f"{name}/{member}" for digest, name, member in named]
 
 
-def _read(cell: Cell, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+def _entries(name: str, dataset: Path | ManifestPart, split: str | None) -> list[Entry]:
+    """List the cells of a data set; all are of one of the five classes."""
+    if isinstance(dataset, Path) and not is_manifest(dataset):
+        return [
+            Entry(f.path, f.member, f.label, name, "", "", "")
+            for f in list_class_folders(name, dataset)
+        ]
+    part = dataset if isinstance(dataset, ManifestPart) else ManifestPart(dataset, split or TRAIN)
+    entries = read_manifest(part.manifest).select(part.split, part.source)
+    for entry in entries:
+        if entry.label not in CLASSES:
+            raise InputError(
+                f"{part}: {entry.member} is labelled {entry.label!r}, which is no class; "
+                f"the classes are {', '.join(CLASSES)}"
+            )
+    return [replace(entry, source=name) for entry in entries] if part.source else entries
+
+
+def _read(entry: Entry, preprocessing: Preprocessing) -> tuple[NDArray[np.uint8], str]:
+    """Read a cell: its canonical crop, and the hash of its file."""
     try:
-        return prepare(read_image(cell), preprocessing)
+        data = read_file(entry.path)
+        digest = sha256(data).hexdigest()
+        if entry.sha256 in ("", digest):
+            return prepare(decode(data), preprocessing), digest
     except ImageError as error:
-        path = Path(cell.source, cell.member)
         raise InputError(
-            f"{path} cannot be used for training: {error}; repair or remove it"
+            f"{entry.path} cannot be used for training: {error}; repair or remove it"
         ) from error
+    raise InputError(
+        f"{entry.path} is not the image that was there when the data set was prepared; "
+        "bring that one back, or prepare the data set again"
+    )

@@ -212,7 +212,7 @@ def _separation(
 
 def _doubt(predictions: Predictions, rejection: Rejection) -> NDArray[np.floating]:
     """Return what is above 1 exactly where the cell is left unidentified."""
-    return np.maximum(
+    return np.fmax(  # without a novelty score, confidence alone
         predictions.novelty / rejection.max_novelty,
         rejection.min_confidence / predictions.confidence,
     )

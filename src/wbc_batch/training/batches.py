@@ -1,0 +1,97 @@
+"""Training cells as batches: drawn with balance, varied, the same for the same seed."""
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wbc_batch.classifier.preprocessing import Preprocessing
+from wbc_batch.training.augmentation import augment
+from wbc_batch.training.datasets import LabelledCells, sampling_weights
+from wbc_batch.training.settings import Settings
+
+__all__ = ["MARGIN", "centre", "training_batches", "wide_preprocessing"]
+
+#: Training crops are this much wider than what the network sees, so that they can be turned and shifted.
+MARGIN = 1.4
+
+
+def wide_preprocessing(preprocessing: Preprocessing) -> Preprocessing:
+    """Preprocessing for training crops: the same cell at the same scale, with a margin around."""
+    return replace(preprocessing, size=round(preprocessing.size * MARGIN), margin=MARGIN)
+
+
+def training_batches(
+    cells: LabelledCells, settings: Settings, epoch: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Make the batches of an epoch, varied while others are computed.
+
+    Each cell's variation hangs on seed, epoch and place alone, not on the threads' timing.
+
+    Parameters
+    ----------
+    cells : LabelledCells
+        Prepared with `wide_preprocessing`.
+    settings : Settings
+    epoch : int
+        From 0.
+
+    Yields
+    ------
+    pixels : Tensor of uint8, shape (batch, S, S, 3)
+    labels : Tensor of int64, shape (batch,)
+    noisy : Tensor of bool, shape (batch,)
+        Cells of data sets whose labels are partly wrong.
+    """
+    rng = np.random.default_rng((settings.seed, epoch))
+    chosen = rng.choice(len(cells), settings.cells_per_epoch, p=_weights(cells, settings.replayed))
+    size = settings.preprocessing.size
+    noisy = np.isin(cells.names, settings.noisy)
+
+    def make(start: int) -> tuple[Tensor, Tensor, Tensor]:
+        places = range(start, start + settings.batch_size)
+        varied = [
+            augment(
+                cells.crops[chosen[place]],
+                size,
+                settings.augmentation,
+                np.random.default_rng((settings.seed, epoch, place)),
+            )
+            for place in places
+        ]
+        drawn = chosen[start : start + settings.batch_size]
+        pixels = torch.from_numpy(np.stack(varied))
+        return pixels, torch.from_numpy(cells.labels[drawn]), torch.from_numpy(noisy[drawn])
+
+    starts = range(0, len(chosen) - settings.batch_size + 1, settings.batch_size)
+    with ThreadPoolExecutor() as pool:
+        waiting: list[Future[tuple[Tensor, Tensor, Tensor]]] = []
+        for start in starts:
+            waiting.append(pool.submit(make, start))
+            if len(waiting) > 4:
+                yield waiting.pop(0).result()
+        for future in waiting:
+            yield future.result()
+
+
+def _weights(cells: LabelledCells, replayed: tuple[str, ...]) -> NDArray[np.float64]:
+    """Give replayed data sets half of the draws of each class that has other cells, too."""
+    weights = sampling_weights(cells)
+    known = np.isin(cells.names, replayed)
+    for label in np.unique(cells.labels):
+        parts = [(cells.labels == label) & known, (cells.labels == label) & ~known]
+        total = weights[cells.labels == label].sum()
+        if all(part.any() for part in parts):
+            for part in parts:
+                weights[part] *= 0.5 * total / weights[part].sum()
+    return weights
+
+
+def centre(crops: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Cut the margin off training crops: (N, C, C, 3) to (N, size, size, 3)."""
+    edge = (crops.shape[1] - size) // 2
+    return np.ascontiguousarray(crops[:, edge : edge + size, edge : edge + size])

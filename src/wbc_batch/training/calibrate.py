@@ -1,0 +1,115 @@
+"""What a trained network is told about its own certainty: on validation cells, and on varied ones."""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wbc_batch.classifier.architecture import Network
+from wbc_batch.classifier.calibration import fit_temperature
+from wbc_batch.classifier.conformal import conformal_scores
+from wbc_batch.classifier.novelty import NoveltyModel, fit_novelty
+from wbc_batch.classifier.predictions import Rejection, decide
+from wbc_batch.classifier.torch_backend import TorchBackend, choose_precision
+from wbc_batch.schema import CLASSES
+from wbc_batch.training.augmentation import augment
+from wbc_batch.training.batches import centre
+from wbc_batch.training.datasets import LabelledCells
+from wbc_batch.training.settings import Settings
+from wbc_batch.training.start import Start
+
+__all__ = ["Calibration", "calibrate"]
+
+# With fewer validation cells a temperature, with fewer training cells of a class its place among the traces
+# would be a guess.
+_ENOUGH_TO_CALIBRATE, _ENOUGH_TO_KNOW = 200, 100
+# Fraction of the validation cells that count as known.
+_KEPT = 0.99
+# Pictures that are varied before they are computed.
+_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a bundle needs beside the weights.
+
+    Attributes
+    ----------
+    temperature : float
+    novelty : NoveltyModel or None
+    conformal : tuple of ndarray of float32
+        See `wbc_batch.classifier.conformal.conformal_scores`.
+    """
+
+    temperature: float
+    novelty: NoveltyModel | None
+    conformal: tuple[NDArray[np.float32], ...]
+
+
+def calibrate(
+    network: Network,
+    cells: LabelledCells,
+    validation: LabelledCells,
+    settings: Settings,
+    start: Start,
+) -> Calibration:
+    """Fit the temperature, the novelty score and the scores of prediction sets.
+
+    Where the cells are too few to tell better, a model that was trained on keeps its temperature and
+    its novelty score; the score's scale then grows until the new cells count as known.
+
+    Parameters
+    ----------
+    network : Network
+        Trained.
+    cells, validation : LabelledCells
+        As for `wbc_batch.training.train.train`.
+    settings : Settings
+    start : Start
+
+    Returns
+    -------
+    Calibration
+    """
+    device = next(network.parameters()).device
+    precision = choose_precision("auto", device)
+    backend = TorchBackend(copy.deepcopy(network), device, precision)
+    logits, known = backend.run(validation.crops)
+    temperature = fit_temperature(logits, validation.labels)
+    if start.bundle and len(validation) < _ENOUGH_TO_CALIBRATE:
+        temperature = start.bundle.temperature
+    probabilities = decide(logits, None, temperature, Rejection()).probabilities
+    return Calibration(
+        temperature,
+        _novelty(backend, cells, known, settings, start),
+        conformal_scores(probabilities, validation.labels),
+    )
+
+
+def _novelty(
+    backend: TorchBackend,
+    cells: LabelledCells,
+    known: NDArray[np.float32],
+    settings: Settings,
+    start: Start,
+) -> NoveltyModel | None:
+    fewest = np.bincount(cells.labels, minlength=len(CLASSES)).min()
+    if start.novelty and fewest < _ENOUGH_TO_KNOW:
+        reach = float(np.quantile(start.novelty.score(known), _KEPT))
+        return replace(start.novelty, scale=start.novelty.scale * max(1.0, reach))
+    if not fewest:  # a model without a novelty score, trained on with cells of some classes
+        return None
+    traces = backend.run(centre(cells.crops, settings.preprocessing.size))[1]
+    varied = np.concatenate([backend.run(some)[1] for some in _varied(cells, settings)])
+    return fit_novelty(traces, varied, cells.labels, known, kept=_KEPT)
+
+
+def _varied(cells: LabelledCells, settings: Settings) -> Iterator[NDArray[np.uint8]]:
+    """Every training cell once, varied as in training, some at a time."""
+    rng = np.random.default_rng(settings.seed)
+    size = settings.preprocessing.size
+    for first in range(0, len(cells), _AT_ONCE):
+        some = cells.crops[first : first + _AT_ONCE]
+        yield np.stack([augment(crop, size, settings.augmentation, rng) for crop in some])

@@ -1,0 +1,98 @@
+"""All that a training needs to go on as if it had never stopped."""
+
+import io
+import pickle
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wbc_batch.classifier.architecture import Network
+from wbc_batch.errors import RunError
+from wbc_batch.files import write_file
+from wbc_batch.training.history import History
+from wbc_batch.training.run_folder import CHECKPOINT
+
+__all__ = ["State", "restore", "save"]
+
+_PARTS = ("network", "average", "optimiser", "schedule", "scaler")
+
+
+@dataclass
+class State:
+    """A training between two epochs.
+
+    Attributes
+    ----------
+    network : Network
+        What is trained.
+    average : Network
+        The moving average of its weights.
+    optimiser, schedule, scaler
+        Of torch; the scaler keeps gradients of half precision in range, and is idle otherwise.
+    history : History
+    best : dict of str to Tensor
+        The averaged weights of the epoch to keep so far.
+    """
+
+    network: Network
+    average: Network
+    optimiser: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    scaler: torch.amp.GradScaler
+    history: History
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+
+def save(state: State, output: Path) -> None:
+    """Write ``checkpoint.pt``, wholly or not at all."""
+    content: dict[str, Any] = {part: getattr(state, part).state_dict() for part in _PARTS}
+    content |= {"history": state.history.rows, "best": state.best, "random": _random_states()}
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_file(output / CHECKPOINT, buffer.getbuffer())
+
+
+def restore(state: State, output: Path) -> bool:
+    """Put a fresh training where its checkpoint was written; False if there is none.
+
+    Raises
+    ------
+    RunError
+        If the checkpoint is damaged or of another version of this package.
+    """
+    path = output / CHECKPOINT
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        for part in _PARTS:
+            getattr(state, part).load_state_dict(content[part])
+        state.history.go_on(content["history"])
+        state.best = content["best"]
+        _set_random_states(content["random"])
+    except FileNotFoundError:
+        return False
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+        KeyError,
+        TypeError,
+        pickle.UnpicklingError,
+    ) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RunError(
+            f"{path} cannot be continued ({reason}); add --force to begin the training anew"
+        ) from error
+    return True
+
+
+def _random_states() -> list[Tensor]:
+    return [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+
+
+def _set_random_states(states: list[Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    if torch.cuda.device_count() == len(states) - 1:  # else it goes on on another machine
+        torch.cuda.set_rng_state_all(states[1:])

@@ -1,0 +1,143 @@
+"""One training in one directory: its lock, its ``training.json``, and whether it may go on there."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from wbc_batch.errors import RunError
+from wbc_batch.files import UNFINISHED, write_file
+
+__all__ = ["BUNDLE", "CHECKPOINT", "RECORD", "begin", "finish", "is_finished", "locked"]
+
+#: Names inside the directory of a training.
+RECORD, CHECKPOINT, BUNDLE = "training.json", "checkpoint.pt", "bundle"
+_LOCK = ".lock"
+_FILES = (RECORD, CHECKPOINT, "history.csv", "history.png")
+_BUNDLE_FILES = ("model.safetensors", "model.json", "README.md")
+
+
+@contextmanager
+def locked(output: Path) -> Iterator[None]:
+    """Make the directory, if need be, and keep other trainings out of it.
+
+    Raises
+    ------
+    RunError
+        If the directory cannot be made, holds files that are not a training's, or is in use.
+    """
+    refuse_strangers(output)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(output / _LOCK, timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise RunError(
+            f"{output} is in use by another training; wait for it to end, or name another folder"
+        ) from None
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        raise RunError(
+            f"{output} cannot be used for a training ({reason}); name a folder that you may write to"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def refuse_strangers(output: Path) -> None:
+    """Raise RunError if the directory holds something that is no training."""
+    if output.exists() and not output.is_dir():
+        raise RunError(f"{output} is a file; name a new folder for the training")
+    if not output.exists() or (output / RECORD).exists():
+        return
+    if any(not path.name.startswith(".") for path in output.iterdir()):
+        raise RunError(
+            f"{output} is not empty and holds no earlier training; name a new folder for this one"
+        )
+
+
+def is_finished(output: Path, identity: Mapping[str, str], force: bool) -> bool:
+    """Say whether the directory holds the very training that `identity` describes, finished.
+
+    Parameters
+    ----------
+    output : Path
+    identity : mapping of str to str
+        What must be the same for a training to go on, or a part of it.
+    force : bool
+        Give up whatever the directory holds.
+
+    Raises
+    ------
+    RunError
+        If the directory holds another training, or something else.
+    """
+    refuse_strangers(output)
+    record = None if force else _read(output)
+    if record is None:
+        return False
+    old = record.get("identity") or {}
+    differences = [
+        f"{name} was {old.get(name, 'not recorded')!r} and is now {value!r}"
+        for name, value in identity.items()
+        if old.get(name) != value
+    ]
+    if differences:
+        state = "a finished" if record.get("state") == "finished" else "an unfinished"
+        raise RunError(
+            f"{output} holds {state} training with other settings or cells "
+            f"({'; '.join(differences)}); repeat the old command, name another folder, "
+            "or add --force to begin anew"
+        )
+    return record.get("state") == "finished"
+
+
+def begin(output: Path, identity: Mapping[str, str], force: bool) -> None:
+    """Note what the training is; drop what an older one left, unless this one goes on with it."""
+    if force or _read(output) is None:
+        _clear(output)
+        _write(output, {"state": "started", "identity": dict(identity), "started": _now()})
+
+
+def finish(output: Path) -> None:
+    """Note that the bundle is written; the checkpoint has served."""
+    record = _read(output) or {}
+    _write(output, record | {"state": "finished", "finished": _now()})
+    (output / CHECKPOINT).unlink(missing_ok=True)
+
+
+def _read(output: Path) -> dict[str, Any] | None:
+    path = output / RECORD
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} is damaged; name another folder, or add --force") from error
+    if not isinstance(record, dict):
+        raise RunError(f"{path} does not describe a training; name another folder, or add --force")
+    return record
+
+
+def _write(output: Path, record: Mapping[str, Any]) -> None:
+    content = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    write_file(output / RECORD, content.encode("utf-8", "backslashreplace"))
+
+
+def _clear(output: Path) -> None:
+    """Remove what a training writes, and nothing else."""
+    leftovers = (*_FILES, *(f"{BUNDLE}/{name}" for name in _BUNDLE_FILES))
+    for name in leftovers:
+        (output / name).unlink(missing_ok=True)
+    for path in output.glob(f".*{UNFINISHED}"):
+        path.unlink(missing_ok=True)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

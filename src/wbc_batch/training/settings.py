@@ -1,0 +1,226 @@
+"""How to train: every number of it, and the sets of numbers that have a name."""
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from wbc_batch.classifier import Bundle, read_bundle
+from wbc_batch.classifier.preprocessing import Preprocessing
+from wbc_batch.errors import InputError
+from wbc_batch.training.augmentation import Augmentation
+
+__all__ = ["PRESETS", "Settings", "choose", "fine_tuning", "preset"]
+
+_CHOICES = {
+    "freeze": ("none", "early", "body"),
+    "optimiser": ("adamw", "adam"),
+    "schedule": ("one-cycle", "constant"),
+    "keep": ("best", "last"),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train.
+
+    Attributes
+    ----------
+    architecture : str
+        A key of `wbc_batch.classifier.network.ARCHITECTURES`.
+    arguments : dict
+        Of the architecture.
+    preprocessing : Preprocessing
+    augmentation : Augmentation
+    start : str
+        ``random``; ``imagenet`` (weights of an image network, where the architecture has some); a model
+        bundle, by name or path, whose network is trained on; or a file of torchvision's weights, for a
+        network of torchvision.
+    freeze : {"none", "early", "body"}
+        What of the network stays as it started: nothing, all but its last stages and the head, or
+        all but the head.
+    frozen_statistics : bool
+        Batch normalisation keeps the statistics that it started with.
+    epochs : int
+    cells_per_epoch : int
+        Cells drawn per epoch, with replacement and class balance.
+    batch_size : int
+    optimiser : {"adamw", "adam"}
+    schedule : {"one-cycle", "constant"}
+        Of the learning rate (one-cycle: Smith and Topin 2019).
+    warm_up : float
+        Fraction of the steps in which the one-cycle schedule rises.
+    learning_rate : float
+        Its peak, for all but the head.
+    head_factor : float
+        The head's learning rate, in those of the rest.
+    weight_decay : float
+    label_smoothing : float
+    noisy : tuple of str
+        Data sets whose labels are partly wrong: their cells get a loss that gives up on labels which the
+        other cells speak against (generalised cross-entropy, Zhang and Sabuncu 2018).
+    replayed : tuple of str
+        Data sets that the model to start from was trained on already, and must not forget: of each class
+        they get half of the draws. `wbc_batch.training.train.train` finds them by their names.
+    averaging : float
+        Decay of the exponential moving average of the weights, per step.
+    keep : {"best", "last"}
+        The epoch whose weights are kept: that of the best balanced accuracy on the validation cells, or the
+        last, where these are too few to choose by.
+    patience : int
+        Epochs without a better balanced accuracy after which to stop; 0 is never. The one-cycle schedule
+        brings most of its gain in its last epochs, when the learning rate falls: hence never.
+    seed : int
+    device : str
+    """
+
+    architecture: str = "compact_resnet"
+    arguments: dict[str, Any] = field(default_factory=dict)
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    start: str = "random"
+    freeze: str = "none"
+    frozen_statistics: bool = False
+    epochs: int = 50
+    cells_per_epoch: int = 4096
+    batch_size: int = 32
+    optimiser: str = "adamw"
+    schedule: str = "one-cycle"
+    warm_up: float = 0.08
+    learning_rate: float = 1.5e-3
+    head_factor: float = 1.0
+    weight_decay: float = 0.05
+    label_smoothing: float = 0.05
+    noisy: tuple[str, ...] = ()
+    replayed: tuple[str, ...] = ()
+    averaging: float = 0.99
+    keep: str = "best"
+    patience: int = 0
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise InputError(
+                    f"unknown {name} {getattr(self, name)!r} for a training; "
+                    f"choose one of {', '.join(known)}"
+                )
+        if self.batches < 1:
+            raise InputError(
+                f"{self.cells_per_epoch} cells per epoch do not fill one batch of {self.batch_size}"
+            )
+
+    @property
+    def batches(self) -> int:
+        """Batches of an epoch."""
+        return self.cells_per_epoch // self.batch_size
+
+    def described(self) -> dict[str, str]:
+        """Return all that the result hangs on, as text that a person can compare; not the device."""
+        return {
+            f.name.replace("_", " "): str(getattr(self, f.name))
+            for f in fields(self)
+            if f.name != "device"
+        }
+
+
+# Turned, mirrored and hardly more.
+_MILD = Augmentation(
+    scale=0.1,
+    stain=0.05,
+    mixing=0.02,
+    fading=0.0,
+    contrast=0.05,
+    shading=0.02,
+    blur=0.5,
+    noise=2.0,
+)
+
+#: Settings by name.
+PRESETS: dict[str, Settings] = {
+    "compact": Settings(),
+    "lite": Settings(
+        architecture="efficientnet_lite0",
+        arguments={"dropout": 0.3, "stochastic_depth": 0.1},
+        preprocessing=Preprocessing(size=128, context=1.9),
+        start="imagenet",
+        epochs=20,
+        cells_per_epoch=2560,
+        warm_up=0.1,
+        learning_rate=6e-4,
+        head_factor=3.0,
+        averaging=0.995,
+    ),
+    # As the original project trained: whole pictures, their colours as they are.
+    "seed": Settings(
+        architecture="torchvision",
+        arguments={"name": "resnet18", "dropout": 0.5},
+        preprocessing=Preprocessing(size=224, view="image"),
+        augmentation=_MILD,
+        epochs=20,
+        optimiser="adam",
+        schedule="constant",
+        learning_rate=1e-4,
+        weight_decay=0.0,
+        label_smoothing=0.0,
+        averaging=0.0,
+    ),
+}
+
+
+def preset(name: str) -> Settings:
+    """Return the settings of that name.
+
+    Raises
+    ------
+    InputError
+        If there are none.
+    """
+    if name not in PRESETS:
+        raise InputError(f"there is no preset {name!r}; there are {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def fine_tuning(bundle: Bundle) -> Settings:
+    """Return settings to train a model on with a laboratory's own cells: gently, and not for long."""
+    return Settings(
+        architecture=bundle.architecture,
+        arguments=bundle.arguments,
+        preprocessing=bundle.preprocessing,
+        start=str(bundle.path),
+        frozen_statistics=True,
+        epochs=10,
+        cells_per_epoch=640,
+        warm_up=0.1,
+        learning_rate=1e-4,
+        head_factor=3.0,
+        averaging=0.98,
+        keep="last",
+    )
+
+
+def choose(named: str | None, start: str | None, **changes: Any) -> Settings:
+    """Settle how to train.
+
+    Parameters
+    ----------
+    named : str or None
+        Of the preset; None for `fine_tuning` where there is a model to start from, else for the first one.
+    start : str or None
+        Model, or file of weights, to start from.
+    **changes
+        Settings to change; None leaves one as it is.
+
+    Raises
+    ------
+    InputError
+        If there is no such preset.
+    ModelError
+        If there is no such model.
+    """
+    if start is None:
+        settings = preset(named or next(iter(PRESETS)))
+    elif named is None:
+        settings = replace(fine_tuning(read_bundle(start)), start=start)
+    else:
+        settings = replace(preset(named), start=start)
+    return replace(settings, **{k: v for k, v in changes.items() if v is not None})
