@@ -41,13 +41,10 @@ class NoveltyModel:
         ndarray of float32, shape (N,)
             Distance to the nearest class mean, in units of `scale`.
         """
-        white = traces @ self.whitening
-        squared = (
-            (white**2).sum(axis=1)[:, np.newaxis]
-            - 2.0 * white @ self.means.T
-            + (self.means**2).sum(axis=1)
-        )
-        return (np.sqrt(np.maximum(squared.min(axis=1), 0.0)) / self.scale).astype(np.float32)
+        white = traces.astype(np.float64) @ self.whitening.astype(np.float64)
+        squared = np.min([((white - mean) ** 2).sum(axis=1) for mean in self.means], axis=0)
+        # Rounded, so that the order of additions, which hangs on the number of cells, does not show.
+        return np.round(np.sqrt(squared) / self.scale, 5).astype(np.float32)
 
 
 def fit_novelty(
