@@ -16,14 +16,14 @@ from typer.testing import CliRunner, Result
 
 from wbc_batch.classifier.preprocessing import Preprocessing
 from wbc_batch.cli import app
+from wbc_batch.datasets.labelled import merge, read_dataset, refuse_shared_images
+from wbc_batch.datasets.manifest import ManifestPart, read_manifest
+from wbc_batch.datasets.naming import named_folders, named_validation
+from wbc_batch.datasets.published import PBC_COUNTS, RAABIN_COUNTS
 from wbc_batch.errors import ExitCode, InputError
 from wbc_batch.schema import CLASSES
 from wbc_batch.synthetic import draw_cell
-from wbc_batch.training.datasets import merge, read_dataset, refuse_shared_images
 from wbc_batch.training.folders import train_folders
-from wbc_batch.training.manifest import ManifestPart, read_manifest
-from wbc_batch.training.named_datasets import named_folders, named_validation
-from wbc_batch.training.published import PBC_COUNTS, RAABIN_COUNTS
 from wbc_batch.training.train import Settings
 
 SMALL = Preprocessing(size=24)

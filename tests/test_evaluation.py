@@ -18,13 +18,14 @@ from wbc_batch.classifier import Classifier, Predictions, read_bundle
 from wbc_batch.classifier.preprocessing import Preprocessing
 from wbc_batch.cli import app
 from wbc_batch.errors import InputError, RunError
+from wbc_batch.evaluation.figures import exact_limits, measure
+from wbc_batch.evaluation.folders import evaluate_folders
+from wbc_batch.evaluation.leave_one_out import leave_one_out, recipe
+from wbc_batch.evaluation.unknown import auroc, read_unknown
 from wbc_batch.schema import CLASSES
 from wbc_batch.synthetic import draw_cells
-from wbc_batch.training.evaluate import exact_limits, measure
-from wbc_batch.training.folders import evaluate_folders, train_folders
-from wbc_batch.training.leave_one_out import leave_one_out, recipe
+from wbc_batch.training.folders import train_folders
 from wbc_batch.training.train import Settings
-from wbc_batch.training.unknown import auroc, read_unknown
 
 TINY = Settings(
     arguments={"widths": [16, 16, 32, 32], "dropout": 0.0},

@@ -21,14 +21,15 @@ from torchvision.models import get_model
 
 from wbc_batch.classifier import Bundle, Classifier, read_bundle
 from wbc_batch.classifier.preprocessing import Preprocessing
+from wbc_batch.datasets.held_out import held_out
+from wbc_batch.datasets.labelled import LabelledCells, read_dataset, sampling_weights
+from wbc_batch.datasets.naming import named_folders
 from wbc_batch.errors import InputError, ModelError, RunError
 from wbc_batch.schema import CLASSES
 from wbc_batch.synthetic import draw_cell
 from wbc_batch.training.augmentation import Augmentation, augment
 from wbc_batch.training.batches import training_batches
-from wbc_batch.training.datasets import LabelledCells, read_dataset, sampling_weights
-from wbc_batch.training.folders import named_folders, train_folders
-from wbc_batch.training.held_out import held_out
+from wbc_batch.training.folders import train_folders
 from wbc_batch.training.loss import training_loss
 from wbc_batch.training.progress import describe
 from wbc_batch.training.settings import PRESETS, Settings, choose, preset

@@ -61,11 +61,11 @@ def prepare(
     """
     from rich.console import Console
 
+    from wbc_batch.datasets.naming import class_folders
+    from wbc_batch.datasets.prepare import prepare_dataset, read_label_names
+    from wbc_batch.datasets.splits import Shares
+    from wbc_batch.datasets.terminal import print_prepared, warnings
     from wbc_batch.progress import shown_progress
-    from wbc_batch.training.named_datasets import class_folders
-    from wbc_batch.training.prepared import prepare_dataset, read_label_names
-    from wbc_batch.training.prepared_terminal import print_prepared, warnings
-    from wbc_batch.training.splits import Shares
 
     with shown_progress() as progress:
         dataset = prepare_dataset(

@@ -11,7 +11,7 @@ from wbc_batch.cli.shared import DeviceOption, JsonOption, print_json
 from wbc_batch.errors import InputError
 
 if TYPE_CHECKING:
-    from wbc_batch.training.assessment import Assessment
+    from wbc_batch.evaluation.assessment import Assessment
 
 __all__ = ["evaluate"]
 
@@ -68,7 +68,8 @@ def evaluate(
     else:
         if also or epochs:
             raise InputError("--also and --epochs need --leave-one-out")
-        from wbc_batch.training.folders import evaluate_folders, named_folders
+        from wbc_batch.datasets.naming import named_folders
+        from wbc_batch.evaluation.folders import evaluate_folders
 
         assessment = evaluate_folders(
             model,
@@ -92,8 +93,8 @@ def _leave_one_out(
     device: str,
     command: str,
 ) -> "Assessment":
-    from wbc_batch.training.leave_one_out import leave_one_out
-    from wbc_batch.training.named_datasets import named_folders
+    from wbc_batch.datasets.naming import named_folders
+    from wbc_batch.evaluation.leave_one_out import leave_one_out
     from wbc_batch.training.progress import shown_training
 
     if output is None:
@@ -107,7 +108,7 @@ def _leave_one_out(
 def _print(assessment: "Assessment", summary: bool, output: Path | None, as_json: bool) -> None:
     from rich.console import Console
 
-    from wbc_batch.training.terminal import print_assessment, print_summary
+    from wbc_batch.evaluation.terminal import print_assessment, print_summary
 
     if as_json:
         print_json(assessment.to_dict())

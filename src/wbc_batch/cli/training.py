@@ -66,7 +66,8 @@ def train(
 
     Interrupted? The same command goes on after the last whole epoch.
     """
-    from wbc_batch.training.folders import named_folders, named_validation, train_folders
+    from wbc_batch.datasets.naming import named_folders, named_validation
+    from wbc_batch.training.folders import train_folders
     from wbc_batch.training.progress import shown_training
     from wbc_batch.training.settings import choose
 

@@ -1,1 +1,1 @@
-"""From labelled cells to a model bundle, and from a model bundle to its figures."""
+"""From labelled cells to a model bundle."""

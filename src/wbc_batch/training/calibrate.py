@@ -13,10 +13,10 @@ from wbc_batch.classifier.conformal import conformal_scores
 from wbc_batch.classifier.novelty import NoveltyModel, fit_novelty
 from wbc_batch.classifier.predictions import Rejection, decide
 from wbc_batch.classifier.torch_backend import TorchBackend, choose_precision
+from wbc_batch.datasets.labelled import LabelledCells
 from wbc_batch.schema import CLASSES
 from wbc_batch.training.augmentation import augment
 from wbc_batch.training.batches import centre
-from wbc_batch.training.datasets import LabelledCells
 from wbc_batch.training.settings import Settings
 from wbc_batch.training.start import Start
 

@@ -14,10 +14,10 @@ from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 
 from wbc_batch.classifier.architecture import Network
 from wbc_batch.classifier.torch_backend import PRECISIONS, TorchBackend, choose_precision
+from wbc_batch.datasets.labelled import LabelledCells
 from wbc_batch.schema import CLASSES
 from wbc_batch.training.batches import training_batches
 from wbc_batch.training.checkpoint import State, restore, save
-from wbc_batch.training.datasets import LabelledCells
 from wbc_batch.training.history import History
 from wbc_batch.training.loss import training_loss
 from wbc_batch.training.settings import Settings

@@ -13,20 +13,18 @@ from wbc_batch.classifier.bundle import Bundle, read_bundle, write_bundle
 from wbc_batch.classifier.network import all_arguments
 from wbc_batch.classifier.predictions import Rejection
 from wbc_batch.classifier.torch_backend import choose_device
+from wbc_batch.datasets.labelled import LabelledCells, refuse_shared_images
 from wbc_batch.errors import InputError
 from wbc_batch.schema import CLASSES
 from wbc_batch.training import run_folder
-from wbc_batch.training.batches import MARGIN, centre, training_batches, wide_preprocessing
+from wbc_batch.training.batches import wide_preprocessing
 from wbc_batch.training.calibrate import calibrate
-from wbc_batch.training.datasets import LabelledCells, refuse_shared_images
 from wbc_batch.training.history import History
 from wbc_batch.training.loop import Report, Step, fit
 from wbc_batch.training.settings import Settings
 from wbc_batch.training.start import Start, starting_network
 
-__all__ = ["MARGIN", "Settings", "finished", "train", "wide_preprocessing"]
-
-_batches, _centre = training_batches, centre
+__all__ = ["Settings", "finished", "train", "wide_preprocessing"]
 
 _log = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from wbc_batch.evaluation.assessment import Assessment
+from wbc_batch.evaluation.figures import COVERAGES, Evaluation
+from wbc_batch.evaluation.unknown import UnknownEvaluation
 from wbc_batch.schema import CLASSES
-from wbc_batch.training.assessment import Assessment
-from wbc_batch.training.evaluate import COVERAGES, Evaluation
-from wbc_batch.training.unknown import UnknownEvaluation
 
 __all__ = ["print_assessment", "print_summary"]
 

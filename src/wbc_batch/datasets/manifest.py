@@ -17,10 +17,10 @@ from hashlib import sha256
 from pathlib import Path, PurePath
 from typing import Any
 
+from wbc_batch.datasets.class_folders import OUT_OF_CLASS
+from wbc_batch.datasets.splits import ASIDE, SplitCell
 from wbc_batch.errors import InputError
 from wbc_batch.files import write_file
-from wbc_batch.training.class_folders import OUT_OF_CLASS
-from wbc_batch.training.splits import ASIDE, SplitCell
 
 __all__ = [
     "COLUMNS",

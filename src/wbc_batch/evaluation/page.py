@@ -11,12 +11,12 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from wbc_batch.classifier import Predictions
+from wbc_batch.evaluation import pictures
+from wbc_batch.evaluation.assessment import Assessment
+from wbc_batch.evaluation.figures import COVERAGES, Judged
+from wbc_batch.evaluation.unknown import JudgedUnknown
 from wbc_batch.pages import environment, picture_uri
 from wbc_batch.schema import CLASS_COLORS, CLASSES, UNIDENTIFIED
-from wbc_batch.training import pictures
-from wbc_batch.training.assessment import Assessment
-from wbc_batch.training.evaluate import COVERAGES, Judged
-from wbc_batch.training.unknown import JudgedUnknown
 
 __all__ = ["render_page"]
 
@@ -66,7 +66,7 @@ def render_page(assessment: Assessment, kicker: str, lead: str) -> str:
         HTML. The same input gives the same text.
     """
     data_sets = assessment.data_sets
-    templates = environment("wbc_batch.training")
+    templates = environment("wbc_batch.evaluation")
     templates.filters |= {"percent": _percent, "limits": _limits}
     return templates.get_template("evaluation.html.j2").render(
         assessment=assessment,

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from wbc_batch.classifier import Bundle, Classifier, read_bundle
+from wbc_batch.datasets.held_out import held_out, select
+from wbc_batch.datasets.labelled import LabelledCells, drawn_cells, merge, read_dataset
+from wbc_batch.datasets.naming import Datasets
 from wbc_batch.errors import InputError
-from wbc_batch.training.assessment import Assessment, facts_of
+from wbc_batch.evaluation.assessment import Assessment, facts_of
+from wbc_batch.evaluation.figures import Judged, judge
+from wbc_batch.evaluation.files import LEAVE_ONE_OUT, file_name, open_folder, write_files
 from wbc_batch.training.augmentation import Augmentation
-from wbc_batch.training.datasets import LabelledCells, drawn_cells, merge, read_dataset
-from wbc_batch.training.evaluate import Judged, judge
-from wbc_batch.training.evaluation_files import LEAVE_ONE_OUT, file_name, open_folder, write_files
-from wbc_batch.training.held_out import held_out, select
-from wbc_batch.training.named_datasets import Datasets
 from wbc_batch.training.progress import Shown
 from wbc_batch.training.settings import Settings
 from wbc_batch.training.train import train, wide_preprocessing
@@ -47,7 +47,7 @@ def leave_one_out(
 ) -> Assessment:
     """Train a model's recipe on all data sets but one, each in turn, and test on the one left out.
 
-    A tenth of the training cells chooses the epoch (see `wbc_batch.training.held_out`), never those left out.
+    A tenth of the training cells chooses the epoch (see `wbc_batch.datasets.held_out`), never those left out.
     Drawn cells are trained on in the same number as in the model. A run that was stopped goes on: what
     is trained in `output` already is not trained again.
 
@@ -61,7 +61,7 @@ def leave_one_out(
         Data sets that are tested on each time and never trained on.
     output : Path
         New folder, or one that this command was stopped in. Gets a training in ``without-NAME/`` each, and
-        `wbc_batch.training.evaluation_files.write_files`.
+        `wbc_batch.evaluation.files.write_files`.
     epochs : int, optional
         Instead of the recipe's.
     device : str

@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from wbc_batch.evaluation.figures import Evaluation, exact_limits
 from wbc_batch.schema import CLASSES
-from wbc_batch.training.evaluate import Evaluation, exact_limits
 
 __all__ = ["confusion", "coverage", "reliability", "to_png", "to_svg"]
 

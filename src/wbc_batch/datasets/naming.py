@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from wbc_batch.datasets.manifest import ManifestPart, is_manifest, read_manifest
+from wbc_batch.datasets.splits import TRAIN, VALIDATION
 from wbc_batch.errors import InputError
-from wbc_batch.training.manifest import ManifestPart, is_manifest, read_manifest
-from wbc_batch.training.splits import TRAIN, VALIDATION
 
 __all__ = ["Datasets", "class_folders", "named_folders", "named_validation"]
 

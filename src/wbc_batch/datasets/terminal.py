@@ -7,10 +7,10 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from wbc_batch.datasets.class_folders import OUT_OF_CLASS
+from wbc_batch.datasets.prepare import PreparedDataset
+from wbc_batch.datasets.splits import ASIDE, SHIFTED, TEST, TRAIN, VALIDATION
 from wbc_batch.schema import CLASSES
-from wbc_batch.training.class_folders import OUT_OF_CLASS
-from wbc_batch.training.prepared import PreparedDataset
-from wbc_batch.training.splits import ASIDE, SHIFTED, TEST, TRAIN, VALIDATION
 
 __all__ = ["print_prepared", "warnings"]
 

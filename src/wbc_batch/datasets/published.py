@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wbc_batch.errors import InputError
-from wbc_batch.schema import CLASSES
-from wbc_batch.training.class_folders import (
+from wbc_batch.datasets.class_folders import (
     OUT_OF_CLASS,
     LabelledFile,
     list_class_folders,
 )
+from wbc_batch.errors import InputError
+from wbc_batch.schema import CLASSES
 
 __all__ = [
     "PBC_COUNTS",

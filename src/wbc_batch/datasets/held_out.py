@@ -6,7 +6,7 @@ from hashlib import sha256
 import numpy as np
 from numpy.typing import NDArray
 
-from wbc_batch.training.datasets import LabelledCells
+from wbc_batch.datasets.labelled import LabelledCells
 
 __all__ = ["SHARE", "held_out", "select"]
 

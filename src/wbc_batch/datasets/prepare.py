@@ -7,17 +7,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from wbc_batch.errors import InputError, RunError
-from wbc_batch.schema import CLASSES
-from wbc_batch.training.class_folders import (
+from wbc_batch.datasets.class_folders import (
     OUT_OF_CLASS,
     LabelledFile,
     list_class_folders,
     name_groups,
 )
-from wbc_batch.training.manifest import hash_files, write_manifest
-from wbc_batch.training.published import CountDifference, compare_counts, list_pbc, list_raabin
-from wbc_batch.training.splits import (
+from wbc_batch.datasets.manifest import hash_files, write_manifest
+from wbc_batch.datasets.published import CountDifference, compare_counts, list_pbc, list_raabin
+from wbc_batch.datasets.splits import (
     ASIDE,
     Shares,
     SplitCell,
@@ -26,6 +24,8 @@ from wbc_batch.training.splits import (
     split_by_group,
     split_published,
 )
+from wbc_batch.errors import InputError, RunError
+from wbc_batch.schema import CLASSES
 
 __all__ = ["PreparedDataset", "prepare_dataset", "read_label_names"]
 
@@ -47,7 +47,7 @@ class PreparedDataset:
     differences : tuple of CountDifference
         Where published data sets do not have their published size.
     record : dict
-        What ``dataset.json`` holds, see `wbc_batch.training.manifest.write_manifest`.
+        What ``dataset.json`` holds, see `wbc_batch.datasets.manifest.write_manifest`.
     """
 
     path: Path
@@ -83,14 +83,14 @@ def prepare_dataset(
     output : Path
         New or empty folder for ``manifest.csv`` and ``dataset.json``.
     pbc, raabin : Path, optional
-        Folders of the published data sets, see `wbc_batch.training.published`; split as
-        `wbc_batch.training.splits.split_published` says.
+        Folders of the published data sets, see `wbc_batch.datasets.published`; split as
+        `wbc_batch.datasets.splits.split_published` says.
     folders : mapping of str to Path, optional
         Own data sets by name, with one folder per class.
     labels : mapping of str to str, optional
-        What the folders' own class names mean, see `wbc_batch.training.class_folders.list_class_folders`.
+        What the folders' own class names mean, see `wbc_batch.datasets.class_folders.list_class_folders`.
     group_by : str, optional
-        Pattern that finds patient or slide in a path, see `wbc_batch.training.class_folders.name_groups`.
+        Pattern that finds patient or slide in a path, see `wbc_batch.datasets.class_folders.name_groups`.
     shares : Shares, optional
         Of validation and test in `folders`. Default: a tenth each.
     seed : int

@@ -11,8 +11,8 @@ from scipy.stats import binomtest
 
 from wbc_batch.classifier import Classifier, Predictions
 from wbc_batch.classifier.calibration import expected_calibration_error
+from wbc_batch.datasets.labelled import LabelledCells
 from wbc_batch.schema import CLASSES, UNIDENTIFIED
-from wbc_batch.training.datasets import LabelledCells
 
 __all__ = [
     "COVERAGES",

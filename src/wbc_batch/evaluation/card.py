@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 
 from wbc_batch.classifier import Bundle
+from wbc_batch.evaluation.assessment import Assessment
+from wbc_batch.evaluation.figures import COVERAGES, ClassFigures, Evaluation
+from wbc_batch.evaluation.unknown import UnknownEvaluation
 from wbc_batch.schema import CLASSES
-from wbc_batch.training.assessment import Assessment
-from wbc_batch.training.evaluate import COVERAGES, ClassFigures, Evaluation
-from wbc_batch.training.unknown import UnknownEvaluation
 
 __all__ = ["write_card"]
 

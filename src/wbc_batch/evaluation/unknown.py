@@ -11,12 +11,12 @@ from scipy.stats import rankdata
 
 from wbc_batch.classifier import Classifier, Predictions, Rejection
 from wbc_batch.classifier.preprocessing import Preprocessing
+from wbc_batch.datasets.labelled import prepare
+from wbc_batch.datasets.manifest import ManifestPart, read_manifest
 from wbc_batch.errors import ImageError, InputError
+from wbc_batch.evaluation.figures import Judged, exact_limits
 from wbc_batch.schema import CLASSES, UNIDENTIFIED
 from wbc_batch.sources import decode, list_cells, read_file
-from wbc_batch.training.datasets import prepare
-from wbc_batch.training.evaluate import Judged, exact_limits
-from wbc_batch.training.manifest import ManifestPart, read_manifest
 
 __all__ = [
     "JudgedUnknown",
@@ -82,7 +82,7 @@ class UnknownFigures:
     unidentified : float
         Fraction that is left unidentified, as it should be.
     unidentified_limits : tuple of float
-        See `wbc_batch.training.evaluate.exact_limits`.
+        See `wbc_batch.evaluation.figures.exact_limits`.
     auroc : dict of str to Separation
         By data set of known cells.
     """

@@ -13,15 +13,17 @@ from numpy.typing import NDArray
 
 from wbc_batch.classifier.images import as_rgb
 from wbc_batch.classifier.preprocessing import Preprocessing, canonical_crop
+from wbc_batch.datasets.class_folders import list_class_folders
+from wbc_batch.datasets.manifest import Entry, ManifestPart, is_manifest, read_manifest
+from wbc_batch.datasets.splits import TRAIN
 from wbc_batch.errors import ImageError, InputError
 from wbc_batch.schema import CLASSES
 from wbc_batch.sources import decode, read_file
 from wbc_batch.synthetic import draw_cells
-from wbc_batch.training.class_folders import list_class_folders
-from wbc_batch.training.manifest import Entry, ManifestPart, is_manifest, read_manifest
-from wbc_batch.training.splits import TRAIN
 
 __all__ = [
+    "DRAWN_EVALUATION",
+    "DRAWN_TRAINING",
     "LabelledCells",
     "drawn_cells",
     "merge",
@@ -30,6 +32,9 @@ __all__ = [
     "refuse_shared_images",
     "sampling_weights",
 ]
+
+#: Seeds of drawn cells: those of training and of evaluation never share one.
+DRAWN_TRAINING, DRAWN_EVALUATION = 1, 2
 
 # Power of a kind's size by which it counts in its class: 1 as it comes, 0 all kinds alike.
 _EVENNESS = 0.5

@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 
 from wbc_batch.errors import RunError
+from wbc_batch.evaluation import pictures
+from wbc_batch.evaluation.assessment import Assessment
+from wbc_batch.evaluation.figures import Evaluation
+from wbc_batch.evaluation.page import render_page
 from wbc_batch.files import write_file
 from wbc_batch.schema import CLASSES
-from wbc_batch.training import pictures
-from wbc_batch.training.assessment import Assessment
-from wbc_batch.training.evaluate import Evaluation
-from wbc_batch.training.evaluation_page import render_page
 
 __all__ = ["EVALUATION", "LEAVE_ONE_OUT", "file_name", "open_folder", "write_files"]
 

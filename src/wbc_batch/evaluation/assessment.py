@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from wbc_batch.classifier import Bundle, Classifier
-from wbc_batch.training.evaluate import COVERAGES, Evaluation, Judged
-from wbc_batch.training.unknown import JudgedUnknown, UnknownEvaluation
+from wbc_batch.evaluation.figures import COVERAGES, Evaluation, Judged
+from wbc_batch.evaluation.unknown import JudgedUnknown, UnknownEvaluation
 
 __all__ = ["Assessment", "facts_of", "role"]
 

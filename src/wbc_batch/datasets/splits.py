@@ -13,9 +13,9 @@ from hashlib import sha256
 import numpy as np
 from numpy.typing import NDArray
 
+from wbc_batch.datasets.class_folders import OUT_OF_CLASS, LabelledFile
 from wbc_batch.errors import InputError
 from wbc_batch.schema import CLASSES
-from wbc_batch.training.class_folders import OUT_OF_CLASS, LabelledFile
 
 __all__ = [
     "ASIDE",

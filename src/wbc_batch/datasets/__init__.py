@@ -1,0 +1,1 @@
+"""Labelled cells: folders and prepared data sets, listed, checked, split and read."""
