@@ -30,6 +30,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--freeze", default="none")
     parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--epochs", type=int)
     parser.add_argument("--also", metavar="[NAME=]FOLDER", action="append", default=[])
     parser.add_argument("--replay", metavar="[NAME=]FOLDER", action="append", default=[])
     return parser.parse_args()
@@ -70,6 +71,7 @@ def adapt(
             options.model,
             freeze=options.freeze,
             learning_rate=options.learning_rate,
+            epochs=options.epochs,
             seed=seed,
         )
         data = {"own": own} | named_folders(options.replay, "train")

@@ -312,6 +312,16 @@ def test_channels_that_are_always_the_same_do_no_harm():
     assert np.isfinite(model.score(traces + 1.0)).all()
 
 
+@pytest.mark.parametrize("size", [1e-6, 1e6])
+def test_novelty_is_fitted_to_traces_of_any_size(size):
+    traces, labels = _clouds()
+    model = fit_novelty(traces[:1000], traces[:1000], labels[:1000], traces[1000:])
+    sized = fit_novelty(
+        *(size * t for t in (traces[:1000], traces[:1000])), labels[:1000], size * traces[1000:]
+    )
+    np.testing.assert_allclose(sized.score(size * traces), model.score(traces), rtol=0.01)
+
+
 def _clouds():
     """Traces of cells of five classes, and their classes."""
     rng = np.random.default_rng(0)

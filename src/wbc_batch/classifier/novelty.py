@@ -9,6 +9,8 @@ __all__ = ["NoveltyModel", "fit_novelty"]
 
 # Spread that is added to every direction, in mean spreads: those with next to none would decide alone.
 _RIDGE = 0.003
+# Largest entry of the whitening transform; half precision ends at 65,504.
+_LARGEST = 1000.0
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class NoveltyModel:
     means : ndarray of float32, shape (classes, D)
         Whitened mean of each class.
     whitening : ndarray of float32, shape (traces, D)
-        Maps traces to where the training cells' spread within a class is 1 in every direction.
+        Maps traces to where the training cells' spread within a class is the same in every direction.
     scale : float
         Distance that becomes a novelty of 1.
     """
@@ -87,11 +89,12 @@ def fit_novelty(
     spread = _scatter(scaled - means[labels]) + tolerance * _scatter((varied - traces) / unit)
     values, vectors = np.linalg.eigh(spread)
     values = np.maximum(values, 0.0) + _RIDGE * max(float(values.mean()), 1e-12)
-    # Rounded as a bundle stores it, so that the scale fits what will be used.
-    whitening = (vectors / np.sqrt(values) / unit[:, np.newaxis]).astype(np.float16)
+    whitening = vectors / np.sqrt(values) / unit[:, np.newaxis]
+    # Rounded as a bundle stores it, in range, so that the scale fits what will be used.
+    whitening = (whitening * (_LARGEST / np.abs(whitening).max())).astype(np.float16)
     whitening = whitening.astype(np.float32)
     unscaled = NoveltyModel((means * unit).astype(np.float32) @ whitening, whitening, 1.0)
-    scale = float(np.quantile(unscaled.score(known), kept))
+    scale = float(np.quantile(unscaled.score(known), kept)) or 1.0  # all cells alike
     return NoveltyModel(unscaled.means, whitening, scale)
 
 

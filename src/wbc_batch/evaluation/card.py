@@ -79,10 +79,11 @@ def _training(bundle: Bundle) -> list[str]:
         parts.append(f"Training started from {training['start']}.")
     if "best_epoch" in training:
         epochs = training.get("epochs", training["settings"]["epochs"])
+        best = training["settings"].get("keep", "best") == "best"
+        reason = "for its balanced accuracy on the validation cells" if best else "as the last one"
         parts.append(
-            f"Epoch {training['best_epoch']} of {epochs} was kept for its balanced accuracy on the "
-            f"validation cells; there the temperature ({bundle.temperature:.3f}) and the novelty scale "
-            "were fitted, too."
+            f"Epoch {training['best_epoch']} of {epochs} was kept {reason}; the temperature "
+            f"({bundle.temperature:.3f}) and the novelty scale were fitted on the validation cells."
         )
     return parts
 
