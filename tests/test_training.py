@@ -32,7 +32,13 @@ from wbc_batch.training.batches import training_batches
 from wbc_batch.training.folders import train_folders
 from wbc_batch.training.loss import training_loss
 from wbc_batch.training.progress import describe
-from wbc_batch.training.settings import PRESETS, Settings, choose, preset
+from wbc_batch.training.settings import (
+    PRESETS,
+    USUAL_DIFFERENTIAL,
+    Settings,
+    choose,
+    preset,
+)
 from wbc_batch.training.start import starting_network
 
 TINY = Settings(
@@ -394,6 +400,18 @@ def test_augmentation_hangs_on_its_generator_alone():
     assert first.dtype == np.uint8
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+def test_the_usual_differential_moves_the_heads_bias_alone(start, tmp_path):
+    short = replace(TINY, epochs=1)
+    told, untold = (
+        start(tmp_path / str(prior), replace(short, prior=prior)).load()[0].state_dict()
+        for prior in (0.4, 0.0)
+    )
+    moved = told.pop("head.bias") - untold.pop("head.bias")
+    logarithm = np.log(USUAL_DIFFERENTIAL)
+    assert moved.numpy() == pytest.approx(0.4 * (logarithm - logarithm.mean()), abs=1e-4)
+    assert all(torch.equal(told[name], untold[name]) for name in untold)
 
 
 def test_data_sets_are_named():

@@ -8,7 +8,10 @@ from wbc_batch.classifier.preprocessing import Preprocessing
 from wbc_batch.errors import InputError
 from wbc_batch.training.augmentation import Augmentation
 
-__all__ = ["PRESETS", "Settings", "choose", "fine_tuning", "preset"]
+__all__ = ["PRESETS", "USUAL_DIFFERENTIAL", "Settings", "choose", "fine_tuning", "preset"]
+
+#: Shares of the classes, in the order of `wbc_batch.schema.CLASSES`: the middle of what is usual in adults.
+USUAL_DIFFERENTIAL = (0.01, 0.03, 0.30, 0.06, 0.60)
 
 _CHOICES = {
     "freeze": ("none", "early", "body"),
@@ -60,6 +63,9 @@ class Settings:
     replayed : tuple of str
         Data sets that the model to start from was trained on already, and must not forget: of each class
         they get half of the draws. `wbc_batch.training.train.train` finds them by their names.
+    prior : float
+        How much the trained network is told of how often the classes come in blood: its head's bias gets this
+        share of the logarithm of `USUAL_DIFFERENTIAL`. 0 leaves it at classes that come equally often.
     averaging : float
         Decay of the exponential moving average of the weights, per step.
     keep : {"best", "last"}
@@ -91,6 +97,7 @@ class Settings:
     label_smoothing: float = 0.05
     noisy: tuple[str, ...] = ()
     replayed: tuple[str, ...] = ()
+    prior: float = 0.4
     averaging: float = 0.99
     keep: str = "best"
     patience: int = 0
@@ -162,6 +169,7 @@ PRESETS: dict[str, Settings] = {
         learning_rate=1e-4,
         weight_decay=0.0,
         label_smoothing=0.0,
+        prior=0.0,
         averaging=0.0,
     ),
 }
@@ -193,6 +201,7 @@ def fine_tuning(bundle: Bundle) -> Settings:
         warm_up=0.1,
         learning_rate=1e-4,
         head_factor=3.0,
+        prior=0.0,  # the model has been told
         averaging=0.98,
         keep="last",
     )

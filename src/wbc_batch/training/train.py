@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from wbc_batch.classifier.bundle import Bundle, read_bundle, write_bundle
 from wbc_batch.classifier.network import all_arguments
@@ -21,7 +22,7 @@ from wbc_batch.training.batches import wide_preprocessing
 from wbc_batch.training.calibrate import calibrate
 from wbc_batch.training.history import History
 from wbc_batch.training.loop import Report, Step, fit
-from wbc_batch.training.settings import Settings
+from wbc_batch.training.settings import USUAL_DIFFERENTIAL, Settings
 from wbc_batch.training.start import Start, starting_network
 
 __all__ = ["Settings", "finished", "train", "wide_preprocessing"]
@@ -98,6 +99,7 @@ def train(
         run_folder.begin(output, identity, force)
         network = start.network.to(device).to(memory_format=torch.channels_last)
         best, history = fit(network, cells, validation, output, settings, report, step)
+        best = _with_prior(best, settings.prior)
         network.load_state_dict(best)
         bundle = _describe(name, cells, validation, settings, start, history)
         found = calibrate(network, cells, validation, settings, start)
@@ -111,6 +113,12 @@ def train(
         )
         run_folder.finish(output)
     return written
+
+
+def _with_prior(weights: dict[str, Tensor], strength: float) -> dict[str, Tensor]:
+    """Add the logarithm of the usual differential to the head's bias, without moving its mean."""
+    prior = torch.tensor(USUAL_DIFFERENTIAL).log()
+    return weights | {"head.bias": weights["head.bias"] + strength * (prior - prior.mean())}
 
 
 def finished(
