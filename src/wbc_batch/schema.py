@@ -1,13 +1,20 @@
 """The names that every part shares: classes, columns, colours. Imports nothing."""
 
 __all__ = [
+    "BOX_COLUMNS",
     "CELL_COLUMNS",
     "CELL_TYPES",
     "CLASSES",
     "CLASS_COLORS",
     "ERROR_COLOR",
+    "GIVEN_LABEL_COLUMN",
+    "OPTIONAL_TYPES",
+    "PLACE_TYPES",
+    "PLOTS",
     "PROBABILITY_COLUMNS",
     "RECORD_FILE",
+    "REPORT_FILES",
+    "REPORT_FOLDERS",
     "SET_COLUMN",
     "STATUS_ERROR",
     "STATUS_OK",
@@ -45,6 +52,18 @@ CELL_TYPES = {
 
 CELL_COLUMNS = tuple(CELL_TYPES)
 
+#: Columns of crops that are a part of a larger image: pixels from its top left corner, and sizes.
+BOX_COLUMNS = ("x", "y", "width", "height")
+
+#: The column of what a table said that a cell is, before it was classified.
+GIVEN_LABEL_COLUMN = "given_label"
+
+#: Columns that are in ``cells.csv``, behind the others, where the input has something for them.
+OPTIONAL_TYPES = {**dict.fromkeys(BOX_COLUMNS, "int64"), GIVEN_LABEL_COLUMN: "string"}
+
+#: Columns of a shard that tell where the pixels of packed cells are; they are not in ``cells.csv``.
+PLACE_TYPES = {"store": "string", "position": "int64"}
+
 #: The column of ``cells.csv`` that ``--coverage`` adds.
 SET_COLUMN = "prediction_set"
 
@@ -63,3 +82,22 @@ ERROR_COLOR = "#CC0000"
 
 #: Names of files in a run directory that more than one part writes or reads.
 RECORD_FILE = "run.json"
+
+#: Folder of drawings, inside a run directory.
+PLOTS = "plots"
+
+#: What a report consists of: files and folders of a run directory that can be made anew from its shards.
+REPORT_FILES = (
+    "cells.csv",
+    "cells.parquet",
+    "differential.csv",
+    "differential.parquet",
+    "differential-reviewed.csv",
+    "differential-reviewed.parquet",
+    "flags.csv",
+    "confusion.csv",
+    "errors.csv",
+    "cells.h5ad",
+    "report.html",
+)
+REPORT_FOLDERS = (PLOTS, "geojson")

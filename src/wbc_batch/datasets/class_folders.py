@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from wbc_batch.errors import InputError
 from wbc_batch.schema import CLASSES
 from wbc_batch.sources import list_cells
-from wbc_batch.sources.cells import LITTER
+from wbc_batch.sources.folders import LITTER
 
 __all__ = ["OUT_OF_CLASS", "LabelledFile", "list_class_folders", "name_groups"]
 

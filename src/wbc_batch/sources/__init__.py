@@ -1,9 +1,34 @@
 """Where cells come from: what is listed, in which order, and how its pixels are read.
 
-Listing decodes nothing. Reading turns one listed cell into pixels or says why it cannot.
+Listing decodes nothing. Reading turns one listed cell into pixels or says why it cannot. There is a module
+for each kind of source (`folders`, `archives`, `stacks`, `arrays`, `tables`, `stdin`), behind two doors,
+`listing` and `reading`; `pack` writes a zarr store that `arrays` reads.
 """
 
-from wbc_batch.sources.cells import Cell, list_cells
-from wbc_batch.sources.images import decode, read_file, read_image
+from wbc_batch.sources.cells import Box, Cell, Place, cell_of
+from wbc_batch.sources.fetching import read_file
+from wbc_batch.sources.images import decode
+from wbc_batch.sources.inputs import AnyInput, describe, local_paths, spelled
+from wbc_batch.sources.listing import list_cells
+from wbc_batch.sources.reading import Read, read_image, readers, run_ahead
+from wbc_batch.sources.stdin import PathList, stdin_kept
 
-__all__ = ["Cell", "decode", "list_cells", "read_file", "read_image"]
+__all__ = [
+    "AnyInput",
+    "Box",
+    "Cell",
+    "PathList",
+    "Place",
+    "Read",
+    "cell_of",
+    "decode",
+    "describe",
+    "list_cells",
+    "local_paths",
+    "read_file",
+    "read_image",
+    "readers",
+    "run_ahead",
+    "spelled",
+    "stdin_kept",
+]

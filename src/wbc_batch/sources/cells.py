@@ -1,17 +1,42 @@
-"""The identity of a cell, and the listing of cells in folder trees."""
+"""The identity of a cell, and where its pixels lie."""
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import Path
+from typing import Any
 
-from wbc_batch.errors import InputError
+from wbc_batch.schema import BOX_COLUMNS
 
-__all__ = ["LITTER", "Cell", "list_cells"]
+__all__ = ["Box", "Cell", "Place", "cell_of"]
 
-#: Files that file managers leave behind, names in lower case. They are never cells.
-LITTER = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A part of a larger image: pixels from its top left corner, and pixels in width and height."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the pixels of a cell lie, where its identity does not say so, or not quickly.
+
+    Attributes
+    ----------
+    store : str
+        The container, as `Cell.source` names one.
+    position : int
+        Inside it: a row of an array, an offset in an archive.
+    unit : int
+        Cells of one `store` and `unit` are read together, so they should stay in one shard.
+    """
+
+    store: str
+    position: int
+    unit: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,18 +48,32 @@ class Cell:
     source : str
         The input as the user gave it, with forward slashes.
     member : str
-        Path of the crop inside `source`, with forward slashes; empty if `source` is the crop.
+        Path of the crop, or of the image that it is a part of, inside `source`, with forward slashes;
+        empty if `source` is the crop, or an array or stack of crops.
     index : int or None
-        Position inside a stack; None for a crop that is a file.
+        Position inside a stack, or row of a table, from 0; None for a crop that is a file.
     group : str
-        The folder the crop lies in: its path inside the input, with forward slashes; at the top, the
-        input's own name. Where several inputs were named, their names come first.
+        What the cell is counted with.
+    box : Box or None
+        The part of the image that is the crop; None if all of it is.
+    given_label : str
+        What a table said that the cell is; empty if it did not. Nothing is decided by it.
+    place : Place or None
+        Where the pixels are. None: where `source`, `member` and `index` say.
     """
 
     source: str
     member: str
     index: int | None
     group: str
+    box: Box | None = None
+    given_label: str = ""
+    place: Place | None = None
+
+    @property
+    def store(self) -> str:
+        """What has to be opened to read the cell: a path or a URL."""
+        return self.source if self.place is None else self.place.store
 
     @property
     def cell_id(self) -> str:
@@ -45,120 +84,33 @@ class Cell:
         return blake2b(identity, digest_size=8).hexdigest()
 
 
-def list_cells(inputs: Sequence[str | Path]) -> Iterator[Cell]:
-    """List every cell of folders and image files, in a fixed order, decoding nothing.
-
-    Every file of a folder tree is listed, whatever its name says: a file that turns out not to be
-    an image becomes a row that says so, and nothing is passed over in silence. The exceptions are
-    hidden files and folders (their name begins with a dot) and the `LITTER` of file managers. Links
-    are followed. Inside a folder, files and folders come in the order of their names' code points.
+def cell_of(row: Mapping[Hashable, Any]) -> Cell:
+    """Return the cell that a row of ``cells.csv`` or of a shard stands for.
 
     Parameters
     ----------
-    inputs : sequence of str or Path
-        Folders and image files, read in the given order.
+    row : mapping
+        From columns to values, where missing ones are None or NaN: ``source``, ``member``, ``index``,
+        ``group`` and, if the run has them, `wbc_batch.schema.BOX_COLUMNS`, ``store`` and ``position``.
 
-    Yields
-    ------
+    Returns
+    -------
     Cell
-
-    Raises
-    ------
-    InputError
-        Before the first cell: if an input is missing, is neither a file nor a folder, or lies
-        inside another one. Later: if a folder cannot be listed, or contains itself through a link,
-        or an input holds no cell at all.
+        Without the label that a table gave it.
     """
-    paths = [Path(item) for item in inputs]
-    _check(paths)
-    names = _group_names(paths)
-    for path, name in zip(paths, names, strict=True):
-        if path.is_dir():
-            yield from _folder_cells(path, name, alone=len(paths) == 1)
-        else:
-            yield Cell(path.as_posix(), "", None, name)
+    index = _present(row, "index")
+    sides = [_present(row, name) for name in BOX_COLUMNS]
+    store = _present(row, "store")
+    return Cell(
+        row["source"],
+        _present(row, "member") or "",
+        None if index is None else int(index),
+        row["group"],
+        box=None if None in sides else Box(*map(int, sides)),
+        place=None if store is None else Place(store, int(row["position"]), unit=0),
+    )
 
 
-def _check(paths: Sequence[Path]) -> None:
-    if not paths:
-        raise InputError("no input was named; name a folder of cell images")
-    places: dict[Path, Path] = {}
-    for path in paths:
-        if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises where nobody may look
-            raise InputError(f"{path}: there is no such file or folder; check the spelling")
-        if not (path.is_dir() or path.is_file()):
-            raise InputError(f"{path} is neither a file nor a folder; name a folder of cell images")
-        place = path.resolve()
-        if place in places:
-            raise InputError(f"{path} was named twice; its cells would be counted twice")
-        places[place] = path
-    for place, path in places.items():
-        for parent in place.parents:
-            if parent in places:
-                raise InputError(
-                    f"{path} lies inside {places[parent]}, which was named, too; "
-                    "its cells would be counted twice"
-                )
-
-
-def _group_names(paths: Sequence[Path]) -> list[str]:
-    """Name of each input's own group: its folder's; as it was given where two would be merged."""
-    folders = [path if path.is_dir() else path.absolute().parent for path in paths]
-    places: dict[str, set[Path]] = {}
-    for folder in folders:
-        place = folder.resolve()
-        places.setdefault(place.name, set()).add(place)
-    names = [folder.resolve().name for folder in folders]
-    return [
-        name if len(places[name]) == 1 else folder.as_posix()
-        for name, folder in zip(names, folders, strict=True)
-    ]
-
-
-def _folder_cells(folder: Path, name: str, *, alone: bool) -> Iterator[Cell]:
-    source = folder.as_posix()
-    empty = True
-    for member in _walk(folder, "", ()):
-        empty = False
-        parent = member.rpartition("/")[0]
-        # The whole path: slide-1 of one patient is not slide-1 of another.
-        group = parent if parent and alone else f"{name}/{parent}" if parent else name
-        yield Cell(source, member, None, group)
-    if empty:
-        raise InputError(f"{folder} holds no files; name a folder of cell images")
-
-
-def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
-    """Members of `folder`, sorted; `above` are device and inode of the folders it lies in."""
-    entries = _sorted_entries(folder)
-    status = folder.stat()
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        raise InputError(f"{folder} is a link to a folder above it; remove the link")
-    for name, is_folder in entries:
-        if is_folder:
-            yield from _walk(folder / name, f"{prefix}{name}/", (*above, here))
-        else:
-            yield prefix + name
-
-
-def _sorted_entries(folder: Path) -> list[tuple[str, bool]]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(
-                (entry.name, _is_folder(entry))
-                for entry in entries
-                if not entry.name.startswith(".") and entry.name.lower() not in LITTER
-            )
-    except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
-        raise InputError(
-            f"{folder}: this folder cannot be listed ({reason}); make it readable or move it away"
-        ) from error
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link in a circle, or to where nobody may look: a row will say so
-        return False
+def _present(row: Mapping[Hashable, Any], name: str) -> Any:
+    value = row.get(name)
+    return None if value is None or value != value else value  # NaN is not itself

@@ -8,17 +8,14 @@ import io
 import struct
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from stat import S_ISREG
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wbc_batch.errors import ImageError
-from wbc_batch.sources.cells import Cell
 
-__all__ = ["MAX_PIXELS", "decode", "read_file", "read_image"]
+__all__ = ["MAX_PIXELS", "decode", "image_size", "page_colours", "page_pixels", "refuse_large"]
 
 #: Images with more pixels than this are refused before they are decoded (201 MB as 8-bit RGB).
 MAX_PIXELS = 2**26
@@ -31,57 +28,6 @@ _BY_PILLOW = (("BMP", b"BM"), ("GIF", b"GIF87a"), ("GIF", b"GIF89a"), ("WEBP", b
 # SOF markers carry the size; C4, C8 and CC in the same range are tables.
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PNG_PALETTE, _PNG_GREY_ALPHA = 3, 4
-
-
-def read_image(cell: Cell, base: Path | None = None) -> NDArray[np.uint8]:
-    """Read the pixels of a listed cell.
-
-    Grey, transparent and 16-bit images become 8-bit RGB by the classifier's own rule
-    (`wbc_batch.classifier.images.as_rgb`). Orientation tags are ignored: a cell has no upside.
-
-    Parameters
-    ----------
-    cell : Cell
-    base : Path, optional
-        The folder that a relative `cell.source` starts from. Default: the current one.
-
-    Returns
-    -------
-    ndarray of uint8, shape (H, W, 3)
-        RGB.
-
-    Raises
-    ------
-    ImageError
-        Saying why the file is not an image of a cell. The message does not repeat the file's name.
-    """
-    from wbc_batch.classifier.images import as_rgb
-
-    path = Path(cell.source, cell.member)
-    return as_rgb(decode(read_file(path if base is None else base / path)))
-
-
-def read_file(path: Path) -> bytes:
-    """Read a whole file.
-
-    Raises
-    ------
-    ImageError
-        Saying why it cannot be read. The message does not repeat the file's name.
-    """
-    try:
-        # A pipe or a device would block for ever, so ask before opening.
-        if not S_ISREG(path.stat().st_mode):
-            raise ImageError("this is not a regular file")
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        linked = path.is_symlink()
-        raise ImageError(
-            "the file is a link to a file that is not there" if linked else "the file is gone"
-        ) from error
-    except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
-        raise ImageError(f"the file cannot be opened ({reason})") from error
 
 
 def decode(data: bytes) -> NDArray:
@@ -114,6 +60,25 @@ def decode(data: bytes) -> NDArray:
         raise ImageError(f"the {name} data are truncated or damaged") from error
 
 
+def image_size(data: bytes) -> tuple[int, int]:
+    """Read height and width of an image, decoding it only where its header does not tell.
+
+    Raises
+    ------
+    ImageError
+        If it cannot be decoded then.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            width, height = image.size
+    except Exception:  # noqa: BLE001 - some TIFF files are not for Pillow
+        height, width = decode(data).shape[:2]
+    refuse_large(width, height)
+    return height, width
+
+
 def _decoder(data: bytes) -> tuple[str, Callable[[bytes], NDArray]]:
     if data.startswith(_JPEG):
         return "JPEG", _decode_jpeg
@@ -128,23 +93,22 @@ def _decoder(data: bytes) -> tuple[str, Callable[[bytes], NDArray]]:
 
 
 def _decode_jpeg(data: bytes) -> NDArray:
-    _refuse_large(*_jpeg_size(data))
+    refuse_large(*_jpeg_size(data))
     return _decode_with_torchvision(data, "JPEG", "RGB")  # four channels would be CMYK
 
 
 def _decode_png(data: bytes) -> NDArray:
     # IHDR is always the first chunk: length and name (8 bytes), then width, height, depth, colour.
     width, height, _, colour = struct.unpack_from(">IIBB", data, len(_PNG) + 8)
-    _refuse_large(width, height)
+    refuse_large(width, height)
     if colour in (_PNG_PALETTE, _PNG_GREY_ALPHA):
         return _decode_with_pillow(data, name="PNG")
     return _decode_with_torchvision(data, "PNG", "UNCHANGED")
 
 
 def _decode_with_torchvision(data: bytes, name: str, mode: str) -> NDArray:
-    import torch
-
     try:
+        import torch
         from torchvision.io import ImageReadMode, decode_image
     except ImportError:  # 0.29 announces that a later version will drop it; Pillow is slower
         return _decode_with_pillow(data, name)
@@ -156,8 +120,10 @@ def _decode_with_pillow(data: bytes, name: str) -> NDArray:
     from PIL import Image
 
     with Image.open(io.BytesIO(data), formats=[name]) as image:
-        _refuse_large(*image.size)
-        _refuse_many(getattr(image, "n_frames", 1), "frames")
+        refuse_large(*image.size)
+        frames = getattr(image, "n_frames", 1)
+        if frames > 1:
+            raise ImageError(f"the file holds {frames} frames; one image per file is accepted")
         if image.mode.startswith("I;16"):
             return np.asarray(image)[..., np.newaxis]
         transparent = image.has_transparency_data
@@ -168,29 +134,80 @@ def _decode_tiff(data: bytes) -> NDArray:
     import tifffile
 
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
-        _refuse_many(len(tiff.pages), "pages")
+        if len(tiff.pages) > 1:
+            raise ImageError(
+                f"the file holds {len(tiff.pages)} pages; name it as an input of its own, "
+                "so that each of them is a cell"
+            )
         page = tiff.pages.first
-        _refuse_large(page.imagewidth, page.imagelength)
+        refuse_large(page.imagewidth, page.imagelength)
         if page.bitspersample <= 8:  # Pillow knows the compressions, palettes and colour spaces
             return _decode_with_pillow(data, name="TIFF")
-        pixels = _tiff_pixels(page)
-        if page.axes == "SYX":
-            pixels = np.moveaxis(pixels, 0, -1)
-        if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
-            pixels = np.iinfo(pixels.dtype).max - pixels
+        pixels = page_colours(page, page_pixels(page))
         return pixels if pixels.ndim == 3 else pixels[..., np.newaxis]
 
 
-def _tiff_pixels(page: Any) -> NDArray:
+def page_pixels(page: Any, lock: Any = None) -> NDArray:
+    """Decode a page of a TIFF file.
+
+    Parameters
+    ----------
+    page : tifffile.TiffPage or tifffile.TiffFrame
+    lock : threading.RLock, optional
+        Held while the file is read.
+
+    Returns
+    -------
+    ndarray
+        As the page holds them; see `page_colours`.
+
+    Raises
+    ------
+    ImageError
+        If that takes a codec that is not installed.
+    """
     try:
-        return page.asarray()
+        return page.asarray(lock=lock, maxworkers=1)
     except ValueError as error:
         if "imagecodecs" not in str(error):
             raise
+        keyframe = page.keyframe
         raise ImageError(
-            f"{page.bitspersample}-bit TIFF with {page.compression.name} compression cannot be "
-            "read; save it without compression or with Deflate"
+            f"{keyframe.bitspersample}-bit TIFF with {keyframe.compression.name} compression cannot "
+            "be read; save it without compression or with Deflate"
         ) from error
+
+
+def page_colours(page: Any, pixels: NDArray) -> NDArray:
+    """Turn the pixels of a TIFF page into grey or RGB, as its tags say.
+
+    Parameters
+    ----------
+    page : tifffile.TiffPage or tifffile.TiffFrame
+    pixels : ndarray
+        Of `page`, or of another one that has the same tags.
+
+    Returns
+    -------
+    ndarray, shape (H, W) or (H, W, C)
+
+    Raises
+    ------
+    ImageError
+        If the colour space is another one.
+    """
+    keyframe = page.keyframe
+    photometric = getattr(keyframe.photometric, "name", str(keyframe.photometric))
+    if keyframe.axes == "SYX":
+        pixels = np.moveaxis(pixels, 0, -1)
+    if photometric == "MINISWHITE":
+        return np.iinfo(pixels.dtype).max - pixels
+    if photometric == "PALETTE":
+        return (keyframe.colormap[:, pixels] >> 8).astype(np.uint8).transpose(1, 2, 0)
+    as_rgb = photometric == "YCBCR" and "JPEG" in keyframe.compression.name  # the codec did it
+    if photometric in ("MINISBLACK", "RGB") or as_rgb:
+        return pixels
+    raise ImageError(f"TIFF with {photometric} colours cannot be read; save it as RGB")
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
@@ -204,14 +221,15 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
         at += 1 if marker == 0xFF else 2 + length  # 0xFF: a fill byte before the marker
 
 
-def _refuse_large(width: int, height: int) -> None:
+def refuse_large(width: int, height: int) -> None:
+    """Refuse an image of more than `MAX_PIXELS` pixels, before it is decoded.
+
+    Raises
+    ------
+    ImageError
+    """
     if width * height > MAX_PIXELS:
         raise ImageError(
-            f"an image of {width} x {height} pixels is too large for a crop of one cell "
+            f"an image of {width} x {height} pixels is too large "
             f"(at most {MAX_PIXELS // 1_000_000} million pixels are accepted)"
         )
-
-
-def _refuse_many(count: int, what: str) -> None:
-    if count > 1:
-        raise ImageError(f"the file holds {count} {what}; one image per file is accepted")

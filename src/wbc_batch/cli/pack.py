@@ -1,0 +1,66 @@
+"""``wbc-batch pack``: cells of any origin in, one zarr store out."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wbc_batch.cli.shared import GroupByOption, InputsArgument, JsonOption, end, print_json
+from wbc_batch.errors import ExitCode
+
+if TYPE_CHECKING:
+    from wbc_batch.sources.pack import PackSummary
+
+__all__ = ["pack"]
+
+
+def pack(
+    inputs: InputsArgument,
+    output: Annotated[
+        str,  # a path would take a slash from a URL before it could be refused
+        typer.Option("--output", "-o", help="The store to write, such as crops.zarr."),
+    ],
+    group_by: GroupByOption = None,
+    compress: Annotated[
+        bool, typer.Option("--compress", help="Take about half the room, but read slower.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Pack cells into one zarr store, which the next run reads faster.
+
+    Classifying the store gives the same rows as classifying the inputs: names, groups, boxes and labels are
+    kept, and so is why a cell could not be read. Crops are kept as they are, as 8-bit RGB.
+    """
+    from wbc_batch.engine.clusters import cores
+    from wbc_batch.progress import shown_progress
+    from wbc_batch.sources import stdin_kept
+    from wbc_batch.sources.pack import pack as pack_cells
+
+    try:
+        with stdin_kept(inputs) as kept, shown_progress() as progress:
+            summary = pack_cells(
+                kept,
+                output,
+                group_by=group_by,
+                compress=compress,
+                threads=cores(),
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        end("interrupted; nothing was kept", ExitCode.INTERRUPTED)
+    if as_json:
+        print_json(asdict(summary) | {"store": str(summary.store)})
+    else:
+        _print_summary(summary)
+    raise typer.Exit(ExitCode.CELL_ERRORS if summary.errors else ExitCode.OK)
+
+
+def _print_summary(summary: "PackSummary") -> None:
+    errors = f", {summary.errors} of them unreadable" if summary.errors else ""
+    times = summary.rate_after / summary.rate_before
+    typer.echo(
+        f"{summary.cells} cells{errors}, up to {summary.width} x {summary.height} pixels, "
+        f"{summary.bytes / 1e6:.0f} MB in {summary.store}\n"
+        f"The next run reads {summary.rate_after:.0f} cells/s from it, {times:.1f} times the "
+        f"{summary.rate_before:.0f} cells/s of the inputs (measured on {summary.sample} cells)"
+    )

@@ -1,0 +1,258 @@
+"""Cells in ZIP and TAR archives, read in place: nothing is unpacked."""
+
+import bz2
+import gzip
+import lzma
+import posixpath
+import tarfile
+import threading
+import weakref
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from wbc_batch.errors import ImageError, InputError
+from wbc_batch.sources.cells import Cell, Place
+from wbc_batch.sources.fetching import Fetch, refuse_large_file
+from wbc_batch.sources.folders import is_hidden
+from wbc_batch.sources.inputs import Input
+
+__all__ = ["TarMembers", "ZipMembers", "list_tar", "list_zip"]
+
+_DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    NotImplementedError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+)
+_COMPRESSIONS = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open))
+_LOST = "the archive is truncated or damaged here, and what came after it is lost; copy it again"
+
+
+def list_zip(item: Input) -> Iterator[Cell]:
+    """List every file in a ZIP archive, in its own order; hidden ones are passed over as in a folder.
+
+    Raises
+    ------
+    InputError
+        If the archive holds no file, or its list of contents cannot be read.
+    """
+    empty = True
+    try:
+        with zipfile.ZipFile(item.given) as archive:
+            infos = archive.infolist()
+    except _DAMAGE as error:
+        raise InputError(
+            f"{item.given}: the list of contents of this ZIP archive cannot be read "
+            f"({_reason(error)}); it may be truncated, so copy it again"
+        ) from error
+    for info in infos:
+        if info.is_dir() or _is_hidden(info.filename):
+            continue
+        empty = False
+        yield Cell(item.source, info.filename, None, _group(item, info.filename))
+    if empty:
+        raise InputError(f"{item.given} holds no files; name an archive of cell images")
+
+
+class ZipMembers:
+    """The files in a ZIP archive; any number of threads may fetch them."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._archive = zipfile.ZipFile(path)
+        except _DAMAGE as error:
+            raise ImageError(f"the ZIP archive cannot be read ({_reason(error)})") from error
+        weakref.finalize(self, self._archive.close)
+
+    def fetch(self, cells: Iterable[Cell]) -> Iterator[Fetch]:
+        """Give a way to the bytes of each cell."""
+        for cell in cells:
+            yield partial(self._read, cell.member)
+
+    def _read(self, member: str) -> bytes:
+        try:
+            info = self._archive.getinfo(member)
+        except KeyError as error:
+            raise ImageError("the archive holds no such file any more") from error
+        if info.flag_bits & 0x1:
+            raise ImageError("the file is encrypted in the archive")
+        refuse_large_file(info.file_size)
+        try:
+            return self._archive.read(info)
+        except _DAMAGE as error:
+            raise ImageError(f"the file is damaged in the archive ({_reason(error)})") from error
+
+
+def list_tar(item: Input) -> Iterator[Cell]:
+    """List every file in a TAR archive, in its own order; hidden ones are passed over as in a folder.
+
+    Where the archive breaks off, a last cell says so.
+
+    Raises
+    ------
+    InputError
+        If the archive holds no file, or not even its first one can be read.
+    """
+    empty = True
+    try:
+        with _tar_stream(Path(item.given)) as stream, _tar(stream) as archive:
+            while (info := archive.next()) is not None:
+                archive.members = []  # type: ignore[attr-defined]  # else it keeps them all
+                name = posixpath.normpath(info.name)
+                if info.isdir() or _is_hidden(name):
+                    continue
+                empty = False
+                place = Place(item.source, info.offset, info.offset)
+                yield Cell(item.source, name, None, _group(item, name), place=place)
+            broken = not _ends_well(stream, archive.offset)
+            end = archive.offset
+    except _DAMAGE as error:
+        if empty:
+            raise InputError(
+                f"{item.given} is no TAR archive that can be read ({_reason(error)}); copy it again"
+            ) from error
+        broken, end = True, archive.offset
+    if broken and not empty:
+        yield Cell(item.source, "", None, item.name, place=Place(item.source, end, end))
+    if empty:
+        raise InputError(f"{item.given} holds no files; name an archive of cell images")
+
+
+class TarMembers:
+    """The files in a TAR archive; any number of threads may fetch them.
+
+    A compressed archive can only be read forwards, so its files are fetched one after the other when they
+    are asked for; of an uncompressed one only the place is noted then.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._local = threading.local()
+        try:
+            with path.open("rb") as file:
+                self._compressed = _compression(file.read(6)) is not None
+        except OSError as error:
+            raise ImageError(f"the TAR archive cannot be read ({_reason(error)})") from error
+
+    def fetch(self, cells: Iterable[Cell]) -> Iterator[Fetch]:
+        """Give a way to the bytes of each cell."""
+        for cell in cells:
+            way = partial(self._read, cell)
+            yield _done(way) if self._compressed else way
+
+    def _read(self, cell: Cell) -> bytes:
+        if not cell.member:
+            raise ImageError(_LOST)
+        offset = cell.place.position if cell.place else self._find(cell.member)
+        try:
+            stream, archive = self._open()
+            info = self._header(archive, stream, offset)
+            if info.islnk() or info.issym():
+                info = self._header(archive, stream, self._find(_target(info)))
+            if not info.isreg() or info.issparse():
+                raise ImageError("this is not a regular file in the archive")
+            refuse_large_file(info.size)
+            stream.seek(info.offset_data)
+            data = stream.read(info.size)
+        except _DAMAGE as error:
+            if isinstance(error, ImageError):
+                raise
+            raise ImageError(f"the archive is damaged here ({_reason(error)})") from error
+        if len(data) < info.size:
+            raise ImageError("the archive ends inside this file; copy it again")
+        return data
+
+    def _open(self) -> tuple[BinaryIO, tarfile.TarFile]:
+        """Return this thread's own view of the archive, for reading moves it."""
+        if not hasattr(self._local, "view"):
+            stream = _tar_stream(self._path)
+            self._local.view = stream, _tar(stream)
+        return cast(tuple[BinaryIO, tarfile.TarFile], self._local.view)
+
+    @staticmethod
+    def _header(archive: tarfile.TarFile, stream: BinaryIO, offset: int) -> tarfile.TarInfo:
+        stream.seek(offset)
+        return tarfile.TarInfo.fromtarfile(archive)
+
+    def _find(self, member: str) -> int:
+        if self._compressed:
+            raise ImageError("a link inside a compressed archive cannot be followed; unpack it")
+        try:
+            return self._offsets[member]
+        except KeyError as error:
+            raise ImageError("the archive holds no such file") from error
+
+    @cached_property
+    def _offsets(self) -> dict[str, int]:
+        """Where each file is; only needed for links, and for cells that know their name alone."""
+        offsets = {}
+        with _tar_stream(self._path) as stream, _tar(stream) as archive:
+            try:
+                for info in archive:
+                    offsets[posixpath.normpath(info.name)] = info.offset
+            except _DAMAGE:
+                pass  # what is there can be read
+        return offsets
+
+
+def _done(way: Fetch) -> Fetch:
+    """Fetch now what `way` leads to, and keep the outcome."""
+    try:
+        data = way()
+    except ImageError as error:
+        return partial(_raise, error)
+    return lambda: data
+
+
+def _raise(error: ImageError) -> bytes:
+    raise error
+
+
+def _target(link: tarfile.TarInfo) -> str:
+    """Name of what a link points to: a symbolic one starts from its own folder."""
+    folder = posixpath.dirname(link.name) if link.issym() else ""
+    return posixpath.normpath(posixpath.join(folder, link.linkname))
+
+
+def _tar_stream(path: Path) -> BinaryIO:
+    file = path.open("rb")
+    opener = _compression(file.read(6))
+    file.seek(0)
+    return cast(BinaryIO, opener(file) if opener else file)
+
+
+def _tar(stream: BinaryIO) -> tarfile.TarFile:
+    return tarfile.TarFile(fileobj=stream)
+
+
+def _compression(head: bytes) -> Callable[[BinaryIO], Any] | None:
+    return next((opener for magic, opener in _COMPRESSIONS if head.startswith(magic)), None)
+
+
+def _ends_well(stream: BinaryIO, offset: int) -> bool:
+    """Tell whether the block of zeros that ends an archive is there; `tarfile` does not ask for it."""
+    stream.seek(offset)
+    block = stream.read(tarfile.BLOCKSIZE)
+    return block == bytes(tarfile.BLOCKSIZE)
+
+
+def _group(item: Input, member: str) -> str:
+    return item.group_of(posixpath.dirname(member))
+
+
+def _is_hidden(member: str) -> bool:
+    return any(is_hidden(part) for part in member.split("/"))
+
+
+def _reason(error: BaseException) -> str:
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(str(reason).split()).rstrip(".").lower()

@@ -1,0 +1,235 @@
+"""Cells in zarr stores: arrays of crops of any origin, and stores that were packed from other inputs."""
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property, partial
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wbc_batch.errors import ImageError, InputError
+from wbc_batch.sources import packed
+from wbc_batch.sources.cells import Cell, Place
+from wbc_batch.sources.fetching import Fetch, LoadedAhead
+from wbc_batch.sources.groups import Grouping, parent_folder
+from wbc_batch.sources.inputs import Input
+from wbc_batch.sources.kinds import is_url
+
+__all__ = ["CropArray", "list_array"]
+
+# Crops are read in blocks of whole chunks, some megabytes at a time: each call of zarr costs time.
+_BLOCK_BYTES = 8 * 2**20
+_COLOURS = (1, 3, 4)
+_TYPES = ("uint8", "uint16", "bool")
+_BLANK = ImageError(
+    "the zarr store holds nothing but its fill value here; a chunk is missing or was never written"
+)
+# Identities that are held in memory at once while a packed store is listed.
+_ROWS = 16_384
+
+
+def list_array(item: Input, grouping: Grouping) -> Iterator[Cell]:
+    """List the crops of a zarr array, or the cells of a packed store as they were before.
+
+    Raises
+    ------
+    InputError
+        If the store cannot be opened, or is no array of crops.
+    """
+    try:
+        crops = CropArray(item.source)
+    except ImageError as error:
+        raise InputError(f"{item.given}: {error}") from error
+    if not len(crops):
+        raise InputError(f"{item.given} holds no crops; its shape is {crops.array.shape}")
+    known = [] if crops.group is None else packed.GROUPING
+    if grouping.column and grouping.column not in known:
+        raise InputError(
+            f"--group-by {grouping.column}: {item.given} has no column of this name; "
+            f"it has {', '.join(known) or 'none'}"
+        )
+    if crops.group is None:
+        for index in range(len(crops)):
+            place = Place(item.source, index, index // crops.block)
+            yield Cell(item.source, "", index, item.name, place=place)
+        return
+    for first in range(0, len(crops), _ROWS):
+        try:
+            columns = crops.columns(first, min(first + _ROWS, len(crops)))
+        except ImageError as error:
+            raise InputError(f"{item.given}: {error}") from error
+        groups = _groups(columns, grouping)
+        for number, row in enumerate(_rows(columns)):
+            position = first + number
+            place = Place(item.source, position, position // crops.block)
+            yield packed.cell_of(row, groups[number], place)
+
+
+class CropArray:
+    """The crops of a zarr store; any number of threads may fetch them.
+
+    Attributes
+    ----------
+    array : zarr.Array
+        Of the crops.
+    group : zarr.Group or None
+        The packed store that the array is part of.
+    block : int
+        How many crops are read at once.
+    """
+
+    def __init__(self, store: str) -> None:
+        node = _open(store)
+        self.group: Any = node if hasattr(node, "arrays") else None
+        if self.group is not None:
+            if packed.MARK not in self.group.attrs:
+                names = sorted(name for name, _ in self.group.arrays()) or ["(none)"]
+                raise ImageError(
+                    "this zarr store is a group; name one of its arrays, such as "
+                    f"{store}/{names[0]}"
+                )
+            node = self.group[packed.CROPS]
+        self.array = node
+        self._channels_first = _channels_first(node)
+        chunk = max(node.chunks[0], 1)  # an empty array has chunks of nothing
+        per_block = max(_BLOCK_BYTES // max(prod(node.shape[1:]) * node.dtype.itemsize, 1), 1)
+        self.block = chunk * max(per_block // chunk, 1)
+        self._blocks: LoadedAhead[int, list[NDArray | ImageError]] = LoadedAhead(self._load)
+
+    def __len__(self) -> int:
+        return int(self.array.shape[0])
+
+    def columns(self, first: int, last: int) -> dict[str, NDArray]:
+        """Read what a packed store says of some of its crops.
+
+        Raises
+        ------
+        ImageError
+            If that is missing or damaged.
+        """
+        try:
+            return {name: self.group[name][first:last] for name in packed.COLUMNS}
+        except Exception as error:  # codecs raise anything
+            raise ImageError(
+                f"what the store says of its crops {first} to {last - 1} is missing or damaged; "
+                "pack them again"
+            ) from error
+
+    def fetch(self, cells: Iterable[Cell]) -> Iterator[Fetch]:
+        """Give a way to the pixels of each cell."""
+        for cell in cells:
+            position = cell.place.position if cell.place else cell.index or 0
+            if position >= len(self):
+                yield partial(_gone, len(self))
+                continue
+            block = self._blocks.get(position // self.block)
+            yield partial(self._crop, position, block)
+
+    def _crop(self, position: int, block: Callable[[], list[NDArray | ImageError]]) -> NDArray:
+        height, width = self._true_size(position)
+        crop = block()[position % self.block]
+        if isinstance(crop, ImageError):
+            raise crop
+        if self._channels_first:
+            crop = np.moveaxis(crop, 0, -1)
+        return crop[:height, :width]
+
+    def _true_size(self, position: int) -> tuple[int | None, int | None]:
+        if self.group is None:
+            return None, None
+        height, width = (int(sizes[position]) for sizes in self._true_sizes)
+        if not height:
+            raise ImageError(str(self.group["error"][position : position + 1][0]))
+        return height, width
+
+    @cached_property
+    def _true_sizes(self) -> tuple[NDArray, NDArray]:
+        try:
+            return self.group["crop_height"][:], self.group["crop_width"][:]
+        except Exception as error:
+            raise ImageError("the sizes of the crops in the store are damaged") from error
+
+    def _load(self, number: int) -> list[NDArray | ImageError]:
+        """Read a block; if that fails, chunk by chunk, so that one that is damaged spoils no other."""
+        first = number * self.block
+        last = min(first + self.block, len(self))
+        try:
+            return self._checked(self.array[first:last])
+        except Exception:  # noqa: BLE001 - codecs raise anything
+            return self._load_chunks(first, last)
+
+    def _load_chunks(self, first: int, last: int) -> list[NDArray | ImageError]:
+        crops: list[NDArray | ImageError] = []
+        step = self.array.chunks[0]
+        for start in range(first, last, step):
+            end = min(start + step, last)
+            try:
+                crops += self._checked(self.array[start:end])
+            except Exception as error:  # noqa: BLE001
+                reason = " ".join(str(error).split()) or type(error).__name__
+                damage = ImageError(f"its chunk in the zarr store is damaged ({reason[:120]})")
+                crops += [damage] * (end - start)
+        return crops
+
+    def _checked(self, crops: NDArray) -> list[NDArray | ImageError]:
+        return [_BLANK if self._is_blank(crop) else crop for crop in crops]
+
+    def _is_blank(self, crop: NDArray) -> bool:
+        """Tell a crop that was never stored: zarr fills in what is missing, without a word."""
+        fill = self.array.fill_value
+        return crop.flat[0] == fill and bool((crop == fill).all())
+
+
+def _gone(count: int) -> NDArray:
+    raise ImageError(f"the zarr store holds only {count} crops now")
+
+
+def _rows(columns: Mapping[str, NDArray]) -> Iterator[packed.Row]:
+    for values in zip(*columns.values(), strict=True):
+        yield dict(zip(columns, values, strict=True))
+
+
+def _groups(columns: Mapping[str, NDArray], grouping: Grouping) -> NDArray | list[str]:
+    if grouping.column:
+        return columns[grouping.column]
+    if grouping.rule != "parent":
+        return columns["group"]
+    names = zip(columns["source"], columns["member"], strict=True)
+    return [parent_folder(str(source), str(member)) for source, member in names]
+
+
+def _channels_first(array: Any) -> bool:
+    """Tell (N, C, H, W) from (N, H, W, C) and (N, H, W).
+
+    Raises
+    ------
+    ImageError
+        If the array is none of these, or holds no values of an image.
+    """
+    shape = array.shape
+    if str(array.dtype) not in _TYPES:
+        raise ImageError(f"this zarr array holds {array.dtype}; crops are uint8 or uint16")
+    if len(shape) == 3 or (len(shape) == 4 and shape[3] in _COLOURS):
+        return False
+    if len(shape) == 4 and shape[1] in _COLOURS:
+        return True
+    raise ImageError(
+        f"this zarr array has the shape {shape}; an array of crops has (N, H, W, 3) or (N, 3, H, W)"
+    )
+
+
+def _open(store: str) -> Any:
+    import zarr
+
+    if not (is_url(store) or Path(store).exists()):
+        raise ImageError("the zarr store is gone")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of codecs and types that no standard names yet
+        try:
+            return zarr.open(store, mode="r")
+        except Exception as error:  # stores, file systems and codecs raise anything
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ImageError(f"this zarr store cannot be opened ({reason[:200]})") from error

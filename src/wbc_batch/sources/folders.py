@@ -1,0 +1,75 @@
+"""Cells in folder trees, and in files that are named one by one."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from wbc_batch.errors import InputError
+from wbc_batch.sources.cells import Cell
+from wbc_batch.sources.inputs import Input
+
+__all__ = ["LITTER", "is_hidden", "list_folder"]
+
+#: Files that file managers leave behind, names in lower case. They are never cells.
+LITTER = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
+
+
+def is_hidden(name: str) -> bool:
+    """Tell what nobody means by a cell: hidden files and folders, and the `LITTER`."""
+    return name.startswith(".") or name.lower() in LITTER
+
+
+def list_folder(item: Input) -> Iterator[Cell]:
+    """List every file of a folder tree, whatever its name says.
+
+    A file that turns out not to be an image becomes a row that says so. The exceptions are hidden files
+    and folders and the `LITTER` of file managers. Links are followed. A zarr store is one such file: it
+    has to be named as an input of its own.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no file, cannot be listed, or contains itself through a link.
+    """
+    folder = Path(item.given)
+    empty = True
+    for member in _walk(folder, "", ()):
+        empty = False
+        # The whole path: slide-1 of one patient is not slide-1 of another.
+        yield Cell(item.source, member, None, item.group_of(member.rpartition("/")[0]))
+    if empty:
+        raise InputError(f"{folder} holds no files; name a folder of cell images")
+
+
+def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+    """Members of `folder`, sorted; `above` are device and inode of the folders it lies in."""
+    entries = _sorted_entries(folder)
+    status = folder.stat()
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        raise InputError(f"{folder} is a link to a folder above it; remove the link")
+    for name, is_folder in entries:
+        if is_folder and not name.lower().endswith(".zarr"):
+            yield from _walk(folder / name, f"{prefix}{name}/", (*above, here))
+        else:
+            yield prefix + name
+
+
+def _sorted_entries(folder: Path) -> list[tuple[str, bool]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(
+                (entry.name, _is_folder(entry)) for entry in entries if not is_hidden(entry.name)
+            )
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        raise InputError(
+            f"{folder}: this folder cannot be listed ({reason}); make it readable or move it away"
+        ) from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a circle, or to where nobody may look: a row will say so
+        return False

@@ -1,0 +1,93 @@
+r"""What cells are counted together: ``--group-by parent|source|REGEX|COLUMN``."""
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from wbc_batch.errors import InputError
+from wbc_batch.sources.cells import Cell
+
+__all__ = ["Grouping", "parent_folder", "parse_grouping"]
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """How cells are grouped.
+
+    Attributes
+    ----------
+    rule : str
+        As the user gave it; empty: the group that a table or a packed store names, else ``parent``.
+    pattern : re.Pattern or None
+        If `rule` is a regular expression; its first group names the group of a cell.
+    """
+
+    rule: str
+    pattern: re.Pattern[str] | None
+
+    @property
+    def column(self) -> str | None:
+        """The column of a table that names the group; None if `rule` is something else."""
+        return None if self.pattern or self.rule in ("", "parent", "source") else self.rule
+
+    def apply(self, cell: Cell) -> Cell:
+        """Set the group of a listed cell, where it depends on nothing but the cell's identity.
+
+        Raises
+        ------
+        InputError
+            If the pattern is not found.
+        """
+        if self.rule == "source":
+            return replace(cell, group=cell.source)
+        if self.pattern is None:
+            return cell
+        place = "/".join(part for part in (cell.source, cell.member) if part)
+        found = self.pattern.search(place)
+        if not (found and found[1]):
+            raise InputError(
+                f"--group-by {self.rule!r} finds no group in {place!r}; "
+                "change the pattern, or leave such cells out"
+            )
+        return replace(cell, group=found[1])
+
+
+def parse_grouping(rule: str | None) -> Grouping:
+    r"""Understand ``--group-by``.
+
+    Parameters
+    ----------
+    rule : str or None
+        ``parent``, ``source``, a regular expression with a group such as ``/(patient-\d+)/``, or the
+        name of a table's column.
+
+    Returns
+    -------
+    Grouping
+
+    Raises
+    ------
+    InputError
+        If it looks like a regular expression and is none.
+    """
+    rule = (rule or "").strip()
+    if "(" not in rule:
+        return Grouping(rule, None)
+    try:
+        pattern = re.compile(rule)
+    except re.error as error:
+        raise InputError(f"--group-by {rule!r} is no regular expression: {error}") from error
+    if pattern.groups == 0:
+        raise InputError(
+            f"--group-by {rule!r} has no group; put what names it in parentheses, "
+            "such as '/(patient-[0-9]+)/'"
+        )
+    return Grouping(rule, pattern)
+
+
+def parent_folder(source: str, member: str) -> str:
+    """Name the folder that a cell lies in, as it is written; where that is the current one, its name."""
+    folder = (member or source).rpartition("/")[0]
+    if folder:
+        return folder
+    return Path(source).name if member else Path.cwd().name

@@ -1,0 +1,138 @@
+"""The inputs of a run, as they were named: checked against each other, and each with its name."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wbc_batch.errors import InputError
+from wbc_batch.sources.kinds import Kind, is_url, kind_of, stem
+from wbc_batch.sources.stdin import PathList
+
+__all__ = ["AnyInput", "Input", "check_inputs", "describe", "local_paths", "name_inputs", "spelled"]
+
+#: What can be named: a path, a URL, or the paths that came on standard input.
+AnyInput = str | Path | PathList
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One input.
+
+    Attributes
+    ----------
+    given : str
+        Path or URL.
+    kind : Kind
+    name : str
+        Of the group of cells that lie in no folder inside it.
+    alone : bool
+        Whether it is the only one; else its name comes before those of the folders inside it.
+    """
+
+    given: str
+    kind: Kind
+    name: str
+    alone: bool
+
+    @property
+    def source(self) -> str:
+        """What its cells have as `Cell.source`."""
+        return spelled(self.given)
+
+    def group_of(self, folder: str) -> str:
+        """Name the group of cells that lie in a folder inside the input; "" is its top."""
+        if not folder:
+            return self.name
+        return folder if self.alone else f"{self.name}/{folder}"
+
+
+def spelled(item: AnyInput) -> str:
+    """Spell an input as its user did, but for slashes."""
+    if isinstance(item, PathList) or is_url(str(item)):
+        return str(item).rstrip("/")
+    return Path(item).as_posix()
+
+
+def describe(item: AnyInput) -> str:
+    """Name an input so that it is the same wherever it is named from."""
+    if isinstance(item, PathList) or is_url(str(item)):
+        return spelled(item)
+    return str(Path(item).absolute())
+
+
+def local_paths(items: Sequence[AnyInput]) -> list[Path]:
+    """Keep the inputs that are files and folders, which workers must see."""
+    return [Path(i) for i in items if not isinstance(i, PathList) and not is_url(str(i))]
+
+
+def check_inputs(items: Sequence[AnyInput]) -> None:
+    """Refuse inputs that are not there, or would be counted twice.
+
+    Raises
+    ------
+    InputError
+    """
+    if not items:
+        raise InputError("no input was named; name a folder of cell images")
+    urls = [str(item).rstrip("/") for item in items if is_url(str(item))]
+    for url in urls:
+        if urls.count(url) > 1:
+            raise InputError(f"{url} was named twice; its cells would be counted twice")
+    places: dict[Path, Path] = {}
+    for path in local_paths(items):
+        if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises where nobody may look
+            raise InputError(f"{path}: there is no such file or folder; check the spelling")
+        if not (path.is_dir() or path.is_file()):
+            raise InputError(f"{path} is neither a file nor a folder; name a folder of cell images")
+        place = path.resolve()
+        if place in places:
+            raise InputError(f"{path} was named twice; its cells would be counted twice")
+        places[place] = path
+    for place, path in places.items():
+        for parent in place.parents:
+            if parent in places:
+                raise InputError(
+                    f"{path} lies inside {places[parent]}, which was named, too; "
+                    "its cells would be counted twice"
+                )
+
+
+def name_inputs(items: Sequence[str | Path], kinds: Sequence[Kind], *, alone: bool) -> list[Input]:
+    """Give inputs of known kinds their names.
+
+    A name is a folder's or container's own; the way to it where two would be merged.
+    """
+    homes = [_home(item, kind) for item, kind in zip(items, kinds, strict=True)]
+    names = [_name(home) for home in homes]
+    places: dict[str, set[str]] = {}
+    for home, name in zip(homes, names, strict=True):
+        places.setdefault(name, set()).add(_absolute(home))
+    return [
+        Input(
+            given=spelled(item),
+            kind=kind,
+            name=name if len(places[name]) == 1 else home,
+            alone=alone,
+        )
+        for item, kind, home, name in zip(items, kinds, homes, names, strict=True)
+    ]
+
+
+def _home(item: str | Path, kind: Kind) -> str:
+    """Find what names the cells of an input: itself, or the folder of a file that is one crop."""
+    if is_url(str(item)):
+        return str(item).rstrip("/")
+    path = Path(item)
+    return (path.absolute().parent if kind is Kind.FILE else path).as_posix()
+
+
+def _absolute(home: str) -> str:
+    return home if is_url(home) else str(Path(home).resolve())
+
+
+def _name(home: str) -> str:
+    if is_url(home):
+        return stem(home.rpartition("/")[2])
+    path = Path(home).resolve()
+    return path.name if kind_of(path) is Kind.FOLDER else stem(path.name)

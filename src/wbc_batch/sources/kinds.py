@@ -1,0 +1,73 @@
+"""What kind of thing an input is, told by its first bytes as far as possible."""
+
+import re
+from enum import StrEnum
+from pathlib import Path
+
+__all__ = ["Kind", "is_url", "kind_of", "stem"]
+
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_TAR_MAGIC, _TAR_MAGIC_AT = b"ustar", 257
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
+_COMPRESSED_TAR = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+_TABLES = (".csv", ".tsv", ".parquet", ".pq")
+_ZARR_FILES = ("zarr.json", ".zarray", ".zgroup")
+_SUFFIXES = re.compile(
+    r"\.(zip|tar|tar\.gz|tgz|tar\.bz2|tbz2|tar\.xz|txz|(ome\.)?(tiff?|tf[28]|btf)|zarr|csv|tsv|parquet|pq)$",
+    re.IGNORECASE,
+)
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(::|://)")  # two letters and more: C:/ is a drive
+
+
+class Kind(StrEnum):
+    """What cells can come from."""
+
+    FOLDER = "folder"
+    ZIP = "zip"
+    TAR = "tar"
+    TIFF = "tiff"
+    ZARR = "zarr"
+    TABLE = "table"
+    FILE = "file"
+
+
+def is_url(name: str) -> bool:
+    """Tell the URL of a store, such as ``s3://bucket/crops.zarr``, from a path."""
+    return _URL.match(name) is not None
+
+
+def kind_of(place: str | Path) -> Kind:
+    """Tell what an input is. What cannot be told, or is not there, is a `Kind.FILE`."""
+    if isinstance(place, str) and is_url(place):
+        return Kind.ZARR
+    path = Path(place)
+    if path.is_dir():
+        return Kind.ZARR if any((path / name).is_file() for name in _ZARR_FILES) else Kind.FOLDER
+    if path.suffix.lower() in _TABLES:
+        return Kind.TABLE
+    try:
+        if not path.is_file():  # opening a pipe would wait for ever
+            return Kind.FILE
+        with path.open("rb") as file:
+            head = file.read(_TAR_MAGIC_AT + len(_TAR_MAGIC))
+    except OSError:
+        return Kind.FILE
+    return _kind_of_head(head, path.name.lower())
+
+
+def _kind_of_head(head: bytes, name: str) -> Kind:
+    if head.startswith(_ZIP):
+        return Kind.ZIP
+    if head.startswith(_TIFF):
+        return Kind.TIFF
+    if head[_TAR_MAGIC_AT:] == _TAR_MAGIC or name.endswith(".tar"):
+        return Kind.TAR
+    if head.startswith(_COMPRESSED) and name.endswith(_COMPRESSED_TAR):
+        return Kind.TAR
+    return Kind.FILE
+
+
+def stem(name: str) -> str:
+    """Take the suffix of a container off its name: ``slide-1.ome.tif`` is ``slide-1``."""
+    return _SUFFIXES.sub("", name) or name

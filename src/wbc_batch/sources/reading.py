@@ -1,0 +1,173 @@
+"""The door to all pixels: from listed cells to their images."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache, partial
+from itertools import chain, groupby, islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wbc_batch.errors import ImageError
+from wbc_batch.sources import images
+from wbc_batch.sources.archives import TarMembers, ZipMembers
+from wbc_batch.sources.arrays import CropArray
+from wbc_batch.sources.cells import Cell
+from wbc_batch.sources.fetching import Container, Fetch, read_file
+from wbc_batch.sources.kinds import Kind, is_url, kind_of
+from wbc_batch.sources.stacks import TiffStack
+from wbc_batch.sources.tables import TableImages
+
+__all__ = ["Read", "fetches", "read_image", "readers", "run_ahead"]
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+#: Reads one cell, on any thread: RGB, uint8, shape (H, W, 3). Raises `ImageError`.
+Read = Callable[[], NDArray[np.uint8]]
+
+_OPENERS: dict[Kind, Callable[[Path], Container]] = {
+    Kind.ZIP: ZipMembers,
+    Kind.TAR: TarMembers,
+    Kind.TIFF: TiffStack,
+    Kind.TABLE: TableImages,
+}
+
+
+def readers(cells: Iterable[Cell], base: Path | None = None) -> Iterator[Read]:
+    """Give, for each cell in order, a function that reads it on any thread.
+
+    Containers are opened once for all their cells that follow each other. Taking the next reader may
+    begin to load what it will need, so take a bounded number ahead.
+
+    Parameters
+    ----------
+    cells : iterable of Cell
+    base : Path, optional
+        The folder that relative sources start from. Default: the current one.
+
+    Yields
+    ------
+    callable
+        See `Read` and `read_image`.
+    """
+    return (partial(_read, fetch) for fetch in fetches(cells, base))
+
+
+def fetches(cells: Iterable[Cell], base: Path | None = None) -> Iterator[Fetch]:
+    """Give, for each cell in order, a way to its encoded bytes or its pixels; see `readers`."""
+    for store, some in groupby(cells, key=lambda cell: cell.store):
+        first = next(some)
+        try:
+            container = _open(store, first, Path() if base is None else base)
+        except ImageError as error:
+            yield from (partial(_raise, error) for _ in chain([first], some))
+            continue
+        yield from container.fetch(chain([first], some))
+
+
+def read_image(cell: Cell, base: Path | None = None) -> NDArray[np.uint8]:
+    """Read the pixels of a listed cell.
+
+    Grey, transparent and 16-bit images become 8-bit RGB by the classifier's own rule
+    (`wbc_batch.classifier.images.as_rgb`). Orientation tags are ignored: a cell has no upside.
+
+    Parameters
+    ----------
+    cell : Cell
+    base : Path, optional
+        The folder that a relative `cell.source` starts from. Default: the current one.
+
+    Returns
+    -------
+    ndarray of uint8, shape (H, W, 3)
+        RGB.
+
+    Raises
+    ------
+    ImageError
+        Saying why the cell cannot be read. The message does not repeat the file's name.
+    """
+    (read,) = readers([cell], base)
+    return read()
+
+
+def run_ahead(
+    function: Callable[[_Item], _Result], items: Iterable[_Item], threads: int, ahead: int
+) -> Iterator[_Result]:
+    """Call a function for each item, on threads, a bounded number ahead of the consumer.
+
+    Parameters
+    ----------
+    function : callable
+    items : iterable
+        Taken on the consumer's thread.
+    threads : int
+    ahead : int
+        Results that are there, or under way, and not yet taken.
+
+    Yields
+    ------
+    object
+        What the function returns, in the order of the items.
+    """
+    todo = iter(items)
+    under_way: deque[Future[_Result]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="read") as pool:
+        for item in islice(todo, ahead):
+            under_way.append(pool.submit(function, item))
+        while under_way:
+            result = under_way.popleft().result()
+            for item in islice(todo, 1):
+                under_way.append(pool.submit(function, item))
+            yield result
+
+
+def _read(fetch: Fetch) -> NDArray[np.uint8]:
+    from wbc_batch.classifier.images import as_rgb
+
+    data = fetch()
+    return as_rgb(images.decode(data) if isinstance(data, bytes) else data)
+
+
+def _raise(error: ImageError) -> Any:
+    raise error
+
+
+class _Files:
+    """Files in folders, and files that are cells themselves."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def fetch(self, cells: Iterable[Cell]) -> Iterator[Fetch]:
+        for cell in cells:
+            if cell.index is not None:
+                yield partial(_raise, ImageError("the stack or array is not there any more"))
+            else:
+                yield partial(read_file, self._path / cell.member)
+
+
+def _open(store: str, cell: Cell, base: Path) -> Container:
+    """Open what holds a cell."""
+    if is_url(store):
+        return CropArray(store)
+    path = base / store
+    if cell.place is None and cell.index is None and not cell.member:
+        return _Files(path)  # an image file, told without a look inside
+    kind = kind_of(path)
+    if kind is Kind.ZARR:
+        return CropArray(str(path))
+    if kind not in _OPENERS:
+        return _Files(path)
+    status = path.stat()
+    return _opened(kind, path.absolute(), status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=2)
+def _opened(kind: Kind, path: Path, _changed: int, _size: int) -> Container:
+    """Keep containers whose contents take time to list, for the shards that follow."""
+    return _OPENERS[kind](path)

@@ -1,0 +1,84 @@
+"""Paths that come on standard input, kept so that they can be read more than once."""
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from os import fsdecode
+from pathlib import Path
+from typing import BinaryIO
+
+from wbc_batch.errors import InputError
+
+__all__ = ["STDIN", "PathList", "stdin_kept"]
+
+#: What stands for the paths on standard input.
+STDIN = "-"
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class PathList:
+    """The paths that came on standard input, in a file: one a line, or each ended by NUL."""
+
+    file: Path
+
+    def __str__(self) -> str:
+        return STDIN
+
+    def __iter__(self) -> Iterator[str]:
+        with self.file.open("rb") as stream:
+            zero = b"\0" in stream.read(_BLOCK)
+            stream.seek(0)
+            for line in _split(stream, b"\0" if zero else b"\n"):
+                name = line if zero else line.rstrip(b"\r")
+                if name:
+                    yield fsdecode(name)
+
+
+@contextmanager
+def stdin_kept(
+    inputs: Sequence[str | Path], stream: BinaryIO | None = None
+) -> Iterator[list[str | Path | PathList]]:
+    """Put the paths that come on standard input in the place of ``-``.
+
+    Parameters
+    ----------
+    inputs : sequence of str or Path
+    stream : binary file, optional
+        Default: standard input.
+
+    Yields
+    ------
+    list
+        The inputs; the `PathList` among them is there as long as the block runs.
+
+    Raises
+    ------
+    InputError
+        If ``-`` was named twice.
+    """
+    count = sum(str(item) == STDIN for item in inputs)
+    if count == 0:
+        yield list(inputs)
+        return
+    if count > 1:
+        raise InputError("'-' was named twice; there is one standard input")
+    with tempfile.TemporaryDirectory(prefix="wbc-batch-paths-") as folder:
+        kept = PathList(Path(folder, "paths"))
+        with kept.file.open("wb") as spool:
+            shutil.copyfileobj(stream or sys.stdin.buffer, spool)
+        yield [kept if str(item) == STDIN else item for item in inputs]
+
+
+def _split(stream: BinaryIO, end: bytes) -> Iterator[bytes]:
+    if end == b"\n":
+        yield from (line.rstrip(b"\n") for line in stream)
+        return
+    rest = b""
+    while block := stream.read(_BLOCK):
+        *whole, rest = (rest + block).split(end)
+        yield from whole
+    yield rest

@@ -1,0 +1,200 @@
+"""A packed store: the same cells as before, in one place."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from PIL import Image
+from typer.testing import CliRunner
+
+from wbc_batch.cli import app
+from wbc_batch.errors import ExitCode, ImageError, InputError, RunError
+from wbc_batch.sources import Cell, list_cells, pack, read_image
+
+RNG = np.random.default_rng(3)
+
+
+def write_bmp(path: Path, height: int, width: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    small = RNG.integers(30, 255, (4, 5, 3), dtype=np.uint8)
+    Image.fromarray(small).resize((width, height)).save(path)
+
+
+@pytest.fixture
+def slides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Crops of several sizes on two slides, a damaged one and a name that is not UTF-8 among them."""
+    folder = tmp_path / "slides"
+    for number in range(10):
+        write_bmp(folder / f"slide-{number % 2}" / f"{number}.bmp", 40 + number, 60 - number)
+    whole = (folder / "slide-0" / "0.bmp").read_bytes()
+    (folder / "slide-1" / "damaged.bmp").write_bytes(whole[: len(whole) // 2])
+    (folder / "slide-1" / "\udcff.bmp").write_bytes(whole)
+    monkeypatch.chdir(tmp_path)
+    return Path("slides")
+
+
+def identities(cells: list[Cell]) -> list[tuple]:
+    return [
+        (cell.cell_id, cell.source, cell.member, cell.index, cell.group, cell.box, cell.given_label)
+        for cell in cells
+    ]
+
+
+def outcome(cell: Cell) -> bytes | str:
+    try:
+        image = read_image(cell)
+    except ImageError as error:
+        return str(error)
+    return repr(image.shape).encode() + image.tobytes()
+
+
+def assert_same_cells(inputs: list[Path], store: Path, group_by: str | None = None) -> None:
+    before, after = list(list_cells(inputs, group_by)), list(list_cells([store]))
+    assert identities(after) == identities(before)
+    assert [outcome(cell) for cell in after] == [outcome(cell) for cell in before]
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_a_packed_store_holds_the_same_cells(
+    compress: bool, slides: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pack, "_CHUNK_BYTES", 3 * 49 * 60 * 3)  # 3 crops in a chunk,
+    monkeypatch.setattr(pack, "_SHARD_BYTES", 6 * 49 * 60 * 3)  # 6 in a shard,
+    monkeypatch.setattr(pack, "_ROWS", 7)  # and 12 in a chunk of what is known of them
+    seen: list[tuple[int, int]] = []
+    summary = pack.pack(
+        [slides], "crops.zarr", compress=compress, progress=lambda *now: seen.append(now)
+    )
+    assert (summary.cells, summary.errors) == (12, 1)
+    assert (summary.height, summary.width) == (49, 60)
+    assert seen == [(6, 12), (12, 12)]
+    assert summary.rate_before > 0
+    assert summary.rate_after > 0
+    crops = zarr.open_group("crops.zarr", mode="r")["crops"]
+    assert (crops.metadata.zarr_format, crops.chunks[0], crops.shards[0]) == (3, 3, 6)
+    assert_same_cells([slides], Path("crops.zarr"))
+    # And again: what a store was packed from is not forgotten.
+    pack.pack(["crops.zarr"], "again.zarr")
+    assert_same_cells([slides], Path("again.zarr"))
+
+
+def test_groups_boxes_and_labels_are_kept(slides: Path) -> None:
+    image = (slides / "slide-0" / "0.bmp").as_posix()
+    Path("boxes.csv").write_text(
+        "path,x,y,width,height,group,label\n"
+        f"{image},2,3,20,22,patient-1,monocyte\n"
+        f"{image},8,9,24,21,patient-2,\n"
+        f"{image},200,3,20,22,patient-2,\n"
+    )
+    pack.pack([Path("boxes.csv"), slides / "slide-1"], "crops.zarr")
+    assert_same_cells([Path("boxes.csv"), slides / "slide-1"], Path("crops.zarr"))
+    cells = list(list_cells(["crops.zarr"], "given_label"))
+    assert [cell.group for cell in cells][:2] == ["monocyte", ""]
+
+
+def test_the_grouping_of_packing_stays(slides: Path) -> None:
+    rule = r"slide-(\d)"
+    pack.pack([slides], "crops.zarr", group_by=rule)
+    assert_same_cells([slides], Path("crops.zarr"), rule)
+    assert {cell.group for cell in list_cells(["crops.zarr"])} == {"0", "1"}
+    parents = {cell.group for cell in list_cells(["crops.zarr"], "parent")}
+    assert parents == {"slide-0", "slide-1"}
+
+
+def test_black_and_white_crops_are_not_taken_for_missing(tmp_path: Path) -> None:
+    (tmp_path / "slide").mkdir()
+    for value in (0, 255):
+        Image.new("RGB", (30, 30), (value,) * 3).save(tmp_path / "slide" / f"{value}.bmp")
+    pack.pack([tmp_path / "slide"], tmp_path / "crops.zarr")
+    assert_same_cells([tmp_path / "slide"], tmp_path / "crops.zarr")
+
+
+def test_damage_of_a_store_costs_what_it_hits(
+    slides: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pack, "_CHUNK_BYTES", 3 * 49 * 60 * 3)
+    monkeypatch.setattr(pack, "_SHARD_BYTES", 6 * 49 * 60 * 3)
+    pack.pack([slides], "crops.zarr")
+    good = [outcome(cell) for cell in list_cells(["crops.zarr"])]
+    shard = Path("crops.zarr/crops/c/0/0/0/0")
+    data = bytearray(shard.read_bytes())
+    data[100] ^= 255  # in the first chunk, which has no compression that would notice
+    shard.write_bytes(data)
+    Path("crops.zarr/crops/c/1/0/0/0").unlink()
+    found = [outcome(cell) for cell in list_cells(["crops.zarr"])]
+    assert all("damaged" in str(text) for text in found[:3])
+    assert found[3:6] == good[3:6]
+    assert all("missing" in str(text) for text in found[6:] if "truncated" not in str(text))
+
+    column = next(path for path in Path("crops.zarr/member/c").iterdir())
+    column.write_bytes(b"damage")
+    with pytest.raises(InputError, match="damaged; pack them again"):
+        list(list_cells(["crops.zarr"]))
+
+
+def test_crops_that_differ_too_much_are_refused(tmp_path: Path) -> None:
+    for number in range(30):
+        write_bmp(tmp_path / "slide" / f"{number:02d}.bmp", 20, 20)
+    write_bmp(tmp_path / "slide" / "whole-field.bmp", 400, 500)
+    with pytest.raises(InputError, match=r"whole-field\.bmp.*times their room"):
+        pack.pack([tmp_path / "slide"], tmp_path / "crops.zarr")
+    assert [path.name for path in tmp_path.iterdir()] == ["slide"]
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        ("slides", "exists already"),
+        ("nowhere/crops.zarr", "no folder nowhere"),
+        ("slides/crops.zarr", "lies inside the input"),
+        ("s3://bucket/crops.zarr", "is a URL"),
+    ],
+)
+def test_places_that_cannot_be_used_are_named(output: str, reason: str, slides: Path) -> None:
+    with pytest.raises(InputError, match=reason):
+        pack.pack([slides], output)
+
+
+def test_nothing_to_pack_and_nothing_left(slides: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("notes").mkdir()
+    Path("notes/1.txt").write_text("no picture")
+    with pytest.raises(InputError, match="nothing to pack"):
+        pack.pack(["notes"], "crops.zarr")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pack, "_write_crops", full)
+    with pytest.raises(RunError, match="no space left on device"):
+        pack.pack([slides], "crops.zarr")
+    assert sorted(path.name for path in Path().iterdir()) == ["notes", "slides"]
+
+
+def test_an_input_that_grows_is_noticed(slides: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measure = pack._measure
+
+    def then_grow(*arguments: object) -> object:
+        sizes = measure(*arguments)  # type: ignore[arg-type]
+        write_bmp(slides / "slide-1" / "new.bmp", 30, 30)
+        return sizes
+
+    monkeypatch.setattr(pack, "_measure", then_grow)
+    with pytest.raises(RunError, match="changed while it was packed"):
+        pack.pack([slides], "crops.zarr")
+    assert not Path("crops.zarr").exists()
+
+
+def test_the_command_says_what_was_gained(slides: Path) -> None:
+    listed = "\0".join(str(path) for path in sorted((slides / "slide-0").iterdir()))
+    result = CliRunner().invoke(app, ["pack", "-", "-o", "crops.zarr"], input=listed)
+    assert result.exit_code == ExitCode.OK, result.output
+    assert "5 cells, up to" in result.stdout
+    assert "The next run reads" in result.stdout
+    result = CliRunner().invoke(app, ["pack", "slides", "-o", "all.zarr", "--json"])
+    assert result.exit_code == ExitCode.CELL_ERRORS
+    assert json.loads(result.stdout)["errors"] == 1
+    result = CliRunner().invoke(app, ["pack", "slides", "-o", "all.zarr"])
+    assert result.exit_code == ExitCode.USAGE
+    assert "exists already" in result.stderr
