@@ -1,18 +1,16 @@
 """The reports of a run: tables, differential, terminal, page."""
 
 import base64
-import csv
+import hashlib
 import json
+import re
 from dataclasses import asdict
-from html.parser import HTMLParser
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from report_runs import COLOUR, a_row, draw, page_of, read_csv, write_blanks, write_shards
 from rich.console import Console
 from scipy import stats
 
@@ -25,10 +23,22 @@ from wbc_batch.report import (
     read_differential,
     write_reports,
 )
-from wbc_batch.schema import CELL_COLUMNS, CLASSES, PROBABILITY_COLUMNS, UNIDENTIFIED
+from wbc_batch.schema import CELL_COLUMNS, CLASSES, UNIDENTIFIED
 from wbc_batch.sources import Cell
 
-REPORTS = ("cells.csv", "errors.csv", "differential.csv", "report.html")
+REPORTS = ("cells.csv", "errors.csv", "differential.csv", "flags.csv", "report.html")
+
+
+@pytest.fixture(autouse=True)
+def drawings(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawings take seconds: they are made for the tests that ask for `real_drawings`."""
+    if "real_drawings" not in request.fixturenames:
+        monkeypatch.setattr("wbc_batch.report.drawings.write_drawings", write_blanks)
+
+
+@pytest.fixture
+def real_drawings() -> None:
+    """Have the drawings made."""
 
 
 # --- exact limits ---------------------------------------------------------------------------------
@@ -136,38 +146,6 @@ def test_differential_refuses_what_it_does_not_know():
 # --- a run directory ------------------------------------------------------------------------------
 
 
-def a_row(
-    cell: Cell, label: str | None, confidence: float | None, error: str | None = None
-) -> dict:
-    share = None if confidence is None else (1 - confidence) / 4
-    row = dict.fromkeys(CELL_COLUMNS) | dict.fromkeys(PROBABILITY_COLUMNS, share)
-    row |= {"cell_id": cell.cell_id, "source": cell.source, "member": cell.member}
-    row |= {"index": cell.index, "group": cell.group, "status": "error" if error else "ok"}
-    row |= {"label": label, "confidence": confidence, "margin": share, "novelty": share}
-    guess = "basophil" if label == UNIDENTIFIED else label
-    return row | {"predicted": guess, "error": error}
-
-
-def write_shards(run_dir: Path, rows: list[dict], shards: int = 2) -> list[Path]:
-    run_dir.mkdir(parents=True, exist_ok=True)
-    files = []
-    for number, part in enumerate(np.array_split(np.arange(len(rows)), shards)):
-        columns = {name: [rows[i][name] for i in part] for name in CELL_COLUMNS}
-        files.append(run_dir / f"{number:06d}.parquet")
-        pq.write_table(pa.table(columns), files[-1])
-    return files
-
-
-COLOUR = (100, 40, 140)
-
-
-def draw(path: Path, colour: tuple[int, int, int] = COLOUR) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = np.full((80, 80, 3), 240, np.uint8)
-    cv2.circle(image, (30, 46), 12, colour[::-1], -1)
-    assert cv2.imwrite(str(path), image)
-
-
 @pytest.fixture
 def run(tmp_path) -> tuple[Path, list[Path]]:
     """A run of three drawn cells in two groups, one of them gone since, and one error."""
@@ -189,39 +167,6 @@ def run(tmp_path) -> tuple[Path, list[Path]]:
     record = {"model": {"name": "test-model", "preprocessing": asdict(Preprocessing(size=64))}}
     (run_dir / "run.json").write_text(json.dumps(record))
     return run_dir, files
-
-
-class Page(HTMLParser):
-    """What a browser would make of a page: its elements, and its text without them."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_data(self, data):
-        self.text += data + " "
-
-    def pictures(self, alt: str) -> list[np.ndarray]:
-        found = [a for tag, a in self.elements if tag == "img" and a["alt"] == alt]
-        data = [
-            base64.b64decode((a["src"] or "").removeprefix("data:image/jpeg;base64,"))
-            for a in found
-        ]
-        return [cv2.imdecode(np.frombuffer(item, np.uint8), cv2.IMREAD_COLOR_RGB) for item in data]
-
-
-def page_of(run_dir: Path) -> Page:
-    return Page((run_dir / "report.html").read_text(encoding="utf-8"))
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 # --- tables ---------------------------------------------------------------------------------------
@@ -347,7 +292,7 @@ def test_the_least_confident_come_first(run):
     write_reports(run_dir, files)
     text = page_of(run_dir).text
     assert text.index("b.png") < text.index("a.png")
-    assert text.index("best guess basophil") > text.index("Unidentified")
+    assert text.index("guess: basophil") > text.index("Unidentified")
 
 
 def test_a_long_run_shows_both_ends_of_the_confidence(tmp_path):
@@ -397,13 +342,14 @@ def test_hostile_names_stay_text(tmp_path):
     page = page_of(run_dir)
 
     tags = {tag for tag, _ in page.elements}
-    assert not tags & {"script", "img", "b>", "u", "i"}
+    assert not tags & {"img", "b>", "u", "i"}
+    assert [tag for tag, _ in page.elements].count("script") == 1  # the page's own
     assert not any(key.startswith("on") for _, attributes in page.elements for key in attributes)
     for text in (name, group, "<b>bad</b>", "<i>run", "'<u>' 'a b'"):
         assert text in page.text
 
 
-def test_page_needs_no_network_and_no_script(run):
+def test_page_needs_no_network_and_no_script_but_its_own(run, real_drawings):
     run_dir, files = run
     write_reports(run_dir, files)
     page = page_of(run_dir)
@@ -411,15 +357,21 @@ def test_page_needs_no_network_and_no_script(run):
         a[key] or "" for _, a in page.elements for key in ("src", "href", "srcset") if key in a
     ]
     assert {s.split(",")[0] for s in sources if ":" in s} == {"data:image/jpeg;base64"}
-    assert {s for s in sources if ":" not in s and not s.startswith("#")} == {
-        "cells.csv", "differential.csv", "errors.csv"
-    }  # fmt: skip
+    beside = {s for s in sources if ":" not in s and not s.startswith("#")}
+    assert {"cells.csv", "cells.parquet", "differential.csv", "errors.csv", "plots/"} <= beside
+    assert all((run_dir / name).exists() for name in beside)
     assert {s[1:] for s in sources if s.startswith("#")} <= {a.get("id") for _, a in page.elements}
-    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.elements}
+    assert not {"link", "iframe", "object"} & {tag for tag, _ in page.elements}
     raw = (run_dir / "report.html").read_text(encoding="utf-8")
+    (script,) = re.findall("<script>(.*?)</script>", raw, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    (policy,) = [a["content"] for tag, a in page.elements if "http-equiv" in a]
+    assert policy.startswith("default-src 'none'")
+    assert policy.endswith(f"script-src 'sha256-{digest}'")
+    raw = re.sub(r'xmlns(:xlink)?="[^"]*"', "", raw)
     assert "http:" not in raw
     assert "https:" not in raw
-    assert "url(" not in raw
+    assert not re.search(r"url\((?!#)", raw)
 
 
 def test_many_groups_and_errors_stay_readable(tmp_path):
@@ -430,7 +382,7 @@ def test_many_groups_and_errors_stay_readable(tmp_path):
     ]
     write_reports(tmp_path, write_shards(tmp_path, rows))
     page = page_of(tmp_path)
-    assert [tag for tag, _ in page.elements].count("article") == 100
+    assert [tag for tag, _ in page.elements].count("details") == 100
     assert "30 more groups are listed in" in " ".join(page.text.split())
     assert page.text.count("in/broken-") == 200
     assert len(read_csv(tmp_path / "errors.csv")) == 230

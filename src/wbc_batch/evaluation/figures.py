@@ -141,6 +141,8 @@ class Evaluation:
         Mean recall of these two kinds; NaN where one is missing.
     confusion : list of list of int
         Cells by true class (rows) and predicted class (columns), in the order of `CLASSES`.
+    confusion_identified : list of list of int
+        The same of the cells that are not left unidentified.
     reliability : list of ReliabilityBin
         Rising in confidence.
     coverage : list of CoveragePoint
@@ -160,6 +162,7 @@ class Evaluation:
     neutrophils: dict[str, KindFigures]
     neutrophils_balanced: float
     confusion: list[list[int]]
+    confusion_identified: list[list[int]]
     reliability: list[ReliabilityBin]
     coverage: list[CoveragePoint]
 
@@ -213,8 +216,7 @@ def measure(
     """
     probabilities = predictions.probabilities
     guess = probabilities.argmax(axis=1)
-    confusion = np.zeros((len(CLASSES), len(CLASSES)), np.int64)
-    np.add.at(confusion, (labels, guess), 1)
+    confusion = _confusion(labels, guess)
     figures = {name: _figures(confusion, k) for k, name in enumerate(CLASSES)}
     there = [f for f in figures.values() if f.cells]
     correct = guess == labels
@@ -239,6 +241,7 @@ def measure(
         if len(neutrophils) == len(_NEUTROPHILS)
         else _NAN,
         confusion=confusion.tolist(),
+        confusion_identified=_confusion(labels[identified], guess[identified]).tolist(),
         reliability=_reliability(confidence, correct),
         coverage=_coverage(confidence, correct),
     )
@@ -250,6 +253,12 @@ def exact_limits(hits: int, cells: int) -> tuple[float, float]:
         return _NAN, _NAN
     found = binomtest(hits, cells).proportion_ci(0.95, method="exact")
     return float(found.low), float(found.high)
+
+
+def _confusion(labels: NDArray[np.intp], guess: NDArray[np.intp]) -> NDArray[np.int64]:
+    confusion = np.zeros((len(CLASSES), len(CLASSES)), np.int64)
+    np.add.at(confusion, (labels, guess), 1)
+    return confusion
 
 
 def _figures(confusion: NDArray[np.int64], k: int) -> ClassFigures:

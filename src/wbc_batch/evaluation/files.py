@@ -14,6 +14,7 @@ from wbc_batch.evaluation.assessment import Assessment
 from wbc_batch.evaluation.figures import Evaluation
 from wbc_batch.evaluation.page import render_page
 from wbc_batch.files import write_file
+from wbc_batch.pages.drawing import to_png
 from wbc_batch.schema import CLASSES
 
 __all__ = ["EVALUATION", "LEAVE_ONE_OUT", "file_name", "open_folder", "write_files"]
@@ -71,10 +72,10 @@ def write_files(output: Path, kind: str, assessment: Assessment) -> None:
     data_sets = assessment.data_sets
     for name, stem in _stems(data_sets).items():
         write_file(output / f"{stem}.csv", _confusion_table(data_sets[name]))
-        drawn = pictures.to_png(partial(pictures.confusion, data_sets[name]))
+        drawn = to_png(partial(pictures.confusion, data_sets[name]))
         write_file(output / f"{stem}.png", drawn)
     for draw in (pictures.reliability, pictures.coverage):
-        write_file(output / f"{draw.__name__}.png", pictures.to_png(partial(draw, data_sets)))
+        write_file(output / f"{draw.__name__}.png", to_png(partial(draw, data_sets)))
     page = render_page(assessment, *_TEXTS[kind])
     write_file(output / f"{kind}.html", page.encode("utf-8", "backslashreplace"))
     figures = json.dumps(assessment.to_dict(), indent=2) + "\n"

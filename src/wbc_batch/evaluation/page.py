@@ -16,6 +16,7 @@ from wbc_batch.evaluation.assessment import Assessment
 from wbc_batch.evaluation.figures import COVERAGES, Judged
 from wbc_batch.evaluation.unknown import JudgedUnknown
 from wbc_batch.pages import environment, picture_uri
+from wbc_batch.pages.drawing import inline_svg, to_svg
 from wbc_batch.schema import CLASS_COLORS, CLASSES, UNIDENTIFIED
 
 __all__ = ["render_page"]
@@ -95,7 +96,7 @@ def render_page(assessment: Assessment, kicker: str, lead: str) -> str:
 
 
 def _drawing(draw: Callable[[], Any], name: str) -> Markup:
-    return Markup(pictures.to_svg(draw, name))
+    return Markup(inline_svg(to_svg(draw), name))
 
 
 def _count_wrong(judged: Judged) -> int:

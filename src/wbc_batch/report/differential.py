@@ -1,24 +1,25 @@
 """The differential: how many cells of each class a group holds, and how sure that is."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from numpy.typing import NDArray
 
 from wbc_batch.errors import InputError, RunError
-from wbc_batch.report.tables import csv_file, unguard_text
+from wbc_batch.report.confusion import Confusion
+from wbc_batch.report.limits import clopper_pearson, confusion_limits
+from wbc_batch.report.tables import csv_file, parquet_file, unguard_text
 from wbc_batch.schema import CLASSES, STATUS_ERROR, UNIDENTIFIED
 
 __all__ = [
+    "BINS",
     "DIFFERENTIAL_COLUMNS",
     "ERROR",
     "LABELS",
     "Tally",
-    "clopper_pearson",
     "differential",
     "read_differential",
     "write_differential",
@@ -30,6 +31,12 @@ ERROR = "error"
 #: The rows of every group, in order.
 LABELS = (*CLASSES, UNIDENTIFIED, ERROR)
 
+#: Bins of a histogram of confidences, from 0 to 1.
+BINS = 40
+
+_TEXT = ("group", "label")
+_WHOLE = ("count", "unlike")
+
 DIFFERENTIAL_COLUMNS = (
     "group",
     "label",
@@ -39,26 +46,42 @@ DIFFERENTIAL_COLUMNS = (
     "upper",
     "mean_confidence",
     "median_confidence",
+    "confusion_lower",
+    "confusion_upper",
+    "absolute",
+    "absolute_lower",
+    "absolute_upper",
+    "absolute_confusion_lower",
+    "absolute_confusion_upper",
+    "unlike",
 )
 
-_TEXT = {"group", "label"}
 _DTYPES = {
-    name: "str" if name in _TEXT else "int64" if name == "count" else "float64"
+    name: "str" if name in _TEXT else "int64" if name in _WHOLE else "float64"
     for name in DIFFERENTIAL_COLUMNS
 }
 _ARROW = {"str": pa.string(), "int64": pa.int64(), "float64": pa.float64()}
 _SCHEMA = pa.schema([(name, _ARROW[dtype]) for name, dtype in _DTYPES.items()])
 
 
-def differential(cells: pd.DataFrame) -> pd.DataFrame:
+def differential(
+    cells: pd.DataFrame,
+    confusion: Confusion | None = None,
+    wbc_counts: Mapping[str, float] | None = None,
+) -> pd.DataFrame:
     """Count the cells of each class, per group.
 
     Parameters
     ----------
     cells : DataFrame
         One row per cell: ``label`` (a class or ``unidentified``) and ``confidence`` (0..1);
-        optionally ``group`` (without it, one unnamed group) and ``status`` (``error`` marks cells
-        that could not be classified, whatever their label). A cell without a label is an error too.
+        optionally ``group`` (without it, one unnamed group), ``status`` (``error`` marks cells
+        that could not be classified, whatever their label) and ``novelty``. A cell without a label is an
+        error too.
+    confusion : Confusion, optional
+        How the model confuses the classes (`wbc_batch.report.confusion_of`).
+    wbc_counts : mapping of str to float, optional
+        White blood cells by group, 10^9 per litre.
 
     Returns
     -------
@@ -70,10 +93,18 @@ def differential(cells: pd.DataFrame) -> pd.DataFrame:
             The count is of cells.
         percent, lower, upper
             Share of the identified cells (those with one of the five classes), 0..100, and its
-            exact binomial 95 % limits (`clopper_pearson`). NaN for ``unidentified`` and ``error``,
-            and where no cell of the group was identified.
+            exact binomial 95 % limits (`wbc_batch.report.clopper_pearson`). NaN for ``unidentified`` and
+            ``error``, and where no cell of the group was identified.
         mean_confidence, median_confidence
             NaN where there is no cell.
+        confusion_lower, confusion_upper
+            95 % limits that carry the classifier's confusion, too, 0..100
+            (`wbc_batch.report.confusion_limits`). NaN without `confusion`.
+        absolute, absolute_lower, ..., absolute_confusion_upper
+            Percentage and limits of the group's white blood cell count, 10^9 per litre; the count itself is
+            taken as exact. NaN where it is not given.
+        unlike
+            Cells with a novelty above 1, as have 1 % of the validation cells.
 
     Raises
     ------
@@ -82,47 +113,7 @@ def differential(cells: pd.DataFrame) -> pd.DataFrame:
     """
     tally = Tally()
     tally.add(cells)
-    return tally.by_group()
-
-
-def clopper_pearson(
-    k: ArrayLike, n: ArrayLike, level: float = 0.95
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Exact binomial confidence limits of a proportion.
-
-    The limits of Clopper and Pearson (Biometrika 26:404-413, 1934) as quantiles of the beta
-    distribution: the lower is the ``(1 - level)/2`` quantile of Beta(k, n-k+1), the upper the
-    ``(1 + level)/2`` quantile of Beta(k+1, n-k). Rümke tabulated them for leukocyte differentials
-    (Triangle 4:154-158, 1960).
-
-    Parameters
-    ----------
-    k : array_like of int
-        Successes, ``0 <= k <= n``.
-    n : array_like of int
-        Trials; broadcasts against `k`.
-    level : float
-        Coverage, between 0 and 1.
-
-    Returns
-    -------
-    lower, upper : ndarray of float64
-        Proportions, 0..1; NaN where ``n`` is 0.
-
-    Raises
-    ------
-    ValueError
-        If a count is out of range or `level` not between 0 and 1.
-    """
-    k, n = np.broadcast_arrays(np.asarray(k, float), np.asarray(n, float))
-    if not 0.0 < level < 1.0:
-        raise ValueError(f"the level must lie between 0 and 1, not {level}")
-    if np.any(k < 0) or np.any(k > n):
-        raise ValueError("successes must lie between 0 and the number of trials")
-    tail = (1.0 - level) / 2.0
-    lower = np.where(k == 0, 0.0, stats.beta.ppf(tail, np.maximum(k, 1), n - k + 1))
-    upper = np.where(k == n, 1.0, stats.beta.isf(tail, k + 1, np.maximum(n - k, 1)))
-    return np.where(n > 0, lower, np.nan), np.where(n > 0, upper, np.nan)
+    return tally.by_group(confusion, wbc_counts)
 
 
 class Tally:
@@ -133,6 +124,7 @@ class Tally:
 
     def __init__(self) -> None:
         self._counts: dict[str, dict[str, int]] = {}
+        self._unlike: dict[str, dict[str, int]] = {}
         self._confidences: dict[tuple[str, str], list[NDArray[np.float32]]] = {}
 
     def add(self, cells: pd.DataFrame) -> None:
@@ -143,45 +135,128 @@ class Tally:
                 f"the table of cells has no column {', '.join(sorted(missing))}; "
                 "classify the cells first"
             )
-        labels = _labels(cells)
-        groups = pd.Series("", cells.index, dtype=object)
+        rows = pd.DataFrame({"label": _labels(cells).to_numpy(), "group": "", "unlike": False})
         if "group" in cells:
-            groups = cells["group"].astype(object).where(cells["group"].notna(), "")
-        confidences = pd.to_numeric(cells["confidence"]).astype(np.float32)
-        for (group, label), part in confidences.groupby([groups, labels], sort=False):
-            counts = self._counts.setdefault(str(group), dict.fromkeys(LABELS, 0))
-            counts[str(label)] += len(part)
-            known = part.dropna().to_numpy(np.float32)
+            rows["group"] = (
+                cells["group"].astype(object).where(cells["group"].notna(), "").to_numpy()
+            )
+        rows["confidence"] = pd.to_numeric(cells["confidence"]).to_numpy(np.float32)
+        if "novelty" in cells:
+            rows["unlike"] = (pd.to_numeric(cells["novelty"]) > 1.0).to_numpy()
+        for key, part in rows.groupby(["group", "label"], sort=False):
+            group, label = str(key[0]), str(key[1])
+            counts = self._counts.setdefault(group, dict.fromkeys(LABELS, 0))
+            counts[label] += len(part)
+            unlike = self._unlike.setdefault(group, dict.fromkeys(LABELS, 0))
+            unlike[label] += int(part["unlike"].sum())
+            known = part["confidence"].dropna().to_numpy(np.float32)
             if len(known):
-                self._confidences.setdefault((str(group), str(label)), []).append(known)
+                self._confidences.setdefault((group, label), []).append(known)
 
-    def by_group(self) -> pd.DataFrame:
+    @property
+    def groups(self) -> list[str]:
+        """Groups in order of appearance."""
+        return list(self._counts)
+
+    def by_group(
+        self, confusion: Confusion | None = None, wbc_counts: Mapping[str, float] | None = None
+    ) -> pd.DataFrame:
         """Return the differential of each group, as `differential` describes it."""
-        return _table([row for group in self._counts for row in self._rows(group, [group])])
+        parts = {group: [group] for group in self._counts}
+        return self._table(parts, confusion, wbc_counts or {})
 
-    def overall(self) -> pd.DataFrame:
+    def overall(self, confusion: Confusion | None = None) -> pd.DataFrame:
         """Return the differential of all cells together; same columns, unnamed group."""
-        return _table(self._rows("", list(self._counts)))
+        return self._table({"": self.groups}, confusion, {})
 
-    def _rows(self, name: str, groups: Sequence[str]) -> Iterator[tuple]:
-        counts = {label: sum(self._counts[group][label] for group in groups) for label in LABELS}
-        identified = sum(counts[label] for label in CLASSES)
-        for label in LABELS:
-            share = _share(counts[label], identified) if label in CLASSES else (np.nan,) * 3
-            parts = [part for group in groups for part in self._confidences.get((group, label), ())]
-            values = np.concatenate(parts) if parts else np.full(1, np.nan, np.float32)
-            mean, median = values.mean(dtype=np.float64), np.median(values)
-            yield name, label, counts[label], *share, mean, median
+    def histogram(self, label: str) -> NDArray[np.int64]:
+        """Cells of one label, in all groups, by confidence in `BINS` bins from 0 to 1."""
+        total = np.zeros(BINS, np.int64)
+        for group in self._counts:
+            for part in self._confidences.get((group, label), ()):
+                total += np.histogram(part, BINS, (0.0, 1.0))[0]
+        return total
+
+    def _table(
+        self,
+        parts: Mapping[str, Sequence[str]],
+        confusion: Confusion | None,
+        wbc_counts: Mapping[str, float],
+    ) -> pd.DataFrame:
+        counts = np.array(
+            [
+                [self._sum(self._counts, groups, label) for label in LABELS]
+                for groups in parts.values()
+            ],
+            dtype=np.int64,
+        ).reshape(-1, len(LABELS))
+        identified = counts[:, : len(CLASSES)]
+        total = identified.sum(axis=1, keepdims=True)
+        with np.errstate(invalid="ignore"):
+            columns = {"percent": _padded(identified / total)}
+        columns["lower"], columns["upper"] = map(_padded, clopper_pearson(identified, total))
+        if confusion is not None:
+            limits = confusion_limits(identified, confusion.counts)
+            columns["confusion_lower"], columns["confusion_upper"] = map(_padded, limits)
+        wbc = np.array([wbc_counts.get(group, np.nan) for group in parts]).reshape(-1, 1)
+        columns |= {
+            name: wbc * columns[share] / 100.0
+            for name, share in (
+                ("absolute", "percent"),
+                *((f"absolute_{limit}", limit) for limit in list(columns)[1:]),
+            )
+        }
+        table = pd.DataFrame(
+            {
+                "group": np.repeat(np.array(list(parts), dtype=object), len(LABELS)),
+                "label": np.tile(np.array(LABELS, dtype=object), len(parts)),
+                "count": counts.ravel(),
+                "unlike": [
+                    self._sum(self._unlike, groups, label)
+                    for groups in parts.values()
+                    for label in LABELS
+                ],
+                **{name: values.ravel() for name, values in columns.items()},
+            }
+        )
+        confidences = [
+            self._confidence(groups, label) for groups in parts.values() for label in LABELS
+        ]
+        table[["mean_confidence", "median_confidence"]] = np.array(confidences).reshape(-1, 2)
+        return table.reindex(columns=list(DIFFERENTIAL_COLUMNS)).astype(_DTYPES)
+
+    @staticmethod
+    def _sum(counts: Mapping[str, Mapping[str, int]], groups: Iterable[str], label: str) -> int:
+        return sum(counts[group][label] for group in groups)
+
+    def _confidence(self, groups: Iterable[str], label: str) -> tuple[float, float]:
+        """Mean and median."""
+        parts = [part for group in groups for part in self._confidences.get((group, label), ())]
+        if not parts:
+            return np.nan, np.nan
+        values = np.concatenate(parts)
+        return float(values.mean(dtype=np.float64)), float(np.median(values))
 
 
 def write_differential(path: Path, table: pd.DataFrame) -> None:
-    """Write a differential as CSV; see `wbc_batch.report.tables` for the conventions."""
+    """Write a differential as CSV and, beside it, as Parquet.
+
+    Parameters
+    ----------
+    path : Path
+        Of the CSV file; see `wbc_batch.report.tables` for its conventions.
+    table : DataFrame
+        As `differential` returns it.
+    """
+    rows = pa.Table.from_pandas(table, schema=_SCHEMA, preserve_index=False)
     with csv_file(path, _SCHEMA) as append:
-        append(pa.Table.from_pandas(table, schema=_SCHEMA, preserve_index=False))
+        append(rows)
+    with parquet_file(path.with_suffix(".parquet"), _SCHEMA) as append:
+        append(rows)
 
 
 def read_differential(path: Path) -> pd.DataFrame:
-    """Read what `write_differential` wrote.
+    """Read the CSV file that `write_differential` wrote.
 
     Raises
     ------
@@ -191,22 +266,19 @@ def read_differential(path: Path) -> pd.DataFrame:
     text = {"group": str, "label": str}
     try:
         table = pd.read_csv(path, dtype=text, na_values=[""], keep_default_na=False)
-        table = table.loc[:, list(DIFFERENTIAL_COLUMNS)]
+        table = table.loc[:, list(DIFFERENTIAL_COLUMNS)].astype(
+            {name: dtype for name, dtype in _DTYPES.items() if name not in _TEXT}
+        )
     except (OSError, ValueError, KeyError) as error:
         raise RunError(f"{path}: this is not a differential that can be read ({error})") from error
     return table.assign(group=table["group"].fillna("").map(unguard_text))
 
 
-def _table(rows: Iterable[tuple]) -> pd.DataFrame:
-    return pd.DataFrame(list(rows), columns=list(DIFFERENTIAL_COLUMNS)).astype(_DTYPES)
-
-
-def _share(count: int, total: int) -> tuple[float, float, float]:
-    """Percentage and its limits."""
-    if total == 0:
-        return (np.nan,) * 3
-    lower, upper = clopper_pearson(count, total)
-    return 100.0 * count / total, 100.0 * float(lower), 100.0 * float(upper)
+def _padded(shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Turn shares of the classes into percentages of all labels, NaN for those that are no class."""
+    padded = np.full((len(shares), len(LABELS)), np.nan)
+    padded[:, : len(CLASSES)] = 100.0 * shares
+    return padded
 
 
 def _labels(cells: pd.DataFrame) -> pd.Series:

@@ -13,40 +13,52 @@ from numpy.typing import NDArray
 from wbc_batch.errors import WbcError
 from wbc_batch.pages import picture_uri
 from wbc_batch.schema import STATUS_OK
-from wbc_batch.sources import Cell, read_image
+from wbc_batch.sources import cell_of, read_image
 
-__all__ = ["Canonical", "Picks", "Plate", "make_plates"]
+__all__ = ["MAX_GROUPS", "Canonical", "Picks", "Plate", "make_plates", "place_of"]
 
-#: Cells of one label on the page: this many of the least confident, and of the most confident.
+#: Cells of one label and group on the page: this many of the least confident, and of the most confident.
 LEAST_CONFIDENT = 16
 MOST_CONFIDENT = 8
+
+#: Groups that the page shows; the tables beside it hold all.
+MAX_GROUPS = 100
 
 #: From an image, uint8 (H, W, 3), to its canonical crop, uint8 (S, S, 3).
 Canonical = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 
 
 class Picks:
-    """Chooses the cells of each label that the page shows, from a stream of any length.
+    """Chooses the cells of each label and group that the page shows, from a stream of any length.
 
     The least confident come first: they are the ones worth a look. Ties keep the order of the run.
     """
 
     def __init__(self, least: int = LEAST_CONFIDENT, most: int = MOST_CONFIDENT) -> None:
         self.least, self.most = least, most
-        self._kept: dict[str, pd.DataFrame] = {}
+        self._kept: dict[tuple[str, str], pd.DataFrame] = {}
+        self._groups: set[str] = set()
 
     def add(self, cells: pd.DataFrame) -> None:
         """Consider some more cells (the columns `wbc_batch.schema.CELL_COLUMNS`)."""
         classified = cells[cells["status"] == STATUS_OK]
-        for name, part in classified.groupby("label", sort=False):
-            label = str(name)
-            if label in self._kept:
-                part = pd.concat([self._kept[label], part], ignore_index=True)
-            self._kept[label] = self._narrow(part)
+        for key, part in classified.groupby(["group", "label"], sort=False):
+            group, label = str(key[0]), str(key[1])
+            if group not in self._groups:
+                if len(self._groups) == MAX_GROUPS:
+                    continue
+                self._groups.add(group)
+            if (group, label) in self._kept:
+                part = pd.concat([self._kept[group, label], part], ignore_index=True)
+            self._kept[group, label] = self._narrow(part)
 
-    def of(self, label: str) -> pd.DataFrame:
-        """Return the cells chosen for one label, rising in confidence."""
-        return self._kept.get(label, pd.DataFrame())
+    def of(self, group: str, label: str) -> pd.DataFrame:
+        """Return the cells chosen for one label of a group, rising in confidence."""
+        return self._kept.get((group, label), pd.DataFrame())
+
+    def budget(self, total: int) -> int:
+        """Share some bytes among the labels of all groups that have cells."""
+        return total // max(len(self._kept), 1)
 
     def _narrow(self, cells: pd.DataFrame) -> pd.DataFrame:
         """Keep both ends of the cells ordered by confidence; narrowing again loses nothing."""
@@ -66,8 +78,10 @@ class Plate:
         File name, or file name and index.
     place : str
         The whole way to the crop, for those who look for it.
-    group, label, predicted : str
+    label, predicted : str
     confidence : float
+    reviewed : str
+        What a reviewer said; empty if nothing.
     original, canonical : str
         JPEG as a data URI; empty where there is no picture.
     problem : str
@@ -76,10 +90,10 @@ class Plate:
 
     name: str
     place: str
-    group: str
     label: str
     predicted: str
     confidence: float
+    reviewed: str
     original: str
     canonical: str
     problem: str
@@ -120,25 +134,30 @@ def make_plates(
     return plates
 
 
+def place_of(row: Mapping[Hashable, Any]) -> str:
+    """Name the whole way to a crop: source, member, and position in a stack."""
+    place = "/".join(
+        part for part in (row["source"], row["member"]) if isinstance(part, str) and part
+    )
+    return place if pd.isna(row["index"]) else f"{place} [{int(row['index'])}]"
+
+
 def _plate(row: Mapping[Hashable, Any], canonical: Canonical | None, base: Path | None) -> Plate:
-    index = None if pd.isna(row["index"]) else int(row["index"])
-    cell = Cell(row["source"], row["member"] or "", index, row["group"])
     original, cut, problem = "", "", ""
     try:
-        image = read_image(cell, base)
+        image = read_image(cell_of(row), base)
         original = picture_uri(image)
         cut = picture_uri(canonical(image)) if canonical else ""
     except (WbcError, OSError, cv2.error) as error:
         problem = str(error)
-    place = "/".join(part for part in (cell.source, cell.member) if part)
-    number = "" if index is None else f" [{index}]"
+    place = place_of(row)
     return Plate(
-        name=PurePosixPath(place).name + number,
-        place=place + number,
-        group=cell.group,
+        name=PurePosixPath(place).name,
+        place=place,
         label=row["label"],
         predicted=row["predicted"],
         confidence=float(row["confidence"]),
+        reviewed=row.get("reviewed_label") or "",
         original=original,
         canonical=cut,
         problem=problem,

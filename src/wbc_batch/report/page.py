@@ -1,38 +1,71 @@
-"""``report.html``: one self-contained page, without scripts and without network."""
+"""``report.html``: one self-contained page, without network. Its one script sorts a table."""
 
+import base64
+import hashlib
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any
 
 import jinja2
 import pandas as pd
+from markupsafe import Markup
 
 from wbc_batch.pages import environment
-from wbc_batch.report.differential import ERROR, Tally
-from wbc_batch.report.gallery import Picks, Plate, make_plates
+from wbc_batch.pages.drawing import inline_svg
+from wbc_batch.report.agreement import Agreement
+from wbc_batch.report.collect import Collected, Known
+from wbc_batch.report.differential import ERROR, LABELS
+from wbc_batch.report.drawings import MAX_BARS
+from wbc_batch.report.flags import Flag
+from wbc_batch.report.gallery import MAX_GROUPS, Plate, make_plates, place_of
 from wbc_batch.report.provenance import Provenance
-from wbc_batch.schema import CLASS_COLORS, CLASSES, UNIDENTIFIED
+from wbc_batch.report.ranges import Profile
+from wbc_batch.schema import CLASS_COLORS, CLASSES, PLOTS, UNIDENTIFIED
 
-__all__ = ["MAX_ERRORS", "render_page"]
+__all__ = ["RunView", "render_page"]
 
-#: What the page lists at most; the tables beside it hold all.
-MAX_GROUPS = 100
-MAX_ERRORS = 200
-
-#: Bytes of pictures per label; six labels keep a page far below 25 MB.
-_PICTURE_BYTES = 1_500_000
+#: Bytes that all pictures of a page may take; with its text it stays below 25 MB.
+PICTURE_BYTES = 15_000_000
+#: Up to this many groups are unfolded from the start.
+_UNFOLDED = 2
+_SCRIPT = "sort.js"
+_DRAWINGS = ("shares", "confidence", "throughput")
 
 
 @dataclass(frozen=True)
-class Group:
-    """The differential of one group, as the page shows it."""
+class RunView:
+    """All that the page of a run shows.
+
+    Attributes
+    ----------
+    name : str
+        Of the run.
+    collected : Collected
+    table : DataFrame
+        The differential of each group.
+    reviewed : DataFrame or None
+        The same after the review.
+    flags : sequence of Flag
+    profile : Profile or None
+        The chosen reference ranges.
+    provenance : Provenance
+    svgs : mapping of str to bytes
+        The drawings of `wbc_batch.report.drawings`, by name.
+    files : tuple of str
+        Tables beside the page.
+    """
 
     name: str
-    rows: list[dict[str, Any]]
-    identified: int
-    unidentified: int
-    errors: int
+    collected: Collected
+    table: pd.DataFrame
+    reviewed: pd.DataFrame | None
+    flags: Sequence[Flag]
+    profile: Profile | None
+    provenance: Provenance
+    svgs: Mapping[str, bytes]
+    files: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -46,63 +79,158 @@ class Gallery:
     most: int
 
 
-def render_page(
-    name: str,
-    tally: Tally,
-    picks: Picks,
-    errors: pd.DataFrame,
-    provenance: Provenance,
-) -> str:
+@dataclass(frozen=True)
+class Group:
+    """One group, as the page shows it."""
+
+    id: str
+    name: str
+    rows: list[dict[str, Any]]
+    reviewed: list[dict[str, Any]]
+    identified: int
+    unidentified: int
+    errors: int
+    flags: list[Flag]
+    galleries: list[Gallery]
+
+    @property
+    def outside(self) -> dict[str, str]:
+        """On which side of the chosen range classes lie wholly, by class."""
+        return {flag.label: flag.side for flag in self.flags if flag.label}
+
+
+def render_page(view: RunView) -> str:
     """Make the page of a run.
 
     Parameters
     ----------
-    name : str
-        Name of the run.
-    tally : Tally
-        All its cells.
-    picks : Picks
-        The cells to show.
-    errors : DataFrame
-        The first `MAX_ERRORS` cells that could not be classified; the columns of ``errors.csv``.
-    provenance : Provenance
+    view : RunView
 
     Returns
     -------
     str
         HTML. The same input gives the same text.
     """
-    overall = _records(tally.overall())
+    collected = view.collected
+    overall = _records(collected.tally.overall())
     counts = {row["label"]: row["count"] for row in overall}
-    groups = [
-        _group(str(group), table) for group, table in tally.by_group().groupby("group", sort=False)
-    ]
-    galleries = {
-        label: _gallery(label, counts[label], picks, provenance)
-        for label in counts
-        if label != ERROR
-    }
-    unidentified = galleries.pop(UNIDENTIFIED)
-    template = _environment().get_template("report.html.j2")
-    return template.render(
-        name=name,
-        totals={
-            "cells": sum(counts.values()),
-            "identified": sum(counts[label] for label in CLASSES),
-            "unidentified": counts[UNIDENTIFIED],
-            "errors": counts[ERROR],
-        },
-        groups=groups[:MAX_GROUPS],
-        more_groups=max(0, len(groups) - MAX_GROUPS),
-        overall=overall,
-        classes=CLASSES,
-        colors={**CLASS_COLORS, ERROR: "none"},
-        galleries=list(galleries.values()),
-        unidentified=unidentified,
-        has_canonical=provenance.canonical is not None,
-        errors=[_error(row) for row in errors.to_dict("records")],
-        provenance=provenance,
+    groups = _groups(view)
+    known = collected.all_known()
+    script = files(__package__).joinpath("templates", _SCRIPT).read_text(encoding="utf-8")
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            view=view,
+            totals={
+                "cells": sum(counts.values()),
+                "identified": sum(counts[label] for label in CLASSES),
+                "unidentified": counts[UNIDENTIFIED],
+                "errors": counts[ERROR],
+            },
+            groups=groups,
+            more_groups=max(0, len(collected.tally.groups) - MAX_GROUPS),
+            unfolded=len(groups) <= _UNFOLDED,
+            overall=overall,
+            classes=CLASSES,
+            labels=LABELS,
+            colors={**CLASS_COLORS, ERROR: "none"},
+            has_absolute=bool(view.table["absolute"].notna().any()),
+            named_sets=_named_sets(view.provenance),
+            has_confusion=bool(view.table["confusion_lower"].notna().any()),
+            known=_known(known) if collected.known else None,
+            known_groups={name: _known(part) for name, part in collected.known.items()},
+            review=collected.review_agreement() if view.reviewed is not None else None,
+            errors=[_error(row) for row in collected.errors.to_dict("records")],
+            drawings={name: _inline(view, name) for name in _DRAWINGS if name in view.svgs},
+            max_bars=MAX_BARS,
+            plots=PLOTS,
+            script=Markup(script),
+            script_hash=_hash(script),
+        )
     )
+
+
+def _groups(view: RunView) -> list[Group]:
+    budget = view.collected.picks.budget(PICTURE_BYTES)
+    reviewed = {}
+    if view.reviewed is not None:
+        reviewed = dict(list(view.reviewed.groupby("group", sort=False)))
+    tables = list(view.table.groupby("group", sort=False))[:MAX_GROUPS]
+    return [
+        _group(number, str(name), rows, reviewed.get(name), view, budget)
+        for number, (name, rows) in enumerate(tables, 1)
+    ]
+
+
+def _group(
+    number: int,
+    name: str,
+    table: pd.DataFrame,
+    reviewed: pd.DataFrame | None,
+    view: RunView,
+    budget: int,
+) -> Group:
+    rows = _records(table)
+    count = {row["label"]: row["count"] for row in rows}
+    return Group(
+        id=f"group-{number}",
+        name=name or "(no group)",
+        rows=[row for row in rows if row["label"] in CLASSES],
+        reviewed=[] if reviewed is None else _records(reviewed)[: len(CLASSES)],
+        identified=sum(count[label] for label in CLASSES),
+        unidentified=count[UNIDENTIFIED],
+        errors=count[ERROR],
+        flags=[flag for flag in view.flags if flag.group == name],
+        galleries=[
+            _gallery(name, label, count[label], view, budget)
+            for label in (*CLASSES, UNIDENTIFIED)
+            if count[label]
+        ],
+    )
+
+
+def _gallery(group: str, label: str, count: int, view: RunView, budget: int) -> Gallery:
+    picks, provenance = view.collected.picks, view.provenance
+    chosen = picks.of(group, label)
+    plates = make_plates(chosen, provenance.canonical, provenance.base, budget)
+    least = min(len(plates), picks.least)
+    return Gallery(label, count, plates, least, len(plates) - least)
+
+
+def _named_sets(provenance: Provenance) -> list[tuple[str, str]]:
+    """Whose cells the model's confusion was measured on, and what they were to it, in plain words."""
+    found = provenance.confusion
+    return (
+        []
+        if found is None
+        else list(zip(found.data_sets, map(_in_words, found.roles), strict=True))
+    )
+
+
+def _in_words(role: str) -> str:
+    return {"chosen on": "like those it was trained on", "not known": "perhaps trained on"}.get(
+        role, role
+    )
+
+
+def _known(known: Known) -> dict[str, Any]:
+    """Figures of cells whose class was known beforehand."""
+    labels, guesses = Agreement(known.labels), Agreement(known.guesses)
+    return {
+        "cells": labels.cells,
+        "identified": labels.identified,
+        "guesses": guesses,
+        "classes": labels.classes(),
+        "rows": [
+            {
+                "label": label,
+                "counts": labels.table[k].tolist(),
+                "cells": int(labels.table[k].sum()),
+            }
+            for k, label in enumerate(CLASSES)
+        ],
+    }
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -116,24 +244,23 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def _group(name: str, table: pd.DataFrame) -> Group:
-    rows = _records(table)
-    classes = [row for row in rows if row["label"] in CLASSES]
-    count = {row["label"]: row["count"] for row in rows}
-    identified = sum(row["count"] for row in classes)
-    return Group(name or "(no group)", classes, identified, count[UNIDENTIFIED], count[ERROR])
-
-
-def _gallery(label: str, count: int, picks: Picks, provenance: Provenance) -> Gallery:
-    plates = make_plates(picks.of(label), provenance.canonical, provenance.base, _PICTURE_BYTES)
-    least = min(len(plates), picks.least)
-    return Gallery(label, count, plates, least, len(plates) - least)
-
-
 def _error(row: Mapping[Hashable, Any]) -> dict[str, str]:
-    place = "/".join(part for part in (row["source"], row["member"]) if part)
-    number = "" if pd.isna(row["index"]) else f" [{int(row['index'])}]"
-    return {"place": place + number, "reason": row["error"] or "no reason was recorded"}
+    reason = row["error"] if isinstance(row["error"], str) else ""
+    return {
+        "place": place_of(row),
+        "group": row["group"],
+        "reason": reason or "no reason was recorded",
+    }
+
+
+def _inline(view: RunView, name: str) -> Markup:
+    return Markup(inline_svg(view.svgs[name], name))
+
+
+def _hash(script: str) -> str:
+    """Return what a content security policy calls the script by."""
+    digest = hashlib.sha256(script.encode()).digest()
+    return "sha256-" + base64.b64encode(digest).decode("ascii")
 
 
 def _environment() -> jinja2.Environment:
@@ -143,9 +270,14 @@ def _environment() -> jinja2.Environment:
             f"{100 * part / whole:.1f}\N{NO-BREAK SPACE}%" if whole else ""
         ),
         "interval": _interval,
+        "percent": lambda value: "–" if value != value else f"{100 * value:.1f}",
+        "fractions": lambda limits: (
+            "" if limits[0] != limits[0] else f"{100 * limits[0]:.1f}–{100 * limits[1]:.1f}"
+        ),
     }
     return templates
 
 
-def _interval(row: dict[str, Any]) -> str:
-    return "" if row["lower"] is None else f"{row['lower']:.1f}–{row['upper']:.1f}"
+def _interval(row: dict[str, Any], kind: str = "", digits: int = 1) -> str:
+    lower, upper = row[f"{kind}lower"], row[f"{kind}upper"]
+    return "" if lower is None else f"{lower:.{digits}f}–{upper:.{digits}f}"

@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from wbc_batch.report.confusion import Confusion, confusion_from_record
 from wbc_batch.report.gallery import Canonical
 from wbc_batch.schema import RECORD_FILE
 
@@ -33,6 +34,8 @@ class Provenance:
         The folder that relative inputs start from; None for the current one.
     canonical : callable or None
         Makes canonical crops as the model did; None where the run does not say how.
+    confusion : Confusion or None
+        How the model confuses the classes; None where the run does not say.
     """
 
     model: str
@@ -41,6 +44,7 @@ class Provenance:
     facts: tuple[tuple[str, str], ...]
     base: Path | None
     canonical: Canonical | None
+    confusion: Confusion | None
 
 
 def read_provenance(run_dir: Path) -> Provenance:
@@ -72,6 +76,7 @@ def read_provenance(run_dir: Path) -> Provenance:
         facts=tuple((fact, _text(value) or NOT_RECORDED) for fact, value in facts),
         base=Path(base) if isinstance(base, str) else None,
         canonical=_canonical(_part(model, "preprocessing")),
+        confusion=confusion_from_record(model.get("confusion")),
     )
 
 

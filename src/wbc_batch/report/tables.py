@@ -1,4 +1,4 @@
-"""Stream the shards of a run into CSV files, whatever their number of rows.
+"""Stream the shards of a run into CSV and Parquet files, whatever their number of rows.
 
 CSV conventions: UTF-8, comma, line feed, text quoted, a missing value is an empty unquoted cell,
 numbers have at most six decimals. Text that a spreadsheet would take for a formula gets a leading
@@ -19,9 +19,10 @@ import pyarrow.parquet as pq
 from wbc_batch.classifier.conformal import prediction_sets
 from wbc_batch.errors import RunError
 from wbc_batch.schema import (
-    CELL_COLUMNS,
     CELL_TYPES,
     CLASSES,
+    OPTIONAL_TYPES,
+    PLACE_TYPES,
     PROBABILITY_COLUMNS,
     SET_COLUMN,
     STATUS_ERROR,
@@ -33,8 +34,10 @@ __all__ = [
     "csv_file",
     "guard_text",
     "iter_cells",
+    "parquet_file",
     "replacing",
     "select_errors",
+    "shard_schema",
     "unguard_text",
     "with_prediction_sets",
 ]
@@ -52,18 +55,46 @@ ERROR_SCHEMA = pa.schema(
 )
 
 
-def iter_cells(shard_files: Sequence[Path]) -> Iterator[pa.Table]:
+def shard_schema(shard_files: Sequence[Path]) -> pa.Schema:
+    """Find the columns of a run: `CELL_SCHEMA` and what else its shards know of cells.
+
+    Parameters
+    ----------
+    shard_files : sequence of Path
+
+    Returns
+    -------
+    pyarrow.Schema
+
+    Raises
+    ------
+    RunError
+        If a file cannot be read.
+    """
+    schema = CELL_SCHEMA
+    for path in shard_files[:1]:
+        with _named(path):
+            found = pq.read_schema(path)
+        for name, kind in (OPTIONAL_TYPES | PLACE_TYPES).items():
+            if name in found.names:
+                schema = schema.append(pa.field(name, pa.type_for_alias(kind)))
+    return schema
+
+
+def iter_cells(shard_files: Sequence[Path], schema: pa.Schema = CELL_SCHEMA) -> Iterator[pa.Table]:
     """Read the rows of a run, some ten thousand at a time.
 
     Parameters
     ----------
     shard_files : sequence of Path
-        Parquet files with at least the columns `wbc_batch.schema.CELL_COLUMNS`, in row order.
+        Parquet files with at least these columns, in row order.
+    schema : pyarrow.Schema
+        Columns to read, see `shard_schema`.
 
     Yields
     ------
     pyarrow.Table
-        Columns and types of `CELL_SCHEMA`.
+        Columns and types of `schema`.
 
     Raises
     ------
@@ -71,15 +102,21 @@ def iter_cells(shard_files: Sequence[Path]) -> Iterator[pa.Table]:
         If a file cannot be read or lacks a column.
     """
     for path in shard_files:
-        try:
-            with pq.ParquetFile(path) as shard:
-                for batch in shard.iter_batches(_ROWS_AT_ONCE, columns=list(CELL_COLUMNS)):
-                    yield pa.Table.from_batches([batch]).select(CELL_COLUMNS).cast(CELL_SCHEMA)
-        except (pa.ArrowException, OSError, KeyError) as error:
-            raise RunError(
-                f"{path}: this shard cannot be read ({error}); delete it and run the same command "
-                "again to classify its cells anew"
-            ) from error
+        with _named(path), pq.ParquetFile(path) as shard:
+            for batch in shard.iter_batches(_ROWS_AT_ONCE, columns=schema.names):
+                yield pa.Table.from_batches([batch]).select(schema.names).cast(schema)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Say which shard cannot be read."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise RunError(
+            f"{path}: this shard cannot be read ({error}); delete it and run the same command "
+            "again to classify its cells anew"
+        ) from error
 
 
 def select_errors(cells: pa.Table) -> pa.Table:
@@ -146,6 +183,16 @@ def csv_file(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], Non
     plain = pa.schema([(f.name, pa.float64() if _is_float(f) else f.type) for f in schema])
     with replacing(path) as temporary, pa_csv.CSVWriter(temporary, plain) as writer:
         yield lambda table: writer.write_table(_presentable(table, plain))
+
+
+@contextmanager
+def parquet_file(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
+    """Open a Parquet file for appending tables, as `csv_file` does; text is not guarded."""
+    with (
+        replacing(path) as temporary,
+        pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
+    ):
+        yield lambda table: writer.write_table(table.select(schema.names).cast(schema))
 
 
 def guard_text(text: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:

@@ -1,32 +1,68 @@
 """All the reports of a run, in one pass over its rows."""
 
+import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 
-from wbc_batch.report.differential import Tally, write_differential
-from wbc_batch.report.gallery import Picks
-from wbc_batch.report.page import MAX_ERRORS, render_page
+from wbc_batch.report import drawings
+from wbc_batch.report.agreement import Agreement
+from wbc_batch.report.anndata_table import write_anndata
+from wbc_batch.report.collect import Collected
+from wbc_batch.report.differential import write_differential
+from wbc_batch.report.flags import Flag, group_flags
+from wbc_batch.report.gallery import MAX_GROUPS
+from wbc_batch.report.geojson import GeoJsonFolder
+from wbc_batch.report.groups import Grouping, label_in
+from wbc_batch.report.options import ReportOptions
+from wbc_batch.report.page import RunView, render_page
 from wbc_batch.report.provenance import read_provenance
+from wbc_batch.report.ranges import Profile
+from wbc_batch.report.review import REVIEW_COLUMNS, Review, merge_review
 from wbc_batch.report.tables import (
-    CELL_SCHEMA,
     ERROR_SCHEMA,
     csv_file,
     iter_cells,
+    parquet_file,
     replacing,
     select_errors,
+    shard_schema,
     with_prediction_sets,
 )
-from wbc_batch.schema import SET_COLUMN
+from wbc_batch.report.throughput import ShardPace, read_paces
+from wbc_batch.schema import (
+    BOX_COLUMNS,
+    CLASSES,
+    GIVEN_LABEL_COLUMN,
+    PLACE_TYPES,
+    PLOTS,
+    SET_COLUMN,
+    UNIDENTIFIED,
+)
 
 __all__ = ["write_reports"]
 
+_REVIEWED = "differential-reviewed.csv"
+_NOT_ALWAYS = (_REVIEWED, "differential-reviewed.parquet", "confusion.csv", "cells.h5ad")
+
+_GROUP_SCHEMA = pa.schema([("group", pa.string())])
+_FLAG_SCHEMA = pa.schema(
+    [(name, pa.string()) for name in ("group", "label", "flag", "side", "detail")]
+)
+
 
 def write_reports(
-    run_dir: Path, shard_files: Sequence[Path], set_thresholds: Sequence[float] | None = None
+    run_dir: Path,
+    shard_files: Sequence[Path],
+    set_thresholds: Sequence[float] | None = None,
+    options: ReportOptions = ReportOptions(),  # noqa: B008 - frozen
+    output: Path | None = None,
 ) -> None:
-    """Write ``cells.csv``, ``errors.csv``, ``differential.csv`` and ``report.html`` of a run.
+    """Write tables, drawings and the page of a run (`wbc_batch.schema.REPORT_FILES`).
 
     The rows are read once, some ten thousand at a time; memory grows by 4 bytes per cell (see
     `wbc_batch.report.differential.Tally`). Each file appears under its name when it is complete and
@@ -39,34 +75,212 @@ def write_reports(
     shard_files : sequence of Path
         The Parquet files of the run, in the order of its cells.
     set_thresholds : sequence of float, optional
-        One per class; adds the column of prediction sets to ``cells.csv``, see `with_prediction_sets`.
+        One per class; adds the column of prediction sets to the cells, see `with_prediction_sets`.
+    options : ReportOptions
+    output : Path, optional
+        Where to write. Default: into the run directory.
 
     Raises
     ------
     RunError
         If a shard cannot be read or a report cannot be written.
+    InputError
+        If the options do not fit the run: groups or cells that it does not have. Nothing is written then.
     """
-    tally, picks = Tally(), Picks()
-    columns = CELL_SCHEMA
-    if set_thresholds is not None:
-        columns = CELL_SCHEMA.append(pa.field(SET_COLUMN, pa.string()))
-    first_errors = ERROR_SCHEMA.empty_table()
-    with (
-        csv_file(run_dir / "cells.csv", columns) as append_cells,
-        csv_file(run_dir / "errors.csv", ERROR_SCHEMA) as append_errors,
-    ):
-        for part in iter_cells(shard_files):
-            errors = select_errors(part)
-            append_cells(
-                part if set_thresholds is None else with_prediction_sets(part, set_thresholds)
-            )
-            append_errors(errors)
-            first_errors = pa.concat_tables([first_errors, errors])[:MAX_ERRORS]
-            cells = part.to_pandas()
-            tally.add(cells)
-            picks.add(cells)
-    write_differential(run_dir / "differential.csv", tally.by_group())
-    name = run_dir.resolve().name
-    page = render_page(name, tally, picks, first_errors.to_pandas(), read_provenance(run_dir))
-    with replacing(run_dir / "report.html") as temporary:
+    output = output or run_dir
+    provenance = read_provenance(run_dir)
+    collected = _write_cells(output, shard_files, set_thresholds, options)
+    for name in _NOT_ALWAYS:  # of an earlier report with other options
+        (output / name).unlink(missing_ok=True)
+    table = collected.tally.by_group(provenance.confusion, options.wbc_counts)
+    write_differential(output / "differential.csv", table)
+    reviewed = None
+    if options.review is not None:
+        reviewed = collected.reviewed.by_group(None, options.wbc_counts)
+        write_differential(output / _REVIEWED, reviewed)
+    flags = group_flags(table, options.profile)
+    _write_flags(output / "flags.csv", flags)
+    if collected.known:
+        _write_confusion(output / "confusion.csv", Agreement(collected.all_known().labels))
+    if options.anndata:
+        facts = dict(provenance.facts)
+        write_anndata(output / "cells.h5ad", output / "cells.parquet", facts)
+    found = _drawings(collected, table, options.profile, read_paces(shard_files))
+    shutil.rmtree(output / PLOTS, ignore_errors=True)
+    svgs = drawings.write_drawings(output / PLOTS, found)
+    page = render_page(
+        RunView(
+            name=run_dir.resolve().name,
+            collected=collected,
+            table=table,
+            reviewed=reviewed,
+            flags=flags,
+            profile=options.profile,
+            provenance=provenance,
+            svgs=svgs,
+            files=_files(output),
+        )
+    )
+    with replacing(output / "report.html") as temporary:
         temporary.write_text(page, encoding="utf-8", newline="\n")
+
+
+def _write_cells(
+    output: Path,
+    shard_files: Sequence[Path],
+    set_thresholds: Sequence[float] | None,
+    options: ReportOptions,
+) -> Collected:
+    """Stream the cells into their tables; what the rest is made of."""
+    found = shard_schema(shard_files)
+    schema = _columns(found, shard_files, set_thresholds is not None, options.review is not None)
+    collected, seen = Collected(), _Seen(options.review)
+    geojson = GeoJsonFolder(output / "geojson") if set(BOX_COLUMNS) <= set(found.names) else None
+    with ExitStack() as files:
+        append = [
+            files.enter_context(csv_file(output / "cells.csv", schema)),
+            files.enter_context(parquet_file(output / "cells.parquet", schema)),
+        ]
+        append_errors = files.enter_context(csv_file(output / "errors.csv", ERROR_SCHEMA))
+        if geojson is not None:
+            files.callback(geojson.discard)
+        for part in iter_cells(shard_files, found):
+            rows = _prepared(part, schema, set_thresholds, options)
+            for append_cells in append:
+                append_cells(rows.select(schema.names))
+            append_errors(select_errors(rows))
+            cells = rows.to_pandas()
+            seen.add(cells)
+            collected.add(cells)
+            if geojson is not None:
+                geojson.add(cells)
+        seen.check()
+        options.refuse_strange_groups(collected.tally.groups)
+        if geojson is not None:
+            geojson.finish()
+        else:
+            shutil.rmtree(output / "geojson", ignore_errors=True)
+    return collected
+
+
+class _Seen:
+    """Makes sure that every reviewed cell came by."""
+
+    def __init__(self, review: Review | None) -> None:
+        self._review = review
+        self._seen: set[str] = set()
+
+    def add(self, cells: pd.DataFrame) -> None:
+        if self._review is not None:
+            ids = cells["cell_id"]
+            self._seen |= set(ids[ids.isin(self._review.table.index)])
+
+    def check(self) -> None:
+        if self._review is not None:
+            self._review.refuse_unknown(self._seen)
+
+
+def _columns(
+    found: pa.Schema, shard_files: Sequence[Path], with_sets: bool, with_review: bool
+) -> pa.Schema:
+    """Find the columns of the tables of cells: not those that only say where pixels lie."""
+    found = pa.schema([column for column in found if column.name not in PLACE_TYPES])
+    if GIVEN_LABEL_COLUMN not in found.names and _labelled_folders(shard_files):
+        found = found.append(pa.field(GIVEN_LABEL_COLUMN, pa.string()))
+    more = ([SET_COLUMN] if with_sets else []) + (list(REVIEW_COLUMNS) if with_review else [])
+    return pa.schema([*found, *(pa.field(name, pa.string()) for name in more)])
+
+
+def _labelled_folders(shard_files: Sequence[Path]) -> bool:
+    """Tell whether cells lie in folders that are called like classes."""
+    return any(
+        label_in(group or "")[0]
+        for part in iter_cells(shard_files, _GROUP_SCHEMA)
+        for group in part["group"].unique().to_pylist()
+    )
+
+
+def _prepared(
+    part: pa.Table,
+    schema: pa.Schema,
+    set_thresholds: Sequence[float] | None,
+    options: ReportOptions,
+) -> pa.Table:
+    """Add to some rows what the report says of them."""
+    if GIVEN_LABEL_COLUMN in schema.names:
+        part = _with_given_label(part)
+    part = _grouped(part, options.grouping)
+    if set_thresholds is not None:
+        part = with_prediction_sets(part, set_thresholds)
+    if options.review is not None:
+        merged = merge_review(part.select(["cell_id"]).to_pandas(), options.review)
+        for name in REVIEW_COLUMNS:
+            part = part.append_column(name, pa.array(merged[name], pa.string()))
+    return part
+
+
+def _with_given_label(part: pa.Table) -> pa.Table:
+    groups = part["group"].to_pylist()
+    given = (
+        part[GIVEN_LABEL_COLUMN].to_pylist()
+        if GIVEN_LABEL_COLUMN in part.column_names
+        else [None] * len(groups)
+    )
+    by_folder = {group: label_in(group or "")[0] for group in set(groups)}
+    labels = [label or by_folder[group] for label, group in zip(given, groups, strict=True)]
+    if GIVEN_LABEL_COLUMN in part.column_names:
+        part = part.drop_columns([GIVEN_LABEL_COLUMN])
+    return part.append_column(GIVEN_LABEL_COLUMN, pa.array(labels, pa.string()))
+
+
+def _grouped(part: pa.Table, grouping: Grouping) -> pa.Table:
+    names = [part[name].to_pylist() for name in ("source", "member", "group")]
+    groups = [
+        grouping.rule(source or "", member or "", group or "")
+        for source, member, group in zip(*names, strict=True)
+    ]
+    at = part.column_names.index("group")
+    return part.set_column(at, "group", pa.array(groups, pa.string()))
+
+
+def _write_flags(path: Path, flags: Sequence[Flag]) -> None:
+    columns = {name: [getattr(flag, name) for flag in flags] for name in _FLAG_SCHEMA.names}
+    with csv_file(path, _FLAG_SCHEMA) as append:
+        append(pa.table(columns, schema=_FLAG_SCHEMA))
+
+
+def _write_confusion(path: Path, known: Agreement) -> None:
+    labels = (*CLASSES, UNIDENTIFIED)
+    schema = pa.schema([("known", pa.string()), *((label, pa.int64()) for label in labels)])
+    columns = {label: known.table[: len(CLASSES), k] for k, label in enumerate(labels)}
+    with csv_file(path, schema) as append:
+        append(pa.table({"known": list(CLASSES), **columns}, schema=schema))
+
+
+def _drawings(
+    collected: Collected,
+    table: pd.DataFrame,
+    profile: Profile | None,
+    paces: Sequence[ShardPace],
+) -> list[drawings.Drawing]:
+    tables = {str(group): rows for group, rows in table.groupby("group", sort=False)}
+    found = [
+        drawings.Drawing("shares", partial(drawings.shares, table)),
+        drawings.Drawing("confidence", partial(drawings.confidences, collected.tally)),
+    ]
+    if paces:
+        found.append(drawings.Drawing("throughput", partial(drawings.throughput, paces)))
+    if collected.known:
+        known = Agreement(collected.all_known().labels)
+        found.append(drawings.Drawing("confusion", partial(drawings.confusion, known)))
+    shown = dict(list(tables.items())[:MAX_GROUPS])
+    return found + drawings.group_drawings(shown, profile)
+
+
+def _files(output: Path) -> tuple[str, ...]:
+    """Tables beside the page, in the order of the page."""
+    names = (
+        *("cells.csv", "cells.parquet", "differential.csv", "differential.parquet"),
+        *(_REVIEWED, "flags.csv", "confusion.csv", "errors.csv", "cells.h5ad"),
+    )
+    return tuple(name for name in names if (output / name).exists())

@@ -1,0 +1,74 @@
+"""``wbc-batch report``."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wbc_batch.cli.shared import (
+    PROFILE_HELP,
+    JsonOption,
+    WbcCountsOption,
+    print_json,
+)
+
+__all__ = ["report"]
+
+
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for the report.  [default: the run's own]"),
+    ] = None,
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            metavar="source|REGEX|FILE",
+            help="Group the cells otherwise: by input, by what a pattern finds in their path, or by a CSV "
+            "with the columns group and name.",
+        ),
+    ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(help=f"{PROFILE_HELP}  [default: the run's]", show_default=False),
+    ] = None,
+    wbc_counts: WbcCountsOption = None,
+    review: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="CSV with cell_id, reviewed_label, reviewed_by, reviewed_at: a reviewer's labels.",
+        ),
+    ] = None,
+    anndata: Annotated[
+        bool, typer.Option("--anndata", help="Write cells.h5ad, too (needs the extra anndata).")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a report that is there.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make the report of a finished run anew, without classifying."""
+    from rich.console import Console
+
+    from wbc_batch.rebuild import rebuild_report
+    from wbc_batch.report import print_differential, read_differential
+
+    page = rebuild_report(
+        run,
+        output,
+        profile=profile,
+        wbc_counts=wbc_counts,
+        groups=groups,
+        review=review,
+        anndata=anndata,
+        force=force,
+    )
+    table = read_differential(page.with_name("differential.csv"))
+    if as_json:
+        print_json(
+            {"report": str(page), "differential": json.loads(table.to_json(orient="records"))}
+        )
+        return
+    print_differential(table, Console())
+    typer.echo(f"\nReport: {page}")

@@ -1,0 +1,74 @@
+"""Diagrams in the house style: as PNG and SVG files, and as SVG that takes the colours of its page."""
+
+import io
+import re
+from collections.abc import Callable
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+__all__ = ["FAINT", "INK", "POINT", "inline_svg", "to_png", "to_svg"]
+
+#: Colours of text and axes, of what stands back, and of points. On a page they become its own.
+INK, FAINT, POINT = "#1b1f24", "#b9c0c7", "#2f7fb5"
+
+_WHITE = b'<svg style="background: #ffffff" '
+
+_STYLE: Any = {
+    "font.size": 10,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "wbc",
+    "text.parse_math": False,  # a name may be $1
+    "text.color": INK,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+}
+
+
+def to_png(draw: Callable[[], Figure]) -> bytes:
+    """Draw on white."""
+    return _save(draw, "png", transparent=False)
+
+
+def to_svg(draw: Callable[[], Figure]) -> bytes:
+    """Draw on white, as a file of its own; see `inline_svg` for a place inside a page."""
+    text = _save(draw, "svg", transparent=True)
+    return text.replace(b"<svg ", _WHITE, 1)
+
+
+def inline_svg(svg: bytes, name: str) -> str:
+    """Make a drawing one for a place inside a page.
+
+    Parameters
+    ----------
+    svg : bytes
+        From `to_svg`.
+    name : str
+        Of letters and digits, different for each drawing of the page.
+
+    Returns
+    -------
+    str
+        An ``svg`` element, transparent. Its ink follows the variables of ``base.css``.
+    """
+    text = svg.replace(_WHITE, b"<svg ", 1).decode("utf-8")
+    text = text[text.index("<svg") :]
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
+    for colour, variable in ((INK, "--ink"), (FAINT, "--muted"), (POINT, "--link")):
+        text = text.replace(colour, f"var({variable})")
+    return text
+
+
+def _save(draw: Callable[[], Figure], kind: str, *, transparent: bool) -> bytes:
+    with mpl.rc_context(_STYLE):
+        file = io.BytesIO()
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type")) if kind == "svg" else {}
+        draw().savefig(file, format=kind, dpi=150, transparent=transparent, metadata=nothing)
+    return file.getvalue()

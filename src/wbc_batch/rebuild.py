@@ -1,0 +1,175 @@
+"""What can be made of finished runs without classifying: their reports anew, and comparisons."""
+
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from wbc_batch.engine.ledger import committed, committed_shards
+from wbc_batch.engine.run_folder import Record, locked, read_record
+from wbc_batch.errors import IncompleteRunError, RunError
+from wbc_batch.report import read_options, write_reports
+from wbc_batch.report.compare import ComparedRun, Comparison, compare_cells, write_comparison
+from wbc_batch.report.options import recorded_options
+from wbc_batch.report.ranges import NO_PROFILE
+from wbc_batch.schema import RECORD_FILE, REPORT_FILES, REPORT_FOLDERS
+
+__all__ = ["FinishedRun", "compare_runs", "open_run", "rebuild_report"]
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run whose cells are all classified.
+
+    Attributes
+    ----------
+    path : Path
+    record : dict
+        Its ``run.json``.
+    shard_files : list of Path
+        In the order of its cells.
+    """
+
+    path: Path
+    record: Record
+    shard_files: list[Path]
+
+
+def open_run(run_dir: Path) -> FinishedRun:
+    """Open a run, and make sure that it is finished and whole.
+
+    Parameters
+    ----------
+    run_dir : Path
+
+    Returns
+    -------
+    FinishedRun
+
+    Raises
+    ------
+    RunError
+        If it is no run. With the exit code 4, if cells are missing; it says how many, and how to go on.
+    """
+    if not (run_dir / RECORD_FILE).is_file():
+        raise RunError(
+            f"{run_dir} holds no run ({RECORD_FILE} is not there); "
+            "name a folder that wbc-batch classify wrote"
+        )
+    record = read_record(run_dir) or {}
+    done = sum(result.cells for result in committed(run_dir))
+    cells = record.get("cells")
+    if not isinstance(cells, int):
+        raise RunError(f"{run_dir / RECORD_FILE} does not say how many cells the run has")
+    if done != cells:
+        command = record.get("command") or "the command that began it"
+        raise IncompleteRunError(
+            f"{run_dir} is not finished: {cells - done:,} of {cells:,} cells are not classified yet "
+            f"(state: {record.get('state', 'not recorded')}); continue it with: {command}"
+        )
+    return FinishedRun(run_dir, record, committed_shards(run_dir))
+
+
+def rebuild_report(
+    run_dir: Path,
+    output: Path | None = None,
+    *,
+    profile: str | Path | None = None,
+    wbc_counts: str | Path | None = None,
+    groups: str | None = None,
+    review: str | Path | None = None,
+    anndata: bool = False,
+    force: bool = False,
+) -> Path:
+    """Write the reports of a finished run anew, without classifying.
+
+    Parameters
+    ----------
+    run_dir : Path
+    output : Path, optional
+        Another folder for the reports. Default: the run's own.
+    profile, wbc_counts : str or Path, optional
+        Default: what the run was made with.
+    groups, review, anndata
+        See `wbc_batch.report.read_options`.
+    force : bool
+        Replace reports that are there.
+
+    Returns
+    -------
+    Path
+        The page.
+
+    Raises
+    ------
+    RunError
+        If there is no such run, it is not finished, or reports would be overwritten.
+    InputError
+        If the options cannot be used, or do not fit the run.
+    """
+    options = read_options(profile or NO_PROFILE, wbc_counts, groups, review, anndata)
+    run = open_run(run_dir)
+    made_with = recorded_options(run.record.get("report"))
+    if profile is None:
+        options = replace(options, profile=made_with.profile)
+    if wbc_counts is None and groups is None:
+        options = replace(options, wbc_counts=made_with.wbc_counts)
+    place = output or run_dir
+    sets = run.record.get("prediction_sets") or {}
+    _make_folder(place)
+    _refuse_overwriting(place, REPORT_FILES + REPORT_FOLDERS, force)
+    # A run that only others may write to can be reported elsewhere.
+    own = place.resolve() == run_dir.resolve()
+    with locked(run_dir) if own else nullcontext():
+        write_reports(run_dir, run.shard_files, sets.get("thresholds"), options, place)
+    return place / "report.html"
+
+
+def compare_runs(first: Path, second: Path, output: Path, force: bool = False) -> Comparison:
+    """Compare two runs, or two models, on the same cells.
+
+    Parameters
+    ----------
+    first, second : Path
+        Run directories.
+    output : Path
+        Folder for ``compare.html``, ``agreement.csv`` and ``changed.csv``.
+    force : bool
+        Replace a comparison that is there.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    RunError
+        If a run is missing or not finished, or a comparison would be overwritten.
+    InputError
+        If the runs have no cell in common.
+    """
+    runs = [open_run(path) for path in (first, second)]
+    _make_folder(output)
+    _refuse_overwriting(output, ("compare.html", "agreement.csv", "changed.csv"), force)
+    one, two = (ComparedRun.of(run.path, run.record, run.shard_files) for run in runs)
+    comparison = compare_cells(one, two)
+    write_comparison(output, comparison)
+    return comparison
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        raise RunError(
+            f"{path} cannot be used for results ({reason}); name a folder that you may write to"
+        ) from error
+
+
+def _refuse_overwriting(folder: Path, names: tuple[str, ...], force: bool) -> None:
+    there = [name for name in names if (folder / name).exists()]
+    if there and not force:
+        raise RunError(
+            f"{folder} already holds {', '.join(there[:3])}{' and more' if len(there) > 3 else ''}; "
+            "name another folder with -o, or add --force to replace them"
+        )

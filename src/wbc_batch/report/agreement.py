@@ -1,0 +1,196 @@
+"""How far two sets of labels of the same cells agree: model and reviewer, model and truth, two runs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from wbc_batch.errors import InputError
+from wbc_batch.report.limits import clopper_pearson
+from wbc_batch.schema import CLASSES, UNIDENTIFIED
+
+__all__ = ["Agreement", "ClassAgreement", "agreement", "cohen_kappa", "count_pairs"]
+
+_LABELS = (*CLASSES, UNIDENTIFIED)
+_NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class ClassAgreement:
+    """Figures of one class among the cells that both sides identified: fractions of 1, NaN without cells.
+
+    Attributes
+    ----------
+    label : str
+    cells : int
+        Cells that are of this class by the first labels, unidentified ones too.
+    unidentified : int
+        Those of them that the second labels leave unidentified.
+    recall, precision, f1 : float
+        Of the second labels, the first being right.
+    recall_limits, precision_limits : tuple of float
+        Exact 95 % limits (`wbc_batch.report.clopper_pearson`).
+    """
+
+    label: str
+    cells: int
+    unidentified: int
+    recall: float
+    precision: float
+    f1: float
+    recall_limits: tuple[float, float]
+    precision_limits: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Pairs of labels, counted.
+
+    Attributes
+    ----------
+    table : ndarray of int64, shape (6, 6)
+        Cells by first label (rows) and second label (columns): the five classes in their order, then
+        ``unidentified``.
+    """
+
+    table: NDArray[np.int64]
+
+    @property
+    def cells(self) -> int:
+        """Cells with both labels."""
+        return int(self.table.sum())
+
+    @property
+    def agreeing(self) -> int:
+        """Cells whose labels are the same; ``unidentified`` counts as a label."""
+        return int(self.table.trace())
+
+    @property
+    def fraction(self) -> float:
+        """Share of `agreeing` among `cells`, 0..1."""
+        return self.agreeing / self.cells if self.cells else _NAN
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Exact 95 % limits of `fraction`."""
+        return _limits(self.agreeing, self.cells)
+
+    @property
+    def kappa(self) -> float:
+        """Cohen's kappa over the six labels, see `cohen_kappa`."""
+        return cohen_kappa(self.table)
+
+    @property
+    def identified(self) -> "Agreement":
+        """The same of the cells that both sides identified."""
+        table = self.table.copy()
+        table[-1] = table[:, -1] = 0
+        return Agreement(table)
+
+    def classes(self) -> list[ClassAgreement]:
+        """Figures of each class, the first labels being right."""
+        both = self.identified.table
+        return [
+            _class_figures(label, int(self.table[k].sum()), int(self.table[k, -1]), both, k)
+            for k, label in enumerate(CLASSES)
+        ]
+
+
+def agreement(
+    first: Sequence[str] | pd.Series | NDArray, second: Sequence[str] | pd.Series | NDArray
+) -> Agreement:
+    """Compare two labels of each cell.
+
+    Parameters
+    ----------
+    first, second : sequence of str, shape (N,)
+        A class or ``unidentified``; pairs with a missing or empty label do not count.
+
+    Returns
+    -------
+    Agreement
+
+    Raises
+    ------
+    InputError
+        If a label is none of the known ones.
+    """
+    return Agreement(count_pairs(first, second))
+
+
+def count_pairs(
+    first: Sequence[str] | pd.Series | NDArray, second: Sequence[str] | pd.Series | NDArray
+) -> NDArray[np.int64]:
+    """Count pairs of labels: what `agreement` is made of, to be added up part by part.
+
+    Returns
+    -------
+    ndarray of int64, shape (6, 6)
+        See `Agreement`.
+    """
+    rows, columns = _codes(first), _codes(second)
+    both = (rows >= 0) & (columns >= 0)
+    table = np.zeros((len(_LABELS), len(_LABELS)), np.int64)
+    np.add.at(table, (rows[both], columns[both]), 1)
+    return table
+
+
+def cohen_kappa(table: ArrayLike) -> float:
+    """Agreement beyond chance.
+
+    Cohen (Educational and Psychological Measurement 20:37-46, 1960): ``(p_o - p_e) / (1 - p_e)``, where
+    p_o is the share of agreeing pairs and p_e the share that would agree by chance if both sides kept
+    their frequencies of labels.
+
+    Parameters
+    ----------
+    table : array_like of int, shape (K, K)
+        Pairs by first and second label.
+
+    Returns
+    -------
+    float
+        1 for full agreement, 0 for what chance gives; NaN where nothing is counted, or where both
+        sides know a single label only, so that chance explains all.
+    """
+    table = np.asarray(table, float)
+    total = table.sum()
+    if total == 0:
+        return _NAN
+    observed = table.trace() / total
+    expected = float((table.sum(axis=0) * table.sum(axis=1)).sum()) / total**2
+    return float((observed - expected) / (1.0 - expected)) if expected < 1.0 else _NAN
+
+
+def _codes(labels: Sequence[str] | pd.Series | NDArray) -> NDArray[np.intp]:
+    """Places of labels in `_LABELS`; -1 for a missing one."""
+    values = pd.Series(np.asarray(labels, dtype=object))
+    known = values.notna() & (values != "")
+    codes = values.map({label: code for code, label in enumerate(_LABELS)})
+    unknown = values[known & codes.isna()]
+    if len(unknown):
+        raise InputError(f"the label {unknown.iloc[0]!r} is none of {', '.join(_LABELS)}")
+    return np.asarray(codes.fillna(-1), np.intp)
+
+
+def _class_figures(
+    label: str, cells: int, unidentified: int, both: NDArray[np.int64], k: int
+) -> ClassAgreement:
+    hits, there, said = int(both[k, k]), int(both[k].sum()), int(both[:, k].sum())
+    return ClassAgreement(
+        label=label,
+        cells=cells,
+        unidentified=unidentified,
+        recall=hits / there if there else _NAN,
+        precision=hits / said if said else _NAN,
+        f1=2 * hits / (there + said) if there + said else _NAN,
+        recall_limits=_limits(hits, there),
+        precision_limits=_limits(hits, said),
+    )
+
+
+def _limits(hits: int, cells: int) -> tuple[float, float]:
+    lower, upper = clopper_pearson(hits, cells)
+    return float(lower), float(upper)

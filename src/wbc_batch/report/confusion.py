@@ -1,0 +1,94 @@
+"""How a model confuses the classes, from the figures that its bundle carries."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from wbc_batch.schema import CLASSES
+
+__all__ = ["Confusion", "confusion_from_record", "confusion_of"]
+
+#: What a data set may have been to the model, the most telling first. Cells that it was trained on
+#: say too little of its mistakes, and drawn cells say nothing of real ones.
+_ROLES = ("not trained on", "chosen on", "not known")
+_DRAWN = "drawn"
+
+#: Cells of each class, fewer of which say nothing of how it is confused.
+ENOUGH = 20
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Labelled cells by true class and by what the model said.
+
+    Attributes
+    ----------
+    counts : tuple of tuple of int
+        True class in rows, predicted class in columns, in the order of `wbc_batch.schema.CLASSES`.
+    data_sets : tuple of str
+        Whose cells they are.
+    roles : tuple of str
+        What each was to the model: ``not trained on``, ``chosen on`` or ``not known``.
+    identified : bool
+        Only cells that the model did not leave unidentified were counted, as a differential does.
+    """
+
+    counts: tuple[tuple[int, ...], ...]
+    data_sets: tuple[str, ...]
+    roles: tuple[str, ...]
+    identified: bool
+
+    def to_record(self) -> dict[str, Any]:
+        """Return plain values for JSON, which `confusion_from_record` reads."""
+        return asdict(self)
+
+
+def confusion_of(metrics: Mapping[str, Any]) -> Confusion | None:
+    """Add up the confusion matrices of the cells that tell most of a model's mistakes.
+
+    Parameters
+    ----------
+    metrics : mapping
+        `wbc_batch.classifier.Bundle.metrics`, as ``wbc-batch evaluate --card`` writes them.
+
+    Returns
+    -------
+    Confusion or None
+        Of all data sets that the model was not trained on; where these hold fewer than `ENOUGH` cells of a
+        class, of those that its epoch was chosen on, too. None if there are still too few.
+    """
+    data_sets = {
+        name: figures
+        for name, figures in (metrics.get("data_sets") or {}).items()
+        if name != _DRAWN and figures.get("confusion")
+    }
+    names: list[str] = []
+    for role in _ROLES:
+        names += [name for name, figures in data_sets.items() if figures.get("role") == role]
+        if not names:
+            continue
+        identified = all(data_sets[name].get("confusion_identified") for name in names)
+        key = "confusion_identified" if identified else "confusion"
+        total = np.sum([data_sets[name][key] for name in names], axis=0)
+        if total.sum(axis=1).min() >= ENOUGH:
+            roles = tuple(data_sets[name]["role"] for name in names)
+            return Confusion(tuple(map(tuple, total.tolist())), tuple(names), roles, identified)
+    return None
+
+
+def confusion_from_record(record: Any) -> Confusion | None:
+    """Read what `Confusion.to_record` wrote; None if it is missing or damaged."""
+    try:
+        counts = np.asarray(record["counts"], np.int64)
+        if counts.shape != (len(CLASSES), len(CLASSES)) or counts.min() < 0:
+            return None
+        return Confusion(
+            tuple(map(tuple, counts.tolist())),
+            tuple(map(str, record["data_sets"])),
+            tuple(map(str, record["roles"])),
+            bool(record["identified"]),
+        )
+    except (TypeError, KeyError, ValueError):
+        return None

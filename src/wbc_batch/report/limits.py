@@ -1,0 +1,140 @@
+"""Confidence limits of a percentage: of the counting alone, and of counting and classifying together."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+__all__ = ["clopper_pearson", "confusion_limits"]
+
+#: Jeffreys' prior of a multinomial: half a count in every cell.
+_PRIOR = 0.5
+_DRAWS = 4000
+#: Groups whose draws are in memory at the same time.
+_GROUPS_AT_ONCE = 64
+
+
+def clopper_pearson(
+    k: ArrayLike, n: ArrayLike, level: float = 0.95
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Exact binomial confidence limits of a proportion.
+
+    The limits of Clopper and Pearson (Biometrika 26:404-413, 1934) as quantiles of the beta
+    distribution: the lower is the ``(1 - level)/2`` quantile of Beta(k, n-k+1), the upper the
+    ``(1 + level)/2`` quantile of Beta(k+1, n-k). Rümke tabulated them for leukocyte differentials
+    (Triangle 4:154-158, 1960).
+
+    Parameters
+    ----------
+    k : array_like of int
+        Successes, ``0 <= k <= n``.
+    n : array_like of int
+        Trials; broadcasts against `k`.
+    level : float
+        Coverage, between 0 and 1.
+
+    Returns
+    -------
+    lower, upper : ndarray of float64
+        Proportions, 0..1; NaN where ``n`` is 0.
+
+    Raises
+    ------
+    ValueError
+        If a count is out of range or `level` not between 0 and 1.
+    """
+    k, n = np.broadcast_arrays(np.asarray(k, float), np.asarray(n, float))
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"the level must lie between 0 and 1, not {level}")
+    if np.any(k < 0) or np.any(k > n):
+        raise ValueError("successes must lie between 0 and the number of trials")
+    tail = (1.0 - level) / 2.0
+    lower = np.where(k == 0, 0.0, stats.beta.ppf(tail, np.maximum(k, 1), n - k + 1))
+    upper = np.where(k == n, 1.0, stats.beta.isf(tail, k + 1, np.maximum(n - k, 1)))
+    return np.where(n > 0, lower, np.nan), np.where(n > 0, upper, np.nan)
+
+
+def confusion_limits(
+    counts: ArrayLike,
+    confusion: ArrayLike,
+    level: float = 0.95,
+    *,
+    draws: int = _DRAWS,
+    seed: int = 0,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Limits of the true share of each class, the classifier's confusion taken into account.
+
+    A class that the classifier often takes for another is counted too rarely, and the other too often.
+    If a cell of class i is given the label j with the probability M[i, j], the true shares p lead to the
+    given shares ``q = p M``; solved for p, this is the matrix form of the estimator of Rogan and Gladen
+    (American Journal of Epidemiology 107:71-76, 1978). Neither q nor M is known exactly. So both are
+    drawn many times from what the counts leave possible (Dirichlet distributions with Jeffreys' prior, each
+    row of M by itself), each draw is solved for p and moved to the nearest point where all shares are
+    positive and sum to 1, and the limits are the quantiles of these p. An upper limit is at least the exact
+    one for no cell among as many: counting none excludes no more. By simulation, such 95 % limits cover the
+    truth in 93 to 97 % of slides (see the tests). They hold as far as the cells of the slide are
+    confused as those were that the matrix was counted on.
+
+    Parameters
+    ----------
+    counts : array_like of int, shape (..., K)
+        Cells given each of K labels.
+    confusion : array_like of int, shape (K, K)
+        Labelled cells by true class (rows) and given label (columns).
+    level : float
+        Coverage, between 0 and 1.
+    draws : int
+        More of them make the limits smoother.
+    seed : int
+        The same seed gives the same limits.
+
+    Returns
+    -------
+    lower, upper : ndarray of float64, shape (..., K)
+        Proportions, 0..1; NaN where no cell was counted. They need not enclose the share that was counted.
+
+    Raises
+    ------
+    ValueError
+        If a count is negative or the shapes do not fit.
+    """
+    counts, confusion = np.asarray(counts, float), np.asarray(confusion, float)
+    classes = counts.shape[-1]
+    if confusion.shape != (classes, classes):
+        raise ValueError(
+            f"{classes} labels need a confusion matrix of {classes} x {classes}, not {confusion.shape}"
+        )
+    if np.any(counts < 0) or np.any(confusion < 0):
+        raise ValueError("counts must not be negative")
+    rng = np.random.default_rng(seed)
+    rates = _shares(rng, confusion, draws)
+    table = counts.reshape(-1, classes)
+    limits = np.empty((2, *table.shape))
+    tail = (1.0 - level) / 2.0
+    solved = np.linalg.pinv(rates, rcond=1e-9)
+    for start in range(0, len(table), _GROUPS_AT_ONCE):
+        given = _shares(rng, table[start : start + _GROUPS_AT_ONCE], draws)
+        true = _nearest_shares(np.einsum("dgi,dik->dgk", given, solved))
+        limits[:, start : start + _GROUPS_AT_ONCE] = np.quantile(true, (tail, 1.0 - tail), axis=0)
+    total = table.sum(axis=1, keepdims=True)
+    # A class that is seen less often than others are mistaken for it would be solved for 0, always.
+    limits[1] = np.maximum(limits[1], 1.0 - tail ** (1.0 / np.maximum(total, 1.0)))
+    limits[:, total[:, 0] == 0] = np.nan
+    lower, upper = limits.reshape(2, *counts.shape)
+    return lower, upper
+
+
+def _shares(
+    rng: np.random.Generator, counts: NDArray[np.float64], draws: int
+) -> NDArray[np.float64]:
+    """Draw shares that may have led to some counts, shape (draws, rows, K)."""
+    weights = rng.standard_gamma(counts + _PRIOR, (draws, *counts.shape))
+    # Half a count can draw a weight of 0 in double precision, but not in a whole row.
+    return weights / weights.sum(axis=-1, keepdims=True)
+
+
+def _nearest_shares(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Project onto the simplex (Duchi et al., ICML 2008, figure 1), along the last axis."""
+    falling = -np.sort(-points, axis=-1)
+    excess = (np.cumsum(falling, axis=-1) - 1.0) / np.arange(1, points.shape[-1] + 1)
+    kept = (falling > excess).sum(axis=-1, keepdims=True)
+    return np.maximum(points - np.take_along_axis(excess, kept - 1, axis=-1), 0.0)

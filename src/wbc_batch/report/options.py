@@ -1,0 +1,123 @@
+"""What a user may choose of a report, read and checked before any work."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from wbc_batch.errors import InputError
+from wbc_batch.report.groups import AS_LISTED, Grouping, read_grouping
+from wbc_batch.report.ranges import DEFAULT_PROFILE, Profile, profile_from_record, read_profile
+from wbc_batch.report.review import Review, read_review
+from wbc_batch.report.wbc_counts import read_wbc_counts
+
+__all__ = ["ReportOptions", "read_options", "recorded_options"]
+
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """What a user may choose of a report.
+
+    Attributes
+    ----------
+    profile : Profile or None
+        Reference ranges.
+    wbc_counts : mapping of str to float
+        White blood cells by group, 10^9 per litre.
+    grouping : Grouping
+        How cells are grouped.
+    review : Review or None
+        A reviewer's labels.
+    anndata : bool
+        Write ``cells.h5ad``.
+    """
+
+    profile: Profile | None = None
+    wbc_counts: Mapping[str, float] | None = None
+    grouping: Grouping = AS_LISTED
+    review: Review | None = None
+    anndata: bool = False
+
+    def refuse_strange_groups(self, groups: Sequence[str]) -> None:
+        """Make sure that all white blood cell counts are of groups that there are.
+
+        Raises
+        ------
+        InputError
+            If not.
+        """
+        strange = [group for group in self.wbc_counts or () if group not in groups]
+        if strange:
+            raise InputError(
+                f"white blood cell counts are given for groups that are not in this run: "
+                f"{_named(strange)}; its groups are {_named(groups)}"
+            )
+
+    def to_record(self) -> dict[str, Any]:
+        """Return what ``run.json`` keeps of the choices, for `recorded_options`."""
+        return {
+            "profile": self.profile and asdict(self.profile),
+            "wbc_counts": self.wbc_counts and dict(self.wbc_counts),
+        }
+
+
+def read_options(
+    profile: str | Path = DEFAULT_PROFILE,
+    wbc_counts: str | Path | None = None,
+    groups: str | None = None,
+    review: str | Path | None = None,
+    anndata: bool = False,
+) -> ReportOptions:
+    """Read the files that a user named for a report.
+
+    Parameters
+    ----------
+    profile : str or Path
+        See `wbc_batch.report.read_profile`.
+    wbc_counts : str or Path, optional
+        See `wbc_batch.report.wbc_counts.read_wbc_counts`.
+    groups : str, optional
+        See `wbc_batch.report.groups.read_grouping`.
+    review : str or Path, optional
+        See `wbc_batch.report.read_review`.
+    anndata : bool
+        Write ``cells.h5ad``, which needs the extra ``anndata``.
+
+    Returns
+    -------
+    ReportOptions
+
+    Raises
+    ------
+    InputError
+        If one of them cannot be used.
+    """
+    if anndata and find_spec("anndata") is None:
+        raise InputError('AnnData is not installed; pip install "wbc-napari[anndata]"')
+    return ReportOptions(
+        profile=read_profile(profile),
+        wbc_counts=None if wbc_counts is None else read_wbc_counts(Path(wbc_counts)),
+        grouping=read_grouping(groups),
+        review=None if review is None else read_review(Path(review)),
+        anndata=anndata,
+    )
+
+
+def recorded_options(record: Any) -> ReportOptions:
+    """Read what `ReportOptions.to_record` returned; without such a record, the default choices."""
+    if not isinstance(record, Mapping):
+        return read_options()
+    try:
+        profile = profile_from_record(record.get("profile"))
+    except (TypeError, KeyError, AttributeError):
+        profile = None
+    counts = record.get("wbc_counts")
+    return ReportOptions(profile, dict(counts) if isinstance(counts, Mapping) else None)
+
+
+def _named(groups: Sequence[str]) -> str:
+    more = f" and {len(groups) - _NAMED} more" if len(groups) > _NAMED else ""
+    return ", ".join(map(repr, groups[:_NAMED])) + more

@@ -1,0 +1,1 @@
+"""Published reference ranges, one YAML file each."""

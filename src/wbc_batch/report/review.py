@@ -1,0 +1,116 @@
+"""What a reviewer said of cells: read from a corrections file, merged, never overwriting the model."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from wbc_batch.errors import InputError
+from wbc_batch.report.lists import name_rows, read_list
+from wbc_batch.schema import CLASSES, UNIDENTIFIED
+
+__all__ = ["REVIEW_COLUMNS", "Review", "merge_review", "read_review", "reviewed_labels"]
+
+REVIEW_COLUMNS = ("reviewed_label", "reviewed_by", "reviewed_at")
+
+
+@dataclass(frozen=True)
+class Review:
+    """The reviewed cells.
+
+    Attributes
+    ----------
+    table : DataFrame
+        The columns `REVIEW_COLUMNS` and ``row``, the row of the file; indexed by ``cell_id``.
+    name : str
+        Of the file.
+    """
+
+    table: pd.DataFrame
+    name: str
+
+    def refuse_unknown(self, known: set[str]) -> None:
+        """Make sure that every reviewed cell is among the known ones.
+
+        Raises
+        ------
+        InputError
+            If not, with the rows named.
+        """
+        strange = self.table[~self.table.index.isin(known)]
+        if len(strange):
+            raise InputError(
+                f"{self.name} names cells that are not in this run: "
+                f"{name_rows(strange['row'], strange.index)}; "
+                "give the corrections that were made for this run"
+            )
+
+
+def read_review(path: Path) -> Review:
+    """Read a corrections file: a CSV table with ``cell_id`` and the columns `REVIEW_COLUMNS`.
+
+    A row whose ``reviewed_label`` is empty was not reviewed, so that a whole ``cells.csv`` with these
+    columns will do.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, a label is neither a class nor ``unidentified``, or a cell stands in
+        it twice; the rows are named.
+    """
+    table = read_list(path, ("cell_id", *REVIEW_COLUMNS))
+    table = table[table["reviewed_label"] != ""]
+    unknown = table[~table["reviewed_label"].isin([*CLASSES, UNIDENTIFIED])]
+    if len(unknown):
+        raise InputError(
+            f"{path} has labels that are none of {', '.join((*CLASSES, UNIDENTIFIED))}: "
+            f"{name_rows(unknown.index, unknown['reviewed_label'])}; correct them, or leave them empty"
+        )
+    twice = table[table["cell_id"].duplicated()]
+    if len(twice):
+        raise InputError(
+            f"{path} names cells twice: {name_rows(twice.index, twice['cell_id'])}; keep one row of each"
+        )
+    return Review(table.assign(row=table.index).set_index("cell_id"), str(path))
+
+
+def merge_review(cells: pd.DataFrame, review: Review) -> pd.DataFrame:
+    """Add a reviewer's columns to cells; what the model said stays as it is.
+
+    Parameters
+    ----------
+    cells : DataFrame
+        With ``cell_id``.
+    review : Review
+
+    Returns
+    -------
+    DataFrame
+        With the columns `REVIEW_COLUMNS`, missing where a cell was not reviewed.
+    """
+    found = review.table.reindex(cells["cell_id"])
+    columns = {
+        name: found[name].astype(object).where(found[name].notna(), None).to_numpy()
+        for name in REVIEW_COLUMNS
+    }
+    return cells.assign(**columns)
+
+
+def reviewed_labels(cells: pd.DataFrame) -> pd.DataFrame:
+    """Let the reviewer's labels count where there are any.
+
+    Parameters
+    ----------
+    cells : DataFrame
+        With ``label``, ``status`` and ``reviewed_label``.
+
+    Returns
+    -------
+    DataFrame
+        The cells with ``label`` and ``status`` as they are after the review.
+    """
+    reviewed = cells["reviewed_label"].notna() & (cells["reviewed_label"] != "")
+    changed = {"label": cells["label"].astype(object).where(~reviewed, cells["reviewed_label"])}
+    if "status" in cells:  # a person saw a cell in what the model could not read
+        changed["status"] = cells["status"].astype(object).where(~reviewed, "ok")
+    return cells.assign(**changed)

@@ -1,0 +1,45 @@
+"""How fast the shards of a run were classified."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["ShardPace", "read_paces"]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardPace:
+    """One shard: its place in the run, its cells, and the seconds that they took on one worker."""
+
+    number: int
+    cells: int
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Cells per second."""
+        return self.cells / self.seconds
+
+
+def read_paces(shard_files: Sequence[Path]) -> list[ShardPace]:
+    """Read what the notes beside the shards say; a note that cannot be read is left out.
+
+    Parameters
+    ----------
+    shard_files : sequence of Path
+
+    Returns
+    -------
+    list of ShardPace
+    """
+    paces = []
+    for path in shard_files:
+        try:
+            note = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+            pace = ShardPace(int(note["number"]), int(note["cells"]), float(note["seconds"]))
+        except (OSError, ValueError, TypeError, KeyError):
+            continue
+        if pace.seconds > 0:
+            paces.append(pace)
+    return paces

@@ -1,0 +1,349 @@
+"""Reports made anew, comparisons, and what stands beside the page."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from report_runs import a_row, draw, finished_run, page_of, read_csv, write_blanks
+from typer.testing import CliRunner, Result
+
+from wbc_batch.cli import app
+from wbc_batch.errors import IncompleteRunError, InputError, RunError
+from wbc_batch.rebuild import compare_runs, rebuild_report
+from wbc_batch.report import agreement, read_differential
+from wbc_batch.report.geojson import feature
+from wbc_batch.schema import CELL_COLUMNS, CLASS_COLORS, CLASSES, UNIDENTIFIED
+from wbc_batch.sources import Cell
+
+CONFUSION = {
+    "counts": (200 * np.eye(5, dtype=int) + 5).tolist(),
+    "data_sets": ["elsewhere"],
+    "roles": ["not trained on"],
+    "identified": True,
+}
+
+
+def invoke(*arguments: object) -> Result:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def some_rows(labels: list[str | None], group: str = "slide-1", source: str = "in") -> list[dict]:
+    return [
+        a_row(Cell(source, f"{group}/{i}.png", None, group), label, 0.5 + i / 1000)
+        if label
+        else a_row(Cell(source, f"{group}/{i}.png", None, group), None, None, "the file is empty")
+        for i, label in enumerate(labels)
+    ]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    rows = some_rows(["neutrophil"] * 6 + ["lymphocyte"] * 3 + [UNIDENTIFIED, None])
+    return finished_run(tmp_path / "run", rows, model={"name": "m", "confusion": CONFUSION})
+
+
+@pytest.fixture(autouse=True)
+def drawings(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawings take seconds: they are made for the tests that ask for `real_drawings`."""
+    if "real_drawings" not in request.fixturenames:
+        monkeypatch.setattr("wbc_batch.report.drawings.write_drawings", write_blanks)
+
+
+@pytest.fixture
+def real_drawings() -> None:
+    """Have the drawings made."""
+
+
+# --- a report made anew ---------------------------------------------------------------------------
+
+
+def test_a_report_is_made_anew_without_classifying(run: Path, real_drawings: None) -> None:
+    told = invoke("report", run)
+    assert told.exit_code == 0, told.stderr
+    assert "Report:" in told.stdout
+    assert len(read_csv(run / "cells.csv")) == 11
+    table = pq.read_table(run / "cells.parquet").to_pandas()
+    assert list(table["label"].dropna().unique()) == ["neutrophil", "lymphocyte", UNIDENTIFIED]
+    from_csv = read_differential(run / "differential.csv")
+    from_parquet = pq.read_table(run / "differential.parquet").to_pandas()
+    np.testing.assert_allclose(from_csv["upper"], from_parquet["upper"], atol=1e-5)
+    assert from_csv["confusion_upper"].notna().sum() == len(CLASSES)
+    for name in ("shares", "confidence", "throughput", "differential-1-slide-1"):
+        assert (run / "plots" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert "<svg" in (run / "plots" / f"{name}.svg").read_text()
+    text = " ".join(page_of(run).text.split())
+    assert "measured on elsewhere (not trained on)" in text
+    assert "Too few cells : 9 cells are identified, fewer than 100" in text
+
+
+def test_nothing_is_overwritten_without_force(run: Path, tmp_path: Path) -> None:
+    assert invoke("report", run).exit_code == 0
+    before = (run / "report.html").read_bytes()
+    again = invoke("report", run, "--profile", "none")
+    assert again.exit_code == 1
+    assert "already holds cells.csv" in again.stderr
+    assert (run / "report.html").read_bytes() == before
+    assert invoke("report", run, "--profile", "none", "-o", tmp_path / "other").exit_code == 0
+    assert (run / "report.html").read_bytes() == before
+    assert invoke("report", run, "--profile", "none", "--force").exit_code == 0
+    assert (run / "report.html").read_bytes() != before
+
+
+def test_a_run_that_is_not_finished_says_what_is_missing(run: Path, tmp_path: Path) -> None:
+    record = json.loads((run / "run.json").read_text()) | {"state": "interrupted"}
+    (run / "run.json").write_text(json.dumps(record))
+    next((run / "shards").glob("000001*.json")).unlink()
+    told = invoke("report", run)
+    assert told.exit_code == 4
+    assert "5 of 11 cells are not classified yet (state: interrupted)" in told.stderr
+    assert "wbc-batch classify x" in told.stderr
+    assert not (run / "report.html").exists()
+    with pytest.raises(IncompleteRunError):
+        compare_runs(run, run, tmp_path / "compared")
+    with pytest.raises(RunError, match="holds no run"):
+        rebuild_report(tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_choices_of_the_run_are_kept_unless_others_are_made(tmp_path: Path) -> None:
+    mine = {"name": "mine", "title": "Mice", "source": "", "absolute": {}}
+    mine["percent"] = {"lymphocyte": {"lower": 60.0, "upper": 90.0}}
+    rows = some_rows(["neutrophil"] * 150)
+    choices = {"profile": mine, "wbc_counts": {"slide-1": 6.0}}
+    run = finished_run(tmp_path / "run", rows, report=choices)
+    rebuild_report(run)
+    assert "Mice" in page_of(run).text
+    assert {row["label"] for row in read_csv(run / "flags.csv")} == {"lymphocyte"}
+    assert read_differential(run / "differential.csv")["absolute"].max() == pytest.approx(6.0)
+    rebuild_report(run, profile="uchicago", force=True)
+    assert "UChicago" in page_of(run).text
+    assert {row["flag"] for row in read_csv(run / "flags.csv")} == {"outside the chosen range"}
+
+
+def test_a_review_is_merged_and_compared(run: Path, tmp_path: Path) -> None:
+    ids = [row["cell_id"] for row in read_csv_after_report(run)]
+    labels = ["neutrophil", "neutrophil", "monocyte", "", "", "", "lymphocyte"]
+    corrections = tmp_path / "corrections.csv"
+    lines = [f"{i},{label},Ann,2026-01-02\n" for i, label in zip(ids, labels, strict=False)]
+    corrections.write_text(
+        "cell_id,reviewed_label,reviewed_by,reviewed_at\n" + "".join(reversed(lines))
+    )
+    rebuild_report(run, review=corrections, force=True)
+
+    rows = read_csv(run / "cells.csv")
+    assert [row["label"] for row in rows][:3] == ["neutrophil"] * 3
+    assert [row["reviewed_label"] for row in rows][:4] == [*labels[:3], ""]
+    counts = read_differential(run / "differential.csv").set_index("label")["count"]
+    after = read_differential(run / "differential-reviewed.csv").set_index("label")["count"]
+    assert (counts["neutrophil"], counts["monocyte"]) == (6, 0)
+    assert (after["neutrophil"], after["monocyte"], after[UNIDENTIFIED]) == (5, 1, 1)
+    pairs = [("neutrophil", "neutrophil")] * 2 + [("neutrophil", "monocyte"), ("lymphocyte",) * 2]
+    kappa = agreement(*zip(*pairs, strict=True)).kappa
+    text = " ".join(page_of(run).text.split())
+    assert "4 cells were reviewed by Ann" in text
+    assert f"Cohen’s kappa {kappa:.3f}" in text
+
+    # A whole cells.csv with these columns is a corrections file, too.
+    copy = tmp_path / "whole.csv"
+    (run / "cells.csv").rename(copy)
+    rebuild_report(run, review=copy, force=True)
+    assert read_csv(run / "cells.csv") == read_csv(copy)
+    rebuild_report(run, force=True)
+    assert not (run / "differential-reviewed.csv").exists()
+
+
+def read_csv_after_report(run: Path) -> list[dict[str, str]]:
+    rebuild_report(run)
+    return read_csv(run / "cells.csv")
+
+
+def test_corrections_of_unknown_cells_change_nothing(run: Path, tmp_path: Path) -> None:
+    rebuild_report(run)
+    before = (run / "cells.csv").read_bytes(), (run / "report.html").read_bytes()
+    corrections = tmp_path / "corrections.csv"
+    corrections.write_text(
+        "cell_id,reviewed_label,reviewed_by,reviewed_at\n0123456789abcdef,monocyte,Ann,\n"
+    )
+    told = invoke("report", run, "--review", corrections, "--force")
+    assert told.exit_code == 2
+    assert "row 2 ('0123456789abcdef')" in told.stderr
+    assert ((run / "cells.csv").read_bytes(), (run / "report.html").read_bytes()) == before
+    assert not [path for path in run.iterdir() if path.name.endswith(".partial")]
+
+
+def test_white_blood_cell_counts_of_unknown_groups_are_refused(run: Path, tmp_path: Path) -> None:
+    counts = tmp_path / "counts.csv"
+    counts.write_text("group,wbc\nslide-1,6.0\nslide-9,7.0\n")
+    with pytest.raises(InputError, match="'slide-9'; its groups are 'slide-1'"):
+        rebuild_report(run, wbc_counts=counts)
+    assert not (run / "report.html").exists()
+    # classify refuses them before it classifies
+    draw(tmp_path / "cells" / "slide-1" / "a.png")
+    told = invoke("classify", tmp_path / "cells", "-o", tmp_path / "out", "--wbc-counts", counts)
+    assert told.exit_code == 2
+    assert "'slide-9'" in told.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_cells_are_grouped_otherwise(run: Path, tmp_path: Path) -> None:
+    page = rebuild_report(run, tmp_path / "other", groups=r"/(\w+)-\d/")
+    assert set(read_differential(page.with_name("differential.csv"))["group"]) == {"slide"}
+    assert {row["group"] for row in read_csv(page.with_name("cells.csv"))} == {"slide"}
+
+
+# --- known classes --------------------------------------------------------------------------------
+
+
+def test_folders_named_like_classes_add_the_accuracy_unasked(tmp_path: Path) -> None:
+    rows = some_rows(["basophil"] * 8 + ["monocyte"] * 2 + [UNIDENTIFIED], "a/Basophil")
+    rows += some_rows(["monocyte"] * 4 + [None], "a/monocyte") + some_rows(["monocyte"], "b")
+    run = finished_run(tmp_path / "run", rows)
+    rebuild_report(run)
+    table = read_differential(run / "differential.csv")
+    assert list(dict.fromkeys(table["group"])) == ["a", "b"]
+    assert [row["given_label"] for row in read_csv(run / "cells.csv")][-2:] == ["monocyte", ""]
+    confusion = {row["known"]: row for row in read_csv(run / "confusion.csv")}
+    assert (confusion["basophil"]["basophil"], confusion["basophil"]["monocyte"]) == ("8", "2")
+    assert confusion["basophil"][UNIDENTIFIED] == "1"
+    text = " ".join(page_of(run).text.split())
+    assert "Of 15 classified cells the class was known beforehand" in text
+    assert "12 of 14 are labelled alike" in text
+    assert "is right for 13 of 15" in text  # the best guess of the unidentified one is basophil
+    assert (run / "plots" / "confusion.svg").exists()
+
+
+def test_a_tables_label_is_known_too(tmp_path: Path) -> None:
+    rows = some_rows(["basophil", "monocyte", "monocyte"])
+    for row, given in zip(rows, ("Basophil", "blast", None), strict=True):
+        row["given_label"] = given
+    run = finished_run(tmp_path / "run", rows, (*CELL_COLUMNS, "given_label"))
+    rebuild_report(run)
+    assert "Of 1 classified cells" in " ".join(page_of(run).text.split())
+    assert [row["given_label"] for row in read_csv(run / "cells.csv")] == ["Basophil", "blast", ""]
+
+
+def test_without_known_classes_nothing_is_said_of_them(run: Path) -> None:
+    rebuild_report(run)
+    assert "known beforehand" not in page_of(run).text
+    assert not (run / "confusion.csv").exists()
+
+
+# --- other readers' formats -----------------------------------------------------------------------
+
+
+def placed_rows() -> list[dict]:
+    rows = some_rows(["basophil", UNIDENTIFIED, "monocyte", None], "field-1")
+    for i, row in enumerate(rows):
+        row |= {"member": "a/field.png" if i < 2 else "b/field.png"}
+        row |= {"x": 10.0 * i, "y": 5.0, "width": 30.0, "height": 40.0}
+    rows[2]["x"] = None
+    return rows
+
+
+BOXED = (*CELL_COLUMNS, "x", "y", "width", "height")
+
+
+def test_cells_in_images_become_geojson_for_qupath(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run", placed_rows(), BOXED)
+    rebuild_report(run)
+    files = {path.name: json.loads(path.read_text()) for path in (run / "geojson").iterdir()}
+    assert set(files) == {"field.png.geojson", "field.png-2.geojson"}
+    first, second = files["field.png.geojson"]["features"]
+    assert first["geometry"]["coordinates"] == [[[0, 5], [30, 5], [30, 45], [0, 45], [0, 5]]]
+    assert first["properties"]["objectType"] == "detection"
+    colour = CLASS_COLORS["basophil"]
+    assert first["properties"]["classification"] == {
+        "name": "basophil",
+        "color": [int(colour[i : i + 2], 16) for i in (1, 3, 5)],
+    }
+    assert first["properties"]["measurements"]["confidence"] == pytest.approx(0.5)
+    assert second["properties"]["classification"]["name"] == UNIDENTIFIED
+    assert [row["x"] for row in read_csv(run / "cells.csv")] == ["0", "10", "", "30"]
+    (error,) = files["field.png-2.geojson"]["features"]
+    assert error["properties"]["classification"]["name"] == "error"
+    assert error["properties"]["measurements"] == {}
+    reviewed = feature(placed_rows()[0] | {"reviewed_label": "monocyte"})
+    assert reviewed["properties"]["classification"]["name"] == "monocyte"
+
+
+def test_the_page_shows_the_crop_and_not_the_image_around_it(tmp_path: Path) -> None:
+    draw(tmp_path / "images" / "field.png")  # 80 x 80, a disc at (30, 46)
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text("path,x,y,width,height\nimages/field.png,20,36,20,22\n")
+    row = a_row(Cell(str(boxes), "images/field.png", 0, "g"), "monocyte", 0.9)
+    row |= {"x": 20.0, "y": 36.0, "width": 20.0, "height": 22.0}
+    run = finished_run(tmp_path / "run", [row], BOXED)
+    rebuild_report(run)
+    (crop,) = page_of(run).pictures("Crop as given")
+    assert crop.shape == (22, 20, 3)
+    assert crop[11, 10].max() < 200
+
+
+def test_anndata_holds_probabilities_and_places(tmp_path: Path) -> None:
+    anndata = pytest.importorskip("anndata")
+    run = finished_run(tmp_path / "run", placed_rows(), BOXED)
+    rebuild_report(run, anndata=True)
+    table = anndata.read_h5ad(run / "cells.h5ad")
+    assert table.shape == (4, 5)
+    assert list(table.var_names) == list(CLASSES)
+    assert table.obs["label"].iloc[0] == "basophil"
+    np.testing.assert_allclose(table.obsm["spatial"][0], [15.0, 25.0])
+
+
+def test_anndata_is_asked_for_where_it_is_missing(run: Path, monkeypatch) -> None:
+    monkeypatch.setattr("wbc_batch.report.options.find_spec", lambda _name: None)
+    told = invoke("report", run, "--anndata")
+    assert told.exit_code == 2
+    assert "wbc-napari[anndata]" in told.stderr
+
+
+# --- two runs -------------------------------------------------------------------------------------
+
+
+def two_runs(tmp_path: Path, source: str = "in") -> tuple[Path, Path]:
+    first = ["neutrophil"] * 6 + ["lymphocyte"] * 3 + [None]
+    second = ["neutrophil"] * 5 + ["monocyte"] + ["lymphocyte"] * 2 + [UNIDENTIFIED, "basophil"]
+    return (
+        finished_run(tmp_path / "one", some_rows(first), model={"name": "m1"}),
+        finished_run(
+            tmp_path / "two", some_rows([*second, "basophil"], source=source), model={"name": "m2"}
+        ),
+    )
+
+
+@pytest.mark.parametrize("source", ["in", "elsewhere/in"])
+def test_two_runs_are_compared_cell_by_cell(tmp_path: Path, source: str) -> None:
+    one, two = two_runs(tmp_path, source)
+    told = invoke("compare", one, two, "-o", tmp_path / "compared", "--json")
+    assert told.exit_code == 0, told.stderr
+    found = json.loads(told.stdout)
+    assert (found["cells"], found["compared"], found["agreeing"]) == (10, 9, 7)
+    assert (found["only_in"], found["changed"]) == ([0, 1], 3)
+    first = ["neutrophil"] * 6 + ["lymphocyte"] * 3
+    second = ["neutrophil"] * 5 + ["monocyte"] + ["lymphocyte"] * 2 + [UNIDENTIFIED]
+    assert found["kappa"] == pytest.approx(agreement(first, second).kappa)
+    changed = read_csv(tmp_path / "compared" / "changed.csv")
+    assert {(row["label_a"], row["label_b"]) for row in changed} == {
+        ("neutrophil", "monocyte"), ("lymphocyte", UNIDENTIFIED), ("", "basophil")
+    }  # fmt: skip
+    table = pd.read_csv(tmp_path / "compared" / "agreement.csv", index_col="label")
+    assert table.loc["neutrophil", "monocyte"] == 1
+    text = (tmp_path / "compared" / "compare.html").read_text()
+    assert "1 of two, which the other run does not have" in " ".join(text.split())
+    again = invoke("compare", one, two, "-o", tmp_path / "compared")
+    assert again.exit_code == 1
+    assert "--force" in again.stderr
+    shown = invoke("compare", one, two, "-o", tmp_path / "compared", "--force")
+    assert "7 of 9 cells have the same label (77.8 %)" in shown.stdout
+
+
+def test_runs_without_a_common_cell_are_refused(tmp_path: Path) -> None:
+    one = finished_run(tmp_path / "one", some_rows(["monocyte"], "a"))
+    two = finished_run(tmp_path / "two", some_rows(["monocyte"], "b"))
+    with pytest.raises(InputError, match="no cell in common"):
+        compare_runs(one, two, tmp_path / "compared")
