@@ -1,11 +1,19 @@
 """What several test modules share."""
 
+import json
 import os
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
+from runs import TRAPS, draw
+
+from wbc_batch.classifier import read_bundle
+from wbc_batch.engine.ledger import SHARDS
+from wbc_batch.engine.plan import Job, model_digest
+from wbc_batch.errors import ExitCode
+from wbc_batch.run import classify_paths
 
 # Without an X server Qt does not raise, it ends the process.
 WINDOWS = sys.platform != "linux" or bool(os.environ.get("DISPLAY") or shutil.which("Xvfb"))
@@ -22,9 +30,46 @@ def real_cells() -> Path:
     return folder
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what opens a window where there is no X server."""
+@pytest.fixture(scope="session")
+def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three slides of 40 drawn cells."""
+    folder = tmp_path_factory.mktemp("input") / "slides"
+    for number in range(120):
+        draw(folder / f"slide-{number % 3}" / f"{number:03d}.png", number)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def undisturbed(slides: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run directory of an undisturbed run over `slides`, on one worker."""
+    run_dir = tmp_path_factory.mktemp("runs") / "undisturbed"
+    summary = classify_paths([slides], run_dir, device="cpu", workers=1)
+    assert summary.exit_code == ExitCode.OK
+    return run_dir
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    (tmp_path / SHARDS).mkdir()
+    digest = model_digest(read_bundle())
+    return Job("default", digest, "cpu", "fp32", 2, str(tmp_path), str(tmp_path / SHARDS))
+
+
+@pytest.fixture(scope="session")
+def traps(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Dask's setting, as text, that makes workers load `TRAPS`."""
+    path = tmp_path_factory.mktemp("preload") / "traps.py"
+    path.write_text(TRAPS)
+    return json.dumps([str(path)])
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what takes minutes unless asked for, and what opens a window where there is no X server."""
+    asked = "chaos" in config.option.markexpr
+    long = pytest.mark.skip(reason="takes minutes; ask for it with -m chaos")
     skip = pytest.mark.skip(reason="no X server; tests/debian-packages.sh names what to install")
     for item in items:
+        if not asked and item.get_closest_marker("chaos"):
+            item.add_marker(long)
         if not WINDOWS and "make_napari_viewer" in getattr(item, "fixturenames", ()):
             item.add_marker(skip)

@@ -282,7 +282,7 @@ def test_real_cells_are_classified(real_cells: Path, tmp_path: Path) -> None:
     assert run.returncode == 0, run.stderr
     rows = pd.read_csv(tmp_path / "out" / "cells.csv")
     assert len(rows) == 417
-    assert (rows["predicted"] == rows["group"]).mean() >= 0.96
+    assert (rows["predicted"] == rows["given_label"]).mean() >= 0.96
 
 
 @pytest.mark.realdata
@@ -303,4 +303,4 @@ def test_broken_files_among_real_cells(real_cells: Path, tmp_path: Path) -> None
     rows = pd.read_csv(tmp_path / "out" / "cells.csv")
     assert len(rows) == 437
     assert (rows["status"] == "error").sum() == 20
-    assert rows.loc[rows["status"] == "ok", "group"].isin(CLASSES).sum() == 417
+    assert rows.loc[rows["status"] == "ok", "given_label"].isin(CLASSES).sum() == 417

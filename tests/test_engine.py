@@ -5,23 +5,19 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
-import dask
 import numpy as np
 import pandas as pd
 import pytest
-from distributed import Client, LocalCluster
 from distributed.protocol.pickle import dumps, loads
-from PIL import Image
+from runs import command, draw, stopped_run
 
 from wbc_batch.classifier import read_bundle
-from wbc_batch.engine import clusters
-from wbc_batch.engine.execute import execute, find_fatal
+from wbc_batch.engine.execute import find_fatal
 from wbc_batch.engine.ledger import SHARDS, committed, committed_shards, write_file
 from wbc_batch.engine.plan import (
     Job,
@@ -34,73 +30,10 @@ from wbc_batch.engine.plan import (
 )
 from wbc_batch.engine.run_folder import Settings, locked, start, write_record
 from wbc_batch.engine.work import FATAL_REASON, WorkerError, attempt, run_shard
-from wbc_batch.errors import ClusterError, ExitCode, IncompleteRunError, ModelError, RunError
+from wbc_batch.errors import ExitCode, ModelError, RunError
 from wbc_batch.run import classify_paths
 from wbc_batch.schema import CELL_COLUMNS, CLASSES, UNIDENTIFIED
 from wbc_batch.sources import Cell, list_cells
-
-# Runs in every worker before work: makes reading slow, and some files deadly.
-TRAPS = """
-import os, signal, time
-from wbc_batch.sources import images
-
-plain = getattr(images, "plain_decode", images.decode)  # a worker may load this twice
-images.plain_decode = plain
-
-def decode(data):
-    time.sleep(float(os.environ.get("TRAP_SECONDS", "0")))
-    if data.startswith(b"KILL"):
-        os.kill(os.getpid(), signal.SIGKILL)
-    if data.startswith(b"HANG"):
-        time.sleep(600)
-    return plain(data)
-
-images.decode = decode
-"""
-
-
-def draw(path: Path, seed: int) -> None:
-    """A purple disc on a pale field: enough of a cell for the engine."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:48, :48] - rng.integers(20, 28, (2, 1, 1))
-    pixels = np.full((48, 48, 3), (235, 225, 230), np.uint8)
-    pixels[np.hypot(y, x) < rng.integers(8, 15)] = rng.integers((90, 30, 120), (140, 80, 180))
-    noisy = pixels + rng.integers(0, 20, pixels.shape)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(noisy.astype(np.uint8)).save(path)
-
-
-@pytest.fixture(scope="module")
-def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three slides of 40 drawn cells."""
-    folder = tmp_path_factory.mktemp("input") / "slides"
-    for number in range(120):
-        draw(folder / f"slide-{number % 3}" / f"{number:03d}.png", number)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def undisturbed(slides: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run directory of an undisturbed run over `slides`, on one worker."""
-    run_dir = tmp_path_factory.mktemp("runs") / "undisturbed"
-    summary = classify_paths([slides], run_dir, device="cpu", workers=1)
-    assert summary.exit_code == ExitCode.OK
-    return run_dir
-
-
-@pytest.fixture
-def job(tmp_path: Path) -> Job:
-    (tmp_path / SHARDS).mkdir()
-    digest = model_digest(read_bundle())
-    return Job("default", digest, "cpu", "fp32", 2, str(tmp_path), str(tmp_path / SHARDS))
-
-
-@pytest.fixture(scope="module")
-def traps(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Dask's setting, as text, that makes workers load `TRAPS`."""
-    path = tmp_path_factory.mktemp("preload") / "traps.py"
-    path.write_text(TRAPS)
-    return json.dumps([str(path)])
 
 
 def results(spec: ShardSpec) -> pd.DataFrame:
@@ -264,7 +197,7 @@ def test_errors_of_workers_can_travel(raised: type[Exception], arrives: type[Exc
             raise raised("what is wrong") from error
 
     with pytest.raises(arrives, match="what is wrong") as caught:
-        attempt(fail)
+        attempt(version("wbc-napari"), fail)
     assert isinstance(loads(dumps(caught.value)), arrives)
 
 
@@ -355,56 +288,6 @@ def test_exactly_the_deadly_cells_are_found(fatal: list[int], accident: int | No
     assert find_fatal(fatal_in, range(100)) == fatal
 
 
-@pytest.mark.timeout(120)
-def test_images_that_kill_become_rows(
-    slides: Path, undisturbed: Path, traps: str, tmp_path: Path
-) -> None:
-    shutil.copytree(slides, tmp_path / "slides")
-    (tmp_path / "slides" / "slide-2" / "056.png").write_bytes(b"KILL")
-    (tmp_path / "slides" / "slide-0" / "bad.png").touch()
-    with dask.config.set({"distributed.worker.preload": json.loads(traps)}):
-        summary = classify_paths(
-            [tmp_path / "slides"], tmp_path / "run", device="cpu", workers=2, stall_timeout=60
-        )
-    assert summary.exit_code == ExitCode.CELL_ERRORS
-    rows = pd.read_csv(tmp_path / "run" / "cells.csv").set_index("member")
-    errors = rows[rows["status"] == "error"]["error"].to_dict()
-    assert errors == {
-        "slide-0/bad.png": "the file is empty",
-        "slide-2/056.png": FATAL_REASON,
-    }
-    clean = pd.read_csv(undisturbed / "cells.csv").set_index("member")
-    numbers = ["label", "confidence", "novelty"]
-    others = clean.index.difference(list(errors))
-    pd.testing.assert_frame_equal(rows.loc[others, numbers], clean.loc[others, numbers])
-
-
-def command(slides: Path, run_dir: Path, workers: int) -> list[str]:
-    code = "from wbc_batch.cli import main; main()"
-    options = ["--device", "cpu", "--workers", str(workers)]
-    return [sys.executable, "-c", code, "classify", str(slides), "-o", str(run_dir), *options]
-
-
-def stopped_run(
-    slides: Path, run_dir: Path, traps: str, wanted: int, stop: Callable[[subprocess.Popen], None]
-) -> tuple[int, str]:
-    """Start a slow run, stop it when some shards are done; its exit code and standard error."""
-    slow = {"DASK_DISTRIBUTED__WORKER__PRELOAD": traps, "TRAP_SECONDS": "0.08"}
-    with subprocess.Popen(
-        command(slides, run_dir, workers=1),
-        env=os.environ | slow,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as run:
-        deadline = time.monotonic() + 60
-        while len(committed(run_dir)) < wanted and time.monotonic() < deadline:
-            assert run.poll() is None, run.stderr.read()
-            time.sleep(0.02)
-        stop(run)
-        _, errors = run.communicate(timeout=30)
-    return run.returncode, errors
-
-
 @pytest.mark.timeout(180)
 def test_a_stopped_run_goes_on_to_the_same_result(
     slides: Path, undisturbed: Path, traps: str, tmp_path: Path
@@ -435,77 +318,3 @@ def test_a_stopped_run_goes_on_to_the_same_result(
     kept = [run_dir / SHARDS / result.file for result in before]
     assert [path.stat().st_mtime_ns for path in kept] == times
     assert not list((run_dir / SHARDS).glob(".*"))
-
-
-@pytest.mark.timeout(120)
-def test_no_progress_ends_in_a_clear_message(
-    slides: Path, undisturbed: Path, traps: str, tmp_path: Path
-) -> None:
-    shutil.copytree(slides / "slide-0", tmp_path / "slides")
-    (tmp_path / "slides" / "000.png").write_bytes(b"HANG")
-    with (
-        dask.config.set({"distributed.worker.preload": json.loads(traps)}),
-        pytest.raises(IncompleteRunError, match="no shard was finished for 8 s") as caught,
-    ):
-        classify_paths(tmp_path / "slides", tmp_path / "run", workers=1, stall_timeout=8)
-    assert caught.value.exit_code == ExitCode.INCOMPLETE
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["state"] == "incomplete"
-
-
-# --- somebody else's cluster
-
-
-@pytest.fixture(scope="module")
-def foreign() -> Iterator[LocalCluster]:
-    with LocalCluster(
-        n_workers=1,
-        threads_per_worker=2,
-        dashboard_address=None,
-        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-    ) as cluster:
-        yield cluster
-
-
-def test_a_running_cluster_is_used_and_left_running(
-    slides: Path, undisturbed: Path, foreign: LocalCluster, tmp_path: Path
-) -> None:
-    summary = classify_paths(
-        slides, tmp_path / "run", device="cpu", scheduler=foreign.scheduler_address
-    )
-    assert summary.cells == 120
-    ours = (tmp_path / "run" / "cells.csv").read_bytes()
-    assert ours == (undisturbed / "cells.csv").read_bytes()
-    with Client(foreign.scheduler_address) as client:
-        assert len(client.nthreads()) == 1
-
-
-def test_workers_that_do_not_fit_are_named(
-    foreign: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with clusters.existing_workers(foreign.scheduler_address) as client:
-        clusters.check_workers(client, tmp_path, [tmp_path])
-        assert not list(tmp_path.iterdir())
-        with pytest.raises(ClusterError, match=r"does not see .*missing; put it on a file system"):
-            clusters.check_workers(client, tmp_path, [tmp_path / "missing"])
-        monkeypatch.setattr(clusters, "version", lambda _: "99.0")
-        with pytest.raises(ClusterError, match=r"has wbc-napari .*; install 99\.0"):
-            clusters.check_workers(client, tmp_path, [tmp_path])
-
-
-def test_worker_errors_reach_the_user(foreign: LocalCluster, job: Job, slides: Path) -> None:
-    bad = replace(job, model_digest="0" * 32)
-    with clusters.existing_workers(foreign.scheduler_address) as client:
-        specs = plan_shards(list_cells([slides]), bad, 50)
-        with pytest.raises(ModelError, match="another model on the workers"):
-            execute(client, specs, lambda _: None, 60)
-        full = plan_shards(list_cells([slides]), replace(job, shards="/proc/no/such"), 50)
-        with pytest.raises(IncompleteRunError, match="repeat the command to continue"):
-            execute(client, full, lambda _: None, 60)
-
-
-def test_a_scheduler_that_does_not_answer_is_named() -> None:
-    with (
-        pytest.raises(ClusterError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"),
-        clusters.existing_workers("tcp://127.0.0.1:9", timeout=0.5),
-    ):
-        pass

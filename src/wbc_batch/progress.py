@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["Pace", "shown_progress"]
+__all__ = ["Pace", "duration", "shown_progress"]
 
 _SECONDS_BETWEEN_LINES = 5.0
 
@@ -36,7 +36,7 @@ class Pace:
         if done == before or now <= begin:
             return text
         speed = (done - before) / (now - begin)
-        return f"{text}, {speed:,.0f} cells/s, {_duration((cells - done) / speed)} left"
+        return f"{text}, {speed:,.0f} cells/s, {duration((cells - done) / speed)} left"
 
 
 @contextmanager
@@ -85,7 +85,8 @@ def _lines() -> Callable[[int, int], None]:
     return show
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Say a time in words, such as ``13 s`` or ``2.5 h``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:

@@ -6,18 +6,17 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from wbc_batch.classifier import Bundle, read_bundle
 from wbc_batch.classifier.conformal import conformal_thresholds
-from wbc_batch.classifier.torch_backend import choose_device
-from wbc_batch.engine import clusters
+from wbc_batch.engine.clusters import Client
+from wbc_batch.engine.crew import Crew, choose_crew
 from wbc_batch.engine.execute import execute
 from wbc_batch.engine.ledger import SHARDS, ShardResult, committed, committed_shards, labels_of
 from wbc_batch.engine.plan import (
-    MIN_SHARD,
     Job,
     Listing,
     model_digest,
@@ -27,18 +26,22 @@ from wbc_batch.engine.plan import (
     verified,
 )
 from wbc_batch.engine.run_folder import (
+    BY_FOLDER,
     ERROR_LOG,
     Record,
     Settings,
     locked,
     now,
     start,
+    unwritable,
     versions,
     write_record,
 )
 from wbc_batch.errors import ExitCode, IncompleteRunError, InputError, RunError, WbcError
-from wbc_batch.report import write_reports
-from wbc_batch.sources import list_cells
+from wbc_batch.report import ReportOptions, confusion_of, read_options, write_reports
+from wbc_batch.report.groups import AS_LISTED
+from wbc_batch.report.ranges import DEFAULT_PROFILE
+from wbc_batch.sources import AnyInput, Cell, describe, list_cells, local_paths, spelled
 
 __all__ = ["RunSummary", "classify_paths"]
 
@@ -46,6 +49,9 @@ _log = logging.getLogger(__name__)
 
 #: Called with the number of cells done and the number of all cells.
 Progress = Callable[[int, int], None]
+
+# So many parts of the input are shown to workers that we did not start, to see if they can read it.
+_SAMPLES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,27 +84,29 @@ class RunSummary:
 class _Request:
     """What was asked for, looked up and checked as far as that goes without work."""
 
-    inputs: Sequence[str | Path]
+    inputs: Sequence[AnyInput]
+    group_by: str | None
     run_dir: Path
     listing: Listing
+    samples: Sequence[Cell]
     bundle: Bundle
     model: str
     device: str
     precision: str
-    workers: int
-    threads: int
-    scheduler: str | None
+    crew: Crew
     stall_timeout: float
     progress: Progress
+    report: ReportOptions
 
     def settings(self) -> Settings:
         return Settings(
             version=versions()["wbc-napari"],
             model=f"{self.bundle.name} ({model_digest(self.bundle)})",
-            inputs=", ".join(str(Path(path).absolute()) for path in self.inputs),
+            inputs=", ".join(map(describe, self.inputs)),
             cells=f"{self.listing.cells} ({self.listing.digest})",
             device=self.device,
             precision=self.precision,
+            groups=self.group_by or BY_FOLDER,
         )
 
     def job(self) -> Job:
@@ -107,27 +115,34 @@ class _Request:
             model_digest=model_digest(self.bundle),
             device=self.device,
             precision=self.precision,
-            threads=self.threads,
+            threads=max(self.crew.threads, 1),
             base=str(Path.cwd()),
             shards=str((self.run_dir / SHARDS).absolute()),
+            columns=self.listing.columns,
         )
 
 
 def classify_paths(
-    inputs: str | Path | Sequence[str | Path],
+    inputs: AnyInput | Sequence[AnyInput],
     output: str | Path,
     *,
     model: str | Path = "default",
     device: str = "auto",
     precision: str = "auto",
     coverage: float | None = None,
+    group_by: str | None = None,
+    profile: str | Path = DEFAULT_PROFILE,
+    wbc_counts: str | Path | None = None,
     workers: int | None = None,
+    memory_limit: str | None = None,
     scheduler: str | None = None,
+    scheduler_file: str | Path | None = None,
+    cluster: str | Path | None = None,
     force: bool = False,
     stall_timeout: float = 600.0,
     progress: Progress | None = None,
 ) -> RunSummary:
-    """Classify folders of cell images on Dask workers and write the reports.
+    """Classify cells on Dask workers and write the reports.
 
     The same call continues a run that was interrupted. A script that calls this needs the usual
     ``if __name__ == "__main__":``, because worker processes import it.
@@ -135,7 +150,8 @@ def classify_paths(
     Parameters
     ----------
     inputs : str, Path or sequence of them
-        Folders and image files, see `wbc_batch.sources.list_cells`.
+        Folders, archives, stacks, arrays, tables and image files, see `wbc_batch.sources.list_cells`;
+        for paths on standard input, see `wbc_batch.sources.stdin_kept`.
     output : str or Path
         The run directory; made if it does not exist.
     model : str or Path
@@ -145,10 +161,22 @@ def classify_paths(
     coverage : float, optional
         Adds the column ``prediction_set`` to ``cells.csv``: the classes that cannot be excluded, such that
         the true one is among them with this probability (`wbc_batch.classifier.conformal`).
+    group_by : str, optional
+        What cells are counted together, see `wbc_batch.sources.list_cells`.
+    profile : str or Path
+        Reference ranges of the report, see `wbc_batch.report.read_profile`.
+    wbc_counts : str or Path, optional
+        White blood cell counts by group, see `wbc_batch.report.wbc_counts.read_wbc_counts`.
     workers : int, optional
         Worker processes on this machine. Default: one for each core, or one for the GPU.
+    memory_limit : str, optional
+        What each of them may use, such as ``2GiB``. Default: an equal share of this machine's memory.
     scheduler : str, optional
         Address of a running Dask scheduler, whose workers are used instead.
+    scheduler_file : str or Path, optional
+        The file that a running Dask scheduler wrote, instead of its address.
+    cluster : str or Path, optional
+        A file that describes a cluster to start and to close (`wbc_batch.engine.cluster_file`).
     force : bool
         Replace the run that `output` holds.
     stall_timeout : float
@@ -170,37 +198,50 @@ def classify_paths(
     ModelError, ClusterError
         If the model or the workers cannot be used.
     """
-    paths = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    paths = [inputs] if isinstance(inputs, AnyInput) else list(inputs)
     run_dir = Path(output)
-    count, threads = _crew(workers, scheduler, device)
-    listing = survey(list_cells(paths))
-    _refuse_overlap(paths, run_dir)
+    report = read_options(profile, wbc_counts)
+    crew = choose_crew(device, workers, memory_limit, scheduler, scheduler_file, cluster)
+    firsts: dict[str, Cell] = {}
+    listing = survey(_noting_firsts(list_cells(paths, group_by), firsts))
+    _refuse_overlap(local_paths(paths), run_dir)
     bundle = read_bundle(model)
     thresholds = _set_thresholds(bundle, coverage)
+    if report.wbc_counts:  # better now than after the work
+        report.refuse_strange_groups(_reported_groups(paths, group_by))
     request = _Request(
         inputs=paths,
+        group_by=group_by,
         run_dir=run_dir,
         listing=listing,
+        samples=tuple(firsts.values()),
         bundle=bundle,
         # A bundled model is found by its name wherever the package is; any other by its place.
         model=str(bundle.path.resolve()) if bundle.path == Path(model) else str(model),
         device=device,
         precision=precision,
-        workers=count if workers else min(count, -(-listing.cells // MIN_SHARD)),
-        threads=threads,
-        scheduler=scheduler,
+        crew=crew.for_cells(listing.cells),
         stall_timeout=stall_timeout,
         progress=progress or (lambda _done, _all: None),
+        report=report,
     )
-    with locked(run_dir):
+    with unwritable(run_dir), locked(run_dir):
         record = start(run_dir, request.settings(), force) or {"started": now()}
         record |= _description(request)
         record["prediction_sets"] = coverage and {"coverage": coverage, "thresholds": thresholds}
-        with _recorded(run_dir, record):
+        with _recorded(run_dir, record), unwritable(run_dir):
             record |= _classify(request, record)
             write_record(run_dir, record)
-            write_reports(run_dir, committed_shards(run_dir), thresholds)
+            write_reports(run_dir, committed_shards(run_dir), thresholds, request.report)
     return _summary(run_dir, record)
+
+
+def _reported_groups(paths: Sequence[AnyInput], group_by: str | None) -> list[str]:
+    """List the groups that the report will have, in order of appearance."""
+    cells = list_cells(paths, group_by)
+    return list(
+        dict.fromkeys(AS_LISTED.rule(cell.source, cell.member, cell.group) for cell in cells)
+    )
 
 
 def _set_thresholds(bundle: Bundle, coverage: float | None) -> list[float] | None:
@@ -213,22 +254,18 @@ def _set_thresholds(bundle: Bundle, coverage: float | None) -> list[float] | Non
     return conformal_thresholds(bundle.conformal_scores(), coverage).tolist()
 
 
-def _crew(workers: int | None, scheduler: str | None, device: str) -> tuple[int, int]:
-    """Worker processes, and cores for each."""
-    if scheduler is not None:
-        if workers is not None:
-            raise InputError("workers can be chosen for this machine only, not for a scheduler")
-        return 0, 1  # one core for each thread that the cluster's owner gave to Dask
-    if workers is not None and workers < 1:
-        raise InputError(f"{workers} workers cannot work; ask for at least one")
-    count = workers or clusters.default_workers(choose_device(device).type)
-    return count, max(clusters.cores() // count, 1)
+def _noting_firsts(cells: Iterator[Cell], firsts: dict[str, Cell]) -> Iterator[Cell]:
+    """Pass cells on, and note the first of each of some sources."""
+    for cell in cells:
+        if len(firsts) < _SAMPLES:
+            firsts.setdefault(cell.store, cell)
+        yield cell
 
 
-def _refuse_overlap(inputs: Sequence[str | Path], run_dir: Path) -> None:
+def _refuse_overlap(inputs: Sequence[Path], run_dir: Path) -> None:
     place = run_dir.resolve()
     for path in inputs:
-        if place.is_relative_to(Path(path).resolve()):
+        if place.is_relative_to(path.resolve()):
             raise InputError(
                 f"the results folder {run_dir} lies inside the input {path}, where its files would "
                 "be taken for cells; name a folder outside"
@@ -237,21 +274,26 @@ def _refuse_overlap(inputs: Sequence[str | Path], run_dir: Path) -> None:
 
 def _description(request: _Request) -> Record:
     bundle = request.bundle
+    confusion = confusion_of(bundle.metrics)
     return {
         "state": "running",
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "directory": str(Path.cwd()),
-        "inputs": [Path(path).as_posix() for path in request.inputs],
+        "inputs": [spelled(item) for item in request.inputs],
+        "group_by": request.group_by,
         "input_digest": request.listing.digest,
         "cells": request.listing.cells,
         "model": {
             "name": bundle.name,
             "sha256": bundle.sha256,
             "preprocessing": asdict(bundle.preprocessing),
+            "confusion": confusion and confusion.to_record(),
         },
         "settings": asdict(request.settings()),
+        "report": request.report.to_record(),
         "versions": versions(),
-        "scheduler": request.scheduler,
+        "scheduler": request.crew.scheduler,
+        "workers_from": request.crew.place,
         "finished": None,
         "error": None,
     }
@@ -290,7 +332,7 @@ def _classify(request: _Request, record: Record) -> Record:
     if before:
         _log.info("%d of %d cells were classified before", before, request.listing.cells)
     if before < request.listing.cells:
-        with _workers(request) as client:
+        with request.crew.open(request.stall_timeout) as client:
             _classify_rest(request, record, client)
     seconds = time.monotonic() - begun
     results = committed(request.run_dir)
@@ -315,20 +357,12 @@ def _classify(request: _Request, record: Record) -> Record:
     }
 
 
-def _workers(request: _Request) -> AbstractContextManager[clusters.Client]:
-    if request.scheduler is None:
-        return clusters.local_workers(request.workers, request.threads)
-    return clusters.existing_workers(request.scheduler)
-
-
-def _classify_rest(request: _Request, record: Record, client: clusters.Client) -> None:
-    if request.scheduler is not None:
-        places = [Path(path).absolute() for path in request.inputs]
-        clusters.check_workers(client, (request.run_dir / SHARDS).absolute(), places)
-    record["workers"] = len(client.nthreads())
+def _classify_rest(request: _Request, record: Record, client: Client) -> None:
+    crew, job = request.crew, request.job()
+    workers, threads, on_gpu = crew.muster(client, job, request.samples)
+    record |= {"workers": workers, "threads_per_worker": threads}
     # A continued run keeps its cuts, however many workers it has now.
-    threads = sum(client.nthreads().values())
-    size = record.setdefault("shard_cells", shard_size(request.listing.cells, threads))
+    size = record.setdefault("shard_cells", shard_size(request.listing.cells, workers))
     write_record(request.run_dir, record)
 
     done = committed(request.run_dir)
@@ -341,9 +375,10 @@ def _classify_rest(request: _Request, record: Record, client: clusters.Client) -
         cells += result.cells
         request.progress(cells, request.listing.cells)
 
-    specs = plan_shards(verified(list_cells(request.inputs), request.listing), request.job(), size)
+    listed = verified(list_cells(request.inputs, request.group_by), request.listing)
+    specs = plan_shards(listed, replace(job, threads=threads), size)
     pending = (spec for spec in specs if spec.shard_id not in ready)
-    execute(client, pending, on_commit, request.stall_timeout)
+    execute(client, pending, on_commit, request.stall_timeout, on_gpu=on_gpu)
 
 
 def _summary(run_dir: Path, record: Record) -> RunSummary:

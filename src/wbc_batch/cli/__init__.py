@@ -17,7 +17,11 @@ from typer.core import TyperGroup
 
 from wbc_batch.cli import datasets, models
 from wbc_batch.cli.classify import classify, draw
+from wbc_batch.cli.compare import compare
 from wbc_batch.cli.evaluation import evaluate
+from wbc_batch.cli.pack import pack
+from wbc_batch.cli.plan import plan
+from wbc_batch.cli.report import report
 from wbc_batch.cli.shared import end
 from wbc_batch.cli.training import train
 from wbc_batch.errors import ExitCode, WbcError
@@ -45,7 +49,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (classify, draw, train, evaluate):
+for command in (plan, classify, report, compare, pack, draw, train, evaluate):
     app.command()(command)
 app.add_typer(models.app, name="model")
 app.add_typer(datasets.app, name="dataset")

@@ -6,7 +6,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wbc_batch.cli.shared import DeviceOption, JsonOption, ModelOption, end, print_json
+from wbc_batch.cli.shared import (
+    DEFAULT_PROFILE,
+    ClusterOption,
+    DeviceOption,
+    GroupByOption,
+    InputsArgument,
+    JsonOption,
+    MemoryLimitOption,
+    ModelOption,
+    ProfileOption,
+    SchedulerFileOption,
+    SchedulerOption,
+    WbcCountsOption,
+    WorkersOption,
+    end,
+    print_json,
+)
 from wbc_batch.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -16,24 +32,24 @@ __all__ = ["classify", "draw"]
 
 
 def classify(
-    inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT", help="Folders of cell images; image files.")
-    ],
+    inputs: InputsArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")],
     model: ModelOption = "default",
     device: DeviceOption = "auto",
+    group_by: GroupByOption = None,
     coverage: Annotated[
         float | None,
         typer.Option(
             help="Add the classes that cannot be excluded, so that the true one is among them this often."
         ),
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Worker processes.  [default: one per core]")
-    ] = None,
-    scheduler: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Use a running Dask cluster instead.")
-    ] = None,
+    profile: ProfileOption = DEFAULT_PROFILE,
+    wbc_counts: WbcCountsOption = None,
+    workers: WorkersOption = None,
+    memory_limit: MemoryLimitOption = None,
+    scheduler: SchedulerOption = None,
+    scheduler_file: SchedulerFileOption = None,
+    cluster: ClusterOption = None,
     stall_timeout: Annotated[
         float, typer.Option(help="Seconds without progress after which the run is given up.")
     ] = 600.0,
@@ -42,24 +58,32 @@ def classify(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Classify cells and report them, per cell and per folder.
+    """Classify cells and report them, per cell and per group.
 
-    Every file of a folder becomes a row of cells.csv; groups are the folders that cells lie in.
-    Repeat the same command to continue a run that was interrupted.
+    Every file of a folder or archive, every page, crop or row becomes a row of cells.csv; groups are the
+    folders that cells lie in, unless --group-by says otherwise. Repeat the same command to continue a run
+    that was interrupted.
     """
     from wbc_batch.progress import shown_progress
     from wbc_batch.run import classify_paths
+    from wbc_batch.sources import stdin_kept
 
     try:
-        with shown_progress() as progress:
+        with stdin_kept(inputs) as kept, shown_progress() as progress:
             summary = classify_paths(
-                inputs,
+                kept,
                 output,
                 model=model,
                 device=device,
                 coverage=coverage,
+                group_by=group_by,
+                profile=profile,
+                wbc_counts=wbc_counts,
                 workers=workers,
+                memory_limit=memory_limit,
                 scheduler=scheduler,
+                scheduler_file=scheduler_file,
+                cluster=cluster,
                 force=force,
                 stall_timeout=stall_timeout,
                 progress=progress,

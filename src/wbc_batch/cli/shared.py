@@ -1,17 +1,83 @@
 """What the commands share: options of one meaning, and how a command ends."""
 
 import json
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
-__all__ = ["DeviceOption", "JsonOption", "ModelOption", "end", "print_json"]
+__all__ = [
+    "DEFAULT_PROFILE",
+    "PROFILE_HELP",
+    "ClusterOption",
+    "DeviceOption",
+    "GroupByOption",
+    "InputsArgument",
+    "JsonOption",
+    "MemoryLimitOption",
+    "ModelOption",
+    "ProfileOption",
+    "SchedulerFileOption",
+    "SchedulerOption",
+    "WbcCountsOption",
+    "WorkersOption",
+    "end",
+    "print_json",
+]
+
+InputsArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="INPUT...",
+        help="Folders, ZIP and TAR archives, TIFF stacks, zarr arrays (also URLs), CSV and Parquet "
+        "tables of images or boxes, image files; - for paths on standard input.",
+    ),
+]
+
+#: As `wbc_batch.report.ranges` has it, which is not imported for ``--help``.
+DEFAULT_PROFILE = "dacie-lewis"
 
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else.")
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+GroupByOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RULE",
+        help="parent, source, a regular expression with a group, or a table's column.  "
+        "[default: as a table or packed store says, else parent]",
+    ),
+]
 ModelOption = Annotated[str, typer.Option(help="A bundled model's name, or a bundle's directory.")]
+WorkersOption = Annotated[
+    int | None, typer.Option(help="Worker processes.  [default: one per core]")
+]
+MemoryLimitOption = Annotated[
+    str | None,
+    typer.Option(metavar="AMOUNT", help="Memory of each worker, like 2GiB.  [default: its share]"),
+]
+SchedulerOption = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Use a running Dask cluster: tcp://... or tls://..."),
+]
+SchedulerFileOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Use the running Dask cluster that wrote this file."),
+]
+ClusterOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Start the cluster that this YAML file describes."),
+]
+PROFILE_HELP = "Reference ranges: dacie-lewis, uchicago, none, or a YAML file like theirs."
+ProfileOption = Annotated[str, typer.Option(help=PROFILE_HELP)]
+WbcCountsOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="CSV with the columns group and wbc (10^9 per litre): adds absolute counts.",
+    ),
+]
 
 
 def end(message: str, code: int) -> NoReturn:

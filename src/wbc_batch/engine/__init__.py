@@ -6,12 +6,18 @@ The parts, in the order in which a run meets them:
     one run in one directory at a time: its lock, its ``run.json``, what may be continued
 `plan`
     cells -> shards
-`clusters`
-    Dask workers of our own, or somebody else's
+`crew`
+    which workers a run gets, before any of them starts
+`clusters`, `cluster_file`
+    Dask workers of our own, of a cluster that a file describes, or somebody else's
+`preflight`
+    whether workers that are not ours can do their part
 `execute`
     a bounded window of shards in flight; what happens when a worker dies
 `work`
     one shard -> one Parquet file; all that happens on a worker
 `ledger`
     which shards are done
+`trial`
+    what a worker would need and how fast it would be, before there is a run
 """

@@ -4,7 +4,8 @@ Dask blames a worker's death on every shard that was assigned to it. So a shard 
 after two deaths. Suspects wait until all else is done and then run alone, one at a time: first their
 cells are only read, one after the other, leaving a trail that tells where the worker died. (Halving
 the shard again and again would find the place, too, but lose a worker at each step.) An image that
-kills becomes a row with an error; the rest of its shard is classified.
+kills becomes a row with an error; the rest of its shard is classified. A worker may also die of
+something else meanwhile, so whatever kills is tried again before it is believed.
 """
 
 import queue
@@ -12,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from itertools import chain, islice
 from pathlib import Path, PurePath
 from typing import Any
@@ -20,17 +22,21 @@ from uuid import uuid4
 from distributed import Client, Future
 from distributed.scheduler import KilledWorker
 
+from wbc_batch.engine.clusters import asked
 from wbc_batch.engine.ledger import UNFINISHED, ShardResult
 from wbc_batch.engine.plan import ShardSpec
+from wbc_batch.engine.preflight import GPU, gpu_workers, lacks_package
 from wbc_batch.engine.work import attempt, read_cells, run_shard
-from wbc_batch.errors import IncompleteRunError, WbcError
+from wbc_batch.errors import ClusterError, IncompleteRunError, WbcError
 
 __all__ = ["execute", "find_fatal"]
 
 _DEATHS = 2  # of its worker, until a shard is suspected
 _FAILURES = 3  # exceptions that are not ours, until a shard gives up
 _MAX_FATAL = 32  # in one shard; where more images kill, it is not the images
+_TRIES = 3  # of what should not kill, until it is believed that it does
 _TICK = 0.5  # seconds between looks at the clock
+_PATIENCE = 60  # seconds that a scheduler may take for an answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,8 @@ def execute(
     specs: Iterable[ShardSpec],
     on_commit: Callable[[ShardResult], None],
     stall_timeout: float,
+    *,
+    on_gpu: bool = False,
 ) -> None:
     """Run shards on the workers of a client until all are committed.
 
@@ -57,15 +65,19 @@ def execute(
         Called with the result of each shard, in the order in which they end.
     stall_timeout : float
         Seconds without any shard ending after which the run is given up.
+    on_gpu : bool
+        Use only workers that offer the resource ``GPU``, one shard at a time for each GPU.
 
     Raises
     ------
     IncompleteRunError
         If no shard ends for `stall_timeout`, or a shard cannot be done.
+    ClusterError
+        If a worker has another version of this package, or none.
     WbcError
-        What a worker raised on purpose, such as that the model is missing.
+        What else a worker raised on purpose, such as that the model is missing.
     """
-    flight = _Flight(client, stall_timeout)
+    flight = _Flight(client, stall_timeout, on_gpu)
     again: deque[_Shard] = deque()
     suspects: list[ShardSpec] = []
     fresh = map(_Shard, specs)
@@ -78,7 +90,7 @@ def execute(
             shard, outcome = flight.next_ended()
             if isinstance(outcome, ShardResult):
                 on_commit(outcome)
-            elif isinstance(outcome, KilledWorker) and shard.deaths + 1 == _DEATHS:
+            elif isinstance(outcome, KilledWorker) and _deaths(shard, outcome) >= _DEATHS:
                 suspects.append(shard.spec)
             else:
                 again.append(_after(shard, outcome))
@@ -118,9 +130,11 @@ def find_fatal(
 class _Flight:
     """What is on the workers now. Nothing here waits for ever."""
 
-    def __init__(self, client: Client, stall_timeout: float) -> None:
+    def __init__(self, client: Client, stall_timeout: float, on_gpu: bool) -> None:
         self._client = client
         self._stall_timeout = stall_timeout
+        self._on_gpu = on_gpu
+        self._version = version("wbc-napari")
         self._launched: dict[str, tuple[Any, Future]] = {}
         self._ended: queue.SimpleQueue[str] = queue.SimpleQueue()
 
@@ -129,17 +143,26 @@ class _Flight:
         return len(self._launched)
 
     def room(self) -> int:
-        """How many more tasks keep all workers busy: two for each of their threads."""
+        """How many more tasks keep all workers busy: two for each process, or for each GPU."""
         try:
-            threads = sum(self._client.nthreads().values())
+            workers = asked(self._client, self._client.nthreads, _PATIENCE)
+            count = gpu_workers(self._client, "cuda") if self._on_gpu else len(workers)
         except OSError as error:
             raise _connection_lost() from error
-        return max(2 * max(threads, 1) - self.size, 0)
+        return max(2 * max(count, 1) - self.size, 0)
 
     def launch(self, tag: Any, function: Callable, *arguments: Any) -> None:
         """Send a function to any worker; `next_ended` will return `tag` with what became of it."""
         key = f"{function.__name__}-{uuid4().hex}"
-        future = self._client.submit(attempt, function, *arguments, key=key, pure=False)
+        future = self._client.submit(
+            attempt,
+            self._version,
+            function,
+            *arguments,
+            key=key,
+            pure=False,
+            resources={GPU: 1} if self._on_gpu else None,
+        )
         self._launched[key] = (tag, future)
         future.add_done_callback(lambda _: self._ended.put(key))
 
@@ -152,6 +175,8 @@ class _Flight:
                 tag, future = self._launched.pop(self._ended.get(timeout=_TICK))
                 break
             except queue.Empty:
+                if self._client.status != "running":
+                    raise _connection_lost() from None
                 if time.monotonic() > deadline:
                     raise IncompleteRunError(
                         f"no shard was finished for {self._stall_timeout:.0f} s; see whether the "
@@ -182,9 +207,14 @@ def _drain(shards: deque[_Shard]) -> Iterator[_Shard]:
         yield shards.popleft()
 
 
+def _deaths(shard: _Shard, error: KilledWorker) -> int:
+    """Deaths so far: other people's schedulers try again a few times before they tell."""
+    return shard.deaths + error.allowed_failures + 1
+
+
 def _after(shard: _Shard, error: Exception) -> _Shard:
     if isinstance(error, KilledWorker):
-        return replace(shard, deaths=shard.deaths + 1)
+        return replace(shard, deaths=_deaths(shard, error))
     if isinstance(error, WbcError) or shard.failures + 1 == _FAILURES:
         raise _given_up(error)
     return replace(shard, failures=shard.failures + 1)
@@ -196,34 +226,55 @@ def _given_up(error: Exception) -> Exception:
         return IncompleteRunError(
             f"a worker could not go on ({error}); mend that, then repeat the command to continue"
         )
+    if lacks_package(error):
+        return ClusterError(
+            f"a worker lacks a package ({error}); install wbc-napari {version('wbc-napari')} on "
+            "every worker, then repeat the command to continue"
+        )
     return error
 
 
 def _run_alone(flight: _Flight, spec: ShardSpec) -> ShardResult:
     """Run a suspected shard, without the cells that kill, while nothing else runs."""
-    trail = Path(spec.job.shards, f".{spec.stem}.trail{UNFINISHED}")
-    deaths = 0
-
-    def fatal_in(positions: Sequence[int]) -> int | None:
-        nonlocal deaths
-        trail.unlink(missing_ok=True)
-        outcome = flight.alone(read_cells, spec, positions, trail)
-        if not isinstance(outcome, KilledWorker):
-            return None
-        deaths += 1
-        last = trail.read_text() if trail.exists() else ""
-        if deaths > 2 * _MAX_FATAL or not last:
-            raise _keeps_dying(spec)
-        return int(last)
-
     try:
-        fatal = find_fatal(fatal_in, range(len(spec.cells)))
+        fatal = find_fatal(_Trail(flight, spec).fatal_in, range(len(spec.cells)))
     finally:
-        trail.unlink(missing_ok=True)
-    outcome = flight.alone(run_shard, replace(spec, fatal=tuple(fatal)))
-    if isinstance(outcome, KilledWorker):
-        raise _keeps_dying(spec)
-    return outcome
+        _trail_file(spec).unlink(missing_ok=True)
+    for _ in range(_TRIES):
+        outcome = flight.alone(run_shard, replace(spec, fatal=tuple(fatal)))
+        if not isinstance(outcome, KilledWorker):
+            return outcome
+    raise _keeps_dying(spec)
+
+
+class _Trail:
+    """Reads cells of one shard on workers, and knows where those died."""
+
+    def __init__(self, flight: _Flight, spec: ShardSpec) -> None:
+        self._flight = flight
+        self._spec = spec
+        self._deaths = 0  # while a cell was read
+        self._early = 0  # before any was, one after the other
+
+    def fatal_in(self, positions: Sequence[int]) -> int | None:
+        """See `find_fatal`."""
+        file = _trail_file(self._spec)
+        while True:
+            file.unlink(missing_ok=True)
+            outcome = self._flight.alone(read_cells, self._spec, positions, file)
+            if not isinstance(outcome, KilledWorker):
+                return None
+            last = file.read_text() if file.exists() else ""
+            self._deaths += bool(last)
+            self._early = 0 if last else self._early + 1
+            if self._deaths > 2 * _MAX_FATAL or self._early == _TRIES:
+                raise _keeps_dying(self._spec)
+            if last:
+                return int(last)
+
+
+def _trail_file(spec: ShardSpec) -> Path:
+    return Path(spec.job.shards, f".{spec.stem}.trail{UNFINISHED}")
 
 
 def _connection_lost() -> IncompleteRunError:
@@ -236,5 +287,6 @@ def _keeps_dying(spec: ShardSpec) -> IncompleteRunError:
     first, last = (PurePath(cell.source, cell.member) for cell in (spec.cells[0], spec.cells[-1]))
     return IncompleteRunError(
         f"workers keep dying on the cells from {first} to {last}, and not because of a few images; "
-        "see whether they have enough memory, then repeat the command to continue"
+        "see whether they have enough memory (--memory-limit, fewer --workers), then repeat the "
+        "command to continue"
     )

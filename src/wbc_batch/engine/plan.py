@@ -4,10 +4,10 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
-from itertools import islice
 
 from wbc_batch.classifier import Bundle
 from wbc_batch.errors import RunError
+from wbc_batch.schema import BOX_COLUMNS, GIVEN_LABEL_COLUMN, OPTIONAL_TYPES, PLACE_TYPES
 from wbc_batch.sources import Cell
 
 __all__ = [
@@ -27,6 +27,8 @@ MAX_SHARD = 4096
 MIN_SHARD = 32
 #: Shards per worker that a small input is cut into, so that no worker is left waiting for long.
 SHARDS_PER_WORKER = 4
+# How many times larger a shard may grow so that a unit of its container is not cut.
+_STRETCH = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,8 @@ class Job:
         The folder that relative sources start from.
     shards : str
         The folder that results are written to.
+    columns : tuple of str
+        Of `wbc_batch.schema.OPTIONAL_TYPES` and `wbc_batch.schema.PLACE_TYPES`: those of every shard.
     """
 
     model: str
@@ -56,6 +60,7 @@ class Job:
     threads: int
     base: str
     shards: str
+    columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,7 @@ class ShardSpec:
     number : int
         Place in the order of the run, from 0.
     shard_id : str
-        Hash of the cells' identities and the model.
+        Hash of the cells and the model.
     cells : tuple of Cell
     job : Job
     fatal : tuple of int
@@ -88,14 +93,15 @@ class ShardSpec:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """How many cells an input holds, and a digest of their identities in order."""
+    """How many cells an input holds, a digest of them in order, and columns that not all inputs have."""
 
     cells: int
     digest: str
+    columns: tuple[str, ...] = ()
 
 
 def survey(cells: Iterable[Cell]) -> Listing:
-    """Count cells and digest their identities."""
+    """Count cells and digest their identities, groups and boxes."""
     tally = _Tally()
     for cell in cells:
         tally.add(cell)
@@ -125,13 +131,21 @@ class _Tally:
     def __init__(self) -> None:
         self._cells = 0
         self._digest = blake2b(digest_size=16)
+        self._columns: dict[str, None] = {}
 
     def add(self, cell: Cell) -> None:
         self._cells += 1
-        self._digest.update(cell.cell_id.encode())
+        self._digest.update(_fingerprint(cell))
+        if cell.box:
+            self._columns |= dict.fromkeys(BOX_COLUMNS)
+        if cell.given_label:
+            self._columns |= dict.fromkeys((GIVEN_LABEL_COLUMN,))
+        if cell.store != cell.source:  # it was packed
+            self._columns |= dict.fromkeys(PLACE_TYPES)
 
     def listing(self) -> Listing:
-        return Listing(self._cells, self._digest.hexdigest())
+        known = (name for name in (*OPTIONAL_TYPES, *PLACE_TYPES) if name in self._columns)
+        return Listing(self._cells, self._digest.hexdigest(), tuple(known))
 
 
 def shard_size(cells: int, workers: int) -> int:
@@ -172,22 +186,50 @@ def model_digest(bundle: Bundle) -> str:
 def plan_shards(cells: Iterable[Cell], job: Job, size: int) -> Iterator[ShardSpec]:
     """Cut a stream of cells into shards, one at a time.
 
+    Cells that are read together, such as those of a zarr chunk, stay together within reason.
+
     Parameters
     ----------
     cells : iterable of Cell
     job : Job
     size : int
-        Cells per shard; the last one may hold fewer.
+        Cells per shard. The last one may hold fewer, and one that ends with a unit of its container up
+        to `_STRETCH` times as many.
 
     Yields
     ------
     ShardSpec
     """
-    stream = iter(cells)
-    number = 0
-    while some := tuple(islice(stream, size)):
+    for number, some in enumerate(_cut(cells, size)):
         digest = blake2b(job.model_digest.encode(), digest_size=8)
         for cell in some:
-            digest.update(cell.cell_id.encode())
+            digest.update(_fingerprint(cell))
         yield ShardSpec(number, digest.hexdigest(), some, job)
-        number += 1
+
+
+def _cut(cells: Iterable[Cell], size: int) -> Iterator[tuple[Cell, ...]]:
+    some: list[Cell] = []
+    for cell in cells:
+        if len(some) >= size and not _one_unit(some[-1], cell):
+            yield tuple(some)
+            some = []
+        some.append(cell)
+        most = size if cell.place is None else _STRETCH * size
+        if len(some) >= most:
+            yield tuple(some)
+            some = []
+    if some:
+        yield tuple(some)
+
+
+def _one_unit(first: Cell, second: Cell) -> bool:
+    if first.place is None or second.place is None:
+        return False
+    return (first.place.store, first.place.unit) == (second.place.store, second.place.unit)
+
+
+def _fingerprint(cell: Cell) -> bytes:
+    """All of a cell that ends in its row or decides about it."""
+    box = "" if cell.box is None else repr(cell.box)
+    text = "\0".join((cell.cell_id, cell.group, box, cell.given_label))
+    return text.encode("utf-8", "surrogateescape")

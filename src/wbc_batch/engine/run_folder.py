@@ -1,7 +1,9 @@
 """One run in one directory: its lock, its ``run.json``, and what may be continued in it."""
 
+import errno
 import json
 import platform
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -13,10 +15,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from wbc_batch.engine.ledger import SHARDS, UNFINISHED, write_file
-from wbc_batch.errors import RunError
-from wbc_batch.schema import RECORD_FILE
+from wbc_batch.errors import IncompleteRunError, RunError
+from wbc_batch.schema import RECORD_FILE, REPORT_FILES, REPORT_FOLDERS
 
 __all__ = [
+    "BY_FOLDER",
     "ERROR_LOG",
     "Record",
     "Settings",
@@ -25,6 +28,7 @@ __all__ = [
     "now",
     "read_record",
     "start",
+    "unwritable",
     "versions",
     "write_record",
 ]
@@ -32,7 +36,6 @@ __all__ = [
 #: Name of the file that keeps the traceback of an unexpected error.
 ERROR_LOG = "error.log"
 _LOCK = ".lock"
-_REPORTS = ("cells.csv", "differential.csv", "errors.csv", "report.html")
 _PACKAGES = (
     "wbc-napari",
     "torch",
@@ -43,6 +46,16 @@ _PACKAGES = (
     "opencv-python-headless",
     "pillow",
 )
+
+# What the system says where no file can be written, whichever it is.
+_UNWRITABLE = {
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EROFS", "EIO", "EFBIG", "ESTALE")
+    if hasattr(errno, name)
+}
+
+#: What `Settings.groups` is unless another rule was named.
+BY_FOLDER = "by folder, or as the input names them"
 
 #: ``run.json`` as a dictionary.
 Record = dict[str, Any]
@@ -64,6 +77,8 @@ class Settings:
         How many, and the digest of their identities.
     device, precision : str
         As they were asked for.
+    groups : str
+        What cells are counted together.
     """
 
     version: str
@@ -72,6 +87,7 @@ class Settings:
     cells: str
     device: str
     precision: str
+    groups: str = BY_FOLDER
 
     def differences(self, old: Mapping[str, str]) -> list[str]:
         """Name each setting that differs from those of an older run."""
@@ -128,6 +144,26 @@ def locked(run_dir: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def unwritable(run_dir: Path) -> Iterator[None]:
+    """Say what a full disk means for a run.
+
+    Raises
+    ------
+    IncompleteRunError
+        Instead of an `OSError` which says that nothing can be written any more.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        raise IncompleteRunError(
+            f"{error.filename or run_dir} cannot be written ({error.strerror}); mend that, then "
+            "repeat the command to continue"
+        ) from error
 
 
 def _refuse_strangers(run_dir: Path) -> None:
@@ -209,8 +245,10 @@ def start(run_dir: Path, settings: Settings, force: bool) -> Record | None:
 
 def clear(run_dir: Path) -> None:
     """Remove what runs write into a directory, and nothing else."""
-    for name in (RECORD_FILE, ERROR_LOG, *_REPORTS):
+    for name in (RECORD_FILE, ERROR_LOG, *REPORT_FILES):
         (run_dir / name).unlink(missing_ok=True)
+    for name in REPORT_FOLDERS:
+        shutil.rmtree(run_dir / name, ignore_errors=True)
     for pattern in ("*.json", "*.parquet", f".*{UNFINISHED}"):
         for path in (run_dir / SHARDS).glob(pattern):
             path.unlink(missing_ok=True)

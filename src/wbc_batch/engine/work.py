@@ -4,11 +4,9 @@ import logging
 import time
 import traceback
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache, partial
-from itertools import islice
+from importlib.metadata import version
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -22,9 +20,18 @@ from numpy.typing import NDArray
 from wbc_batch.classifier import Classifier
 from wbc_batch.engine.ledger import ShardResult, commit
 from wbc_batch.engine.plan import Job, ShardSpec, model_digest
-from wbc_batch.errors import ImageError, ModelError, WbcError
-from wbc_batch.schema import CELL_COLUMNS, CELL_TYPES, STATUS_ERROR, STATUS_OK
-from wbc_batch.sources import Cell, read_image
+from wbc_batch.errors import ClusterError, ImageError, ModelError, WbcError
+from wbc_batch.schema import (
+    BOX_COLUMNS,
+    CELL_COLUMNS,
+    CELL_TYPES,
+    GIVEN_LABEL_COLUMN,
+    OPTIONAL_TYPES,
+    PLACE_TYPES,
+    STATUS_ERROR,
+    STATUS_OK,
+)
+from wbc_batch.sources import Cell, Read, readers, run_ahead
 
 __all__ = ["FATAL_REASON", "SHARD_SCHEMA", "WorkerError", "attempt", "read_cells", "run_shard"]
 
@@ -37,7 +44,8 @@ SHARD_SCHEMA = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in CELL
 # Images that are decoded ahead of the network, in batches.
 _AHEAD = 2
 
-# A Classifier serves one thread at a time; workers of a foreign cluster may have several.
+# Workers of other people's clusters may have many threads. A shard uses all the cores of its process,
+# and there is one model: so one shard at a time.
 _turn = Lock()
 
 
@@ -45,13 +53,14 @@ class WorkerError(RuntimeError):
     """Something unexpected happened on a worker; a note has the traceback."""
 
 
-def attempt(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function on a worker, so that whatever it raises arrives.
+def attempt(wanted: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function on a worker that has the wanted version, so that whatever it raises arrives.
 
     A client of distributed 2026.8 never hears of a task whose exception cannot be pickled, and
     waits. So exceptions travel without those that caused them, and unexpected ones as text.
     """
     try:
+        _require(wanted)  # workers may join at any time
         return function(*arguments)
     except (WbcError, OSError) as error:
         failure: Exception = error
@@ -62,8 +71,17 @@ def attempt(function: Callable[..., Any], *arguments: Any) -> Any:
     raise failure
 
 
+def _require(wanted: str) -> None:
+    installed = version("wbc-napari")
+    if installed != wanted:
+        raise ClusterError(
+            f"a worker has wbc-napari {installed}; install {wanted}, the same as where the run was "
+            "started, on every worker"
+        )
+
+
 def run_shard(spec: ShardSpec) -> ShardResult:
-    """Classify the cells of a shard and commit their rows.
+    """Classify the cells of a shard and commit their rows, one shard at a time in a process.
 
     Parameters
     ----------
@@ -78,12 +96,13 @@ def run_shard(spec: ShardSpec) -> ShardResult:
     ModelError
         If the model cannot be loaded here, or is another one than the run's.
     OSError
-        If the rows cannot be written.
+        If the rows cannot be written, or nothing of the input is there.
     """
     started = time.perf_counter()
     with _turn:
+        _refuse_blind(spec)
         classifier = _load_classifier(spec.job)
-    rows = _classify(classifier, spec)
+        rows = _classify(classifier, spec)
     sink = pa.BufferOutputStream()
     pq.write_table(rows, sink, compression="zstd")
     content = sink.getvalue().to_pybytes()
@@ -104,6 +123,15 @@ def run_shard(spec: ShardSpec) -> ShardResult:
     return result
 
 
+def _refuse_blind(spec: ShardSpec) -> None:
+    """Keep a file system that is not there from becoming thousands of rows that say so."""
+    base = Path(spec.job.base)
+    stores = {cell.store for cell in spec.cells if cell.store != cell.source or cell.member}
+    local = {store for store in stores if "://" not in store}
+    if local and not any((base / store).exists() for store in local):
+        raise FileNotFoundError(f"the worker does not see {min(local)}")
+
+
 def read_cells(spec: ShardSpec, positions: Sequence[int], trail: Path) -> None:
     """Read and prepare some cells of a shard one after the other, and keep nothing.
 
@@ -115,9 +143,10 @@ def read_cells(spec: ShardSpec, positions: Sequence[int], trail: Path) -> None:
         Always holds the position that is being read. It tells where the process died, if it does.
     """
     classifier = _load_classifier(spec.job)
+    reads = readers([spec.cells[position] for position in positions], Path(spec.job.base))
     for position in positions:
         trail.write_text(str(position))
-        _prepare(classifier, Path(spec.job.base), spec.cells[position])
+        _prepare(classifier, next(reads))
 
 
 @lru_cache(maxsize=1)
@@ -147,8 +176,7 @@ def _classify(classifier: Classifier, spec: ShardSpec) -> pa.Table:
     crops: list[NDArray[np.uint8]] = []
 
     def predict() -> None:
-        with _turn:
-            frame = classifier.predict_prepared(np.stack(crops)).to_frame()
+        frame = classifier.predict_prepared(np.stack(crops)).to_frame()
         frame.index = pd.Index(positions)
         frames.append(frame)
         positions.clear()
@@ -161,34 +189,26 @@ def _classify(classifier: Classifier, spec: ShardSpec) -> pa.Table:
             continue
         positions.append(position)
         crops.append(crop)
-        if len(crops) >= classifier.batch_size:  # another thread may have made it smaller
+        if len(crops) >= classifier.batch_size:  # it may have become smaller
             predict()
     if crops:
         predict()
-    return _rows(spec.cells, pd.concat(frames), errors)
+    return _rows(spec.job, spec.cells, pd.concat(frames), errors)
 
 
 def _crops(
     classifier: Classifier, spec: ShardSpec, positions: Sequence[int]
 ) -> Iterator[tuple[int, NDArray[np.uint8] | ImageError]]:
     """Read and prepare cells on threads, a bounded number ahead of the consumer, in order."""
-    prepare = partial(_prepare, classifier, Path(spec.job.base))
-    todo = iter(positions)
-    ahead: deque[tuple[int, Future]] = deque()
-    with ThreadPoolExecutor(spec.job.threads, thread_name_prefix="decode") as pool:
-        for position in islice(todo, _AHEAD * classifier.batch_size):
-            ahead.append((position, pool.submit(prepare, spec.cells[position])))
-        while ahead:
-            position, future = ahead.popleft()
-            crop = future.result()
-            for following in islice(todo, 1):
-                ahead.append((following, pool.submit(prepare, spec.cells[following])))
-            yield position, crop
+    prepare = partial(_prepare, classifier)
+    reads = readers((spec.cells[position] for position in positions), Path(spec.job.base))
+    ahead = _AHEAD * classifier.batch_size
+    return zip(positions, run_ahead(prepare, reads, spec.job.threads, ahead), strict=True)
 
 
-def _prepare(classifier: Classifier, base: Path, cell: Cell) -> NDArray[np.uint8] | ImageError:
+def _prepare(classifier: Classifier, read: Read) -> NDArray[np.uint8] | ImageError:
     try:
-        return classifier.prepare(read_image(cell, base))
+        return classifier.prepare(read())
     except ImageError as error:
         return error
     except Exception as error:  # noqa: BLE001 - one picture that no rule foresaw ends no run
@@ -200,7 +220,9 @@ def _empty_predictions(classifier: Classifier) -> pd.DataFrame:
     return classifier.predict_prepared(np.zeros((0, size, size, 3), np.uint8)).to_frame()
 
 
-def _rows(cells: Sequence[Cell], predictions: pd.DataFrame, errors: dict[int, str]) -> pa.Table:
+def _rows(
+    job: Job, cells: Sequence[Cell], predictions: pd.DataFrame, errors: dict[int, str]
+) -> pa.Table:
     columns = {
         "cell_id": [cell.cell_id for cell in cells],
         "source": [_printable(cell.source) for cell in cells],
@@ -213,7 +235,23 @@ def _rows(cells: Sequence[Cell], predictions: pd.DataFrame, errors: dict[int, st
     # Cells without a prediction get empty ones.
     for name, values in predictions.reindex(range(len(cells))).items():
         columns[str(name)] = pa.array(values, SHARD_SCHEMA.field(str(name)).type, from_pandas=True)
-    return pa.table({name: columns[name] for name in CELL_COLUMNS}, schema=SHARD_SCHEMA)
+    rows = pa.table({name: columns[name] for name in CELL_COLUMNS}, schema=SHARD_SCHEMA)
+    for name in job.columns:
+        kind = pa.type_for_alias((OPTIONAL_TYPES | PLACE_TYPES)[name])
+        known = [_optional(name, cell) for cell in cells]
+        rows = rows.append_column(pa.field(name, kind), pa.array(known, kind))
+    return rows
+
+
+def _optional(name: str, cell: Cell) -> str | int | None:
+    """Look up what only some kinds of input say of a cell."""
+    if name in BOX_COLUMNS:
+        return None if cell.box is None else int(getattr(cell.box, name))
+    if name == GIVEN_LABEL_COLUMN:
+        return _printable(cell.given_label) or None
+    if cell.place is None or cell.store == cell.source:
+        return None
+    return _printable(cell.store) if name == "store" else cell.place.position
 
 
 def _printable(name: str) -> str:

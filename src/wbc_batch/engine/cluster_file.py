@@ -1,0 +1,151 @@
+"""A file that describes a cluster to start: the name of one of Dask's classes and its arguments.
+
+```yaml
+class: SLURMCluster
+n_workers: 20
+cores: 8
+memory: 16GB
+walltime: "04:00:00"
+adapt: {minimum: 1, maximum: 20}    # optional
+```
+
+`class` is one of `CLASSES`, or the full name of another class derived from Dask's own `Cluster`,
+such as ``dask_gateway.GatewayCluster``. `adapt` goes to its method of that name; everything else to
+its constructor.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import yaml
+from distributed.deploy import Cluster
+
+from wbc_batch.errors import InputError
+
+__all__ = ["CLASSES", "ClusterDescription", "read_cluster_file"]
+
+#: Classes that need no full name: their module, and the package that brings it.
+CLASSES: Mapping[str, tuple[str, str]] = {
+    "LocalCluster": ("distributed", "distributed"),
+    "SSHCluster": ("distributed", "distributed"),
+    "LocalCUDACluster": ("dask_cuda", "dask-cuda"),
+    "KubeCluster": ("dask_kubernetes.operator", "dask-kubernetes"),
+} | {
+    name: ("dask_jobqueue", "dask-jobqueue")
+    for name in (
+        "SLURMCluster",
+        "PBSCluster",
+        "SGECluster",
+        "LSFCluster",
+        "HTCondorCluster",
+        "MoabCluster",
+        "OARCluster",
+    )
+}
+
+_DEFAULTS: Mapping[str, dict[str, Any]] = {
+    "LocalCluster": {"silence_logs": logging.CRITICAL},
+    # One model per GPU: the resource keeps a second shard off it.
+    "LocalCUDACluster": {"silence_logs": logging.CRITICAL, "resources": {"GPU": 1}},
+}
+
+_LOCAL = ("LocalCluster", "LocalCUDACluster")
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterDescription:
+    """A cluster that can be started.
+
+    Attributes
+    ----------
+    name : str
+        Of its class.
+    start_class : callable
+        The class, or a function that makes one (such as ``distributed.SSHCluster``).
+    arguments : dict
+        For the class.
+    adapt : dict or None
+        For its method ``adapt``; None leaves the number of workers as it is.
+    """
+
+    name: str
+    start_class: Callable[..., Any]
+    arguments: dict[str, Any]
+    adapt: dict[str, Any] | None
+
+    @property
+    def local(self) -> bool:
+        """Whether its workers are processes of this machine."""
+        return self.name in _LOCAL
+
+    @property
+    def workers(self) -> int | None:
+        """How many workers it is meant to have; None where the file does not say."""
+        wanted = (self.adapt or {}).get("maximum", self.arguments.get("n_workers"))
+        return wanted if isinstance(wanted, int) and wanted > 0 else None
+
+    def start(self) -> Any:
+        """Start it; returns the cluster. Raises whatever its class raises."""
+        cluster = self.start_class(**self.arguments)
+        try:
+            if self.adapt is not None:
+                cluster.adapt(**self.adapt)
+        except BaseException:
+            cluster.close()
+            raise
+        return cluster
+
+
+def read_cluster_file(path: Path) -> ClusterDescription:
+    """Read the description of a cluster; nothing is started.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, it is no such description, or the class is not installed.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        raise InputError(f"{path} cannot be read ({reason}); name a cluster file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" in line {where.line + 1}" if where else ""
+        raise InputError(f"{path} is no YAML file{line}; see docs/clusters.md") from error
+    if not isinstance(content, dict) or not isinstance(content.get("class"), str):
+        raise InputError(
+            f"{path} does not say which class of cluster to start; its first line should be like "
+            "'class: SLURMCluster' (see docs/clusters.md)"
+        )
+    name = content.pop("class")
+    adapt = content.pop("adapt", None)
+    if adapt is not None and not isinstance(adapt, dict):
+        raise InputError(f"{path}: adapt should be like {{minimum: 1, maximum: 20}}")
+    bad = [key for key in content if not isinstance(key, str)]
+    if bad:
+        raise InputError(f"{path}: {bad[0]!r} is no name of an argument of {name}")
+    short = name.rpartition(".")[2]
+    arguments = _DEFAULTS.get(short, {}) | content
+    return ClusterDescription(short, _find_class(path, name), arguments, adapt)
+
+
+def _find_class(path: Path, name: str) -> Callable[..., Any]:
+    module, _, short = name.rpartition(".")
+    if not module and short not in CLASSES:
+        known = ", ".join(CLASSES)
+        raise InputError(f"{path}: the class {name} is not known; write its full name, or {known}")
+    where, package = (module, module.partition(".")[0]) if module else CLASSES[short]
+    try:
+        found: Any = getattr(import_module(where), short, None)
+    except ImportError as error:
+        raise InputError(
+            f"{path}: {name} needs a package that is not here ({error}); install {package}"
+        ) from error
+    if module and not (isinstance(found, type) and issubclass(found, Cluster)):
+        raise InputError(f"{path}: {name} is no class of Dask clusters")
+    return found

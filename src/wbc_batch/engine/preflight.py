@@ -1,0 +1,197 @@
+"""Whether workers that we did not start ourselves can do their part, asked before any work."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+from dask.system import CPU_COUNT
+from distributed import Client
+
+from wbc_batch.classifier import read_bundle
+from wbc_batch.engine.clusters import asked
+from wbc_batch.engine.plan import Job, model_digest
+from wbc_batch.errors import ClusterError, WbcError
+from wbc_batch.sources import Cell, list_cells
+
+__all__ = [
+    "GPU",
+    "check_workers",
+    "cores_per_worker",
+    "gpu_workers",
+    "lacks_package",
+    "memory_limits",
+]
+
+#: Name of the resource that Dask workers with a GPU offer.
+GPU = "GPU"
+
+# Seconds: workers import torch and read the model, perhaps all of them from one file server.
+_PATIENCE = 120
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What a worker has and sees; `trouble` is empty where all is well."""
+
+    version: str
+    cores: int
+    trouble: str
+
+
+def check_workers(client: Client, job: Job, samples: Sequence[Cell]) -> int:
+    """Make sure that every worker can do its part, before any work.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    job : Job
+    samples : sequence of Cell
+        One from each part of the input, to see whether workers can read them.
+
+    Returns
+    -------
+    int
+        Cores that every worker has to itself.
+
+    Raises
+    ------
+    ClusterError
+        If a worker lacks this version of wbc-napari, has another model, cannot read an input or
+        cannot write results where this machine finds them.
+    """
+    token = Path(job.shards, f".probe-{uuid4().hex}")
+    token.touch()
+    question = partial(client.run, _look_around, token, job, tuple(samples), on_error="return")
+    try:
+        answers = asked(client, question, _PATIENCE)
+    except TimeoutError as error:
+        raise ClusterError(
+            f"not all {len(client.nthreads())} Dask workers answered within {_PATIENCE} s; see "
+            "which of them hang"
+        ) from error
+    finally:
+        for left in token.parent.glob(f"{token.name}*"):
+            left.unlink()
+    ours = version("wbc-napari")
+    for worker, answer in sorted(answers.items()):
+        if complaint := _complaint(answer, ours):
+            raise ClusterError(f"the Dask worker {worker} {complaint}")
+    cores = {worker: view.cores for worker, view in answers.items()}
+    return cores_per_worker(client, cores, on_gpu=gpu_workers(client, job.device) > 0)
+
+
+def gpu_workers(client: Client, device: str) -> int:
+    """Count the GPUs that workers offer as the resource `GPU`; 0 where they are not to be used."""
+    if device == "cpu":
+        return 0
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    return sum(int(worker.get("resources", {}).get(GPU, 0)) for worker in workers)
+
+
+def memory_limits(client: Client) -> list[int]:
+    """Bytes that each worker may use, of those that have a limit."""
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    return [int(worker["memory_limit"]) for worker in workers if worker.get("memory_limit")]
+
+
+def lacks_package(error: Exception) -> bool:
+    """Tell whether a worker could not find what it was to call: it has no such package, or an old one.
+
+    Dask sends some exceptions as the text of their representation.
+    """
+    missing = (ImportError, AttributeError)
+    names = ("ImportError", "ModuleNotFoundError", "AttributeError")
+    return isinstance(error, missing) or str(error).startswith(names)
+
+
+def cores_per_worker(client: Client, cores: dict[str, int], *, on_gpu: bool) -> int:
+    """Find out how many cores every worker may use.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    cores : dict of str to int
+        Cores that each worker process sees.
+    on_gpu : bool
+        GPU workers usually have a single thread for Dask, but need cores to decode images for their
+        GPU. They share those of their machine. Other workers get what their owner gave to Dask.
+
+    Returns
+    -------
+    int
+        At least one.
+    """
+    threads = min(client.nthreads().values(), default=1)
+    if not on_gpu:
+        return max(threads, 1)
+    neighbours = Counter(urlsplit(worker).hostname for worker in cores)
+    share = min(count // neighbours[urlsplit(worker).hostname] for worker, count in cores.items())
+    return max(threads, share, 1)
+
+
+def _look_around(token: Path, job: Job, samples: Sequence[Cell]) -> _View:
+    """Tell, on a worker, what it has and sees."""
+    troubles = [_sample_trouble(cell, Path(job.base)) for cell in samples]
+    troubles += [_place_trouble(token), _model_trouble(job)]
+    return _View(version("wbc-napari"), CPU_COUNT, next(filter(None, troubles), ""))
+
+
+def _sample_trouble(cell: Cell, base: Path) -> str:
+    """Why this worker cannot read a source; the images themselves may be as bad as they like."""
+    try:
+        if "://" in cell.store:
+            next(list_cells([cell.store]))
+            return ""
+        place = base / cell.store
+        if not place.exists():
+            return f"does not see {place}; put it on a file system that all share"
+        if place.is_dir():
+            os.scandir(place).close()
+        for path in (place, place / cell.member):
+            if path.is_file():  # a member of an archive is none
+                path.open("rb").close()
+    except OSError as error:
+        return f"cannot read {error.filename} ({error.strerror}); make it readable for the workers"
+    except WbcError as error:
+        return f"cannot read the input ({error})"
+    return ""
+
+
+def _place_trouble(token: Path) -> str:
+    if not token.exists():
+        return f"does not see {token.parent}; put it on a file system that all share"
+    try:
+        token.with_name(f"{token.name}-{uuid4().hex}").touch()
+    except OSError as error:
+        return f"cannot write to {token.parent} ({error.strerror})"
+    return ""
+
+
+def _model_trouble(job: Job) -> str:
+    try:
+        bundle = read_bundle(job.model)
+        bundle.load()  # whether the weights are there and whole
+    except WbcError as error:
+        return f"cannot load the model ({error})"
+    if model_digest(bundle) != job.model_digest:
+        return (
+            f"has another model at {bundle.path} than this machine; install the same version of "
+            "wbc-napari everywhere, or name a bundle that all can read"
+        )
+    return ""
+
+
+def _complaint(answer: _View | Exception, ours: str) -> str:
+    if isinstance(answer, Exception) and lacks_package(answer):
+        return f"lacks this version of wbc-napari ({answer}); install {ours} on every worker"
+    if isinstance(answer, Exception):
+        return f"does not answer ({type(answer).__name__}: {answer})"
+    if answer.version != ours:
+        return f"has wbc-napari {answer.version}; install {ours}, the same as here, on every worker"
+    return answer.trouble

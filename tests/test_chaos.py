@@ -1,0 +1,260 @@
+"""Whatever dies, fills up or hangs: every cell has its row, and the rows are the same."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dask
+import psutil
+import pytest
+from runs import command, dask_cluster, draw
+
+from wbc_batch.engine.ledger import committed
+from wbc_batch.engine.work import FATAL_REASON
+from wbc_batch.errors import ExitCode, IncompleteRunError
+from wbc_batch.run import classify_paths
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def rows(run_dir: Path) -> bytes:
+    return (run_dir / "cells.csv").read_bytes()
+
+
+def worker_processes(parent: int | None = None) -> list[psutil.Process]:
+    """Processes that work for a run; the resource tracker of Python is none of them."""
+    children = psutil.Process(parent).children(recursive=True)
+    return [child for child in children if "spawn_main" in " ".join(_command(child))]
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+@pytest.fixture
+def slow(traps: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Workers that take their time, and may be killed by images."""
+    monkeypatch.setenv("TRAP_SECONDS", "0.02")
+    with dask.config.set({"distributed.worker.preload": json.loads(traps)}):
+        yield
+
+
+def test_killed_workers_change_nothing(
+    slides: Path, undisturbed: Path, slow: None, tmp_path: Path
+) -> None:
+    killed = []
+
+    def kill(done: int, _: int) -> None:
+        if 0 < done < 120 and len(killed) < 3:
+            victim = worker_processes()[0]
+            victim.kill()
+            killed.append(victim.pid)
+
+    summary = classify_paths(
+        slides, tmp_path / "run", device="cpu", workers=2, stall_timeout=60, progress=kill
+    )
+    assert len(killed) == len(set(killed)) >= 2
+    assert summary.exit_code == ExitCode.OK
+    assert rows(tmp_path / "run") == rows(undisturbed)
+
+
+def test_an_image_whose_decoding_aborts_becomes_a_row(
+    slides: Path, undisturbed: Path, slow: None, tmp_path: Path
+) -> None:
+    shutil.copytree(slides, tmp_path / "slides")
+    (tmp_path / "slides" / "slide-2" / "056.png").write_bytes(b"ABORT")
+    (tmp_path / "slides" / "slide-0" / "bad.png").touch()
+    summary = classify_paths(
+        tmp_path / "slides", tmp_path / "run", device="cpu", workers=2, stall_timeout=60
+    )
+    assert summary.exit_code == ExitCode.CELL_ERRORS
+    lines = rows(tmp_path / "run").replace(str(tmp_path).encode(), str(slides.parent).encode())
+    told = {line for line in lines.splitlines() if b',"error",' in line}
+    reasons = {
+        b"slide-0/bad.png": b"the file is empty",
+        b"slide-2/056.png": FATAL_REASON.encode(),
+    }
+    assert len(told) == len(reasons)
+    for member, reason in reasons.items():
+        assert any(member in line and reason in line for line in told)
+
+    def without_ids(content: bytes) -> list[bytes]:
+        """All but the column `cell_id`, which depends on where the slides lie."""
+        lines = [line.partition(b",")[2] for line in content.splitlines()]
+        return [line for line in lines if not any(member in line for member in reasons)]
+
+    assert without_ids(lines) == without_ids(rows(undisturbed))
+
+
+def test_a_full_disk_ends_in_4_and_room_ends_in_the_same_result(
+    slides: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=40k", "none", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("only root can mount a small disk, and not everywhere")
+    try:
+        with pytest.raises(IncompleteRunError, match=r"No space left.*repeat the command") as full:
+            classify_paths(slides, disk / "run", device="cpu", workers=1)
+        assert full.value.exit_code == ExitCode.INCOMPLETE
+        assert (disk / "run" / "run.json").exists()
+        subprocess.run(["mount", "-o", "remount,size=50m", str(disk)], check=True)
+        kept = len(committed(disk / "run"))
+        assert classify_paths(slides, disk / "run", device="cpu", workers=1).cells == 120
+        assert kept < 4
+        assert rows(disk / "run") == rows(undisturbed)
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_starved_workers_end_in_4_and_memory_ends_in_the_same_result(
+    slides: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    options = {"device": "cpu", "workers": 1, "stall_timeout": 90}
+    with pytest.raises(IncompleteRunError, match=r"memory \(--memory-limit") as starved:
+        classify_paths(slides, tmp_path / "run", memory_limit="220MiB", **options)
+    assert starved.value.exit_code == ExitCode.INCOMPLETE
+    assert classify_paths(slides, tmp_path / "run", **options).cells == 120
+    assert rows(tmp_path / "run") == rows(undisturbed)
+
+
+@pytest.mark.parametrize(
+    "end", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.chaos)]
+)
+def test_a_dropped_scheduler_ends_in_4_at_once(
+    end: signal.Signals, slides: Path, undisturbed: Path, traps: str, tmp_path: Path
+) -> None:
+    trap = {"DASK_DISTRIBUTED__WORKER__PRELOAD": traps, "TRAP_SECONDS": "0.02"}
+    with dask_cluster(tmp_path, **trap) as cluster:
+        dropped = []
+
+        def drop(done: int, _: int) -> None:
+            if done and not dropped:
+                cluster.scheduler.send_signal(end)
+                dropped.append(time.monotonic())
+
+        with pytest.raises(IncompleteRunError, match="connection to the Dask scheduler was lost"):
+            classify_paths(
+                slides, tmp_path / "run", scheduler_file=cluster.file, device="cpu", progress=drop
+            )
+        assert time.monotonic() - dropped[0] < 30
+    assert classify_paths(slides, tmp_path / "run", device="cpu", workers=1).cells == 120
+    assert rows(tmp_path / "run") == rows(undisturbed)
+
+
+def test_nobody_waits_for_workers_that_left(slides: Path, traps: str, tmp_path: Path) -> None:
+    trap = {"DASK_DISTRIBUTED__WORKER__PRELOAD": traps, "TRAP_SECONDS": "0.02"}
+    with dask_cluster(tmp_path, **trap) as cluster:
+
+        def leave(done: int, _: int) -> None:
+            if done:
+                cluster.workers[0].terminate()
+
+        with pytest.raises(IncompleteRunError, match="no shard was finished for 4 s"):
+            classify_paths(
+                slides, tmp_path / "run", scheduler_file=cluster.file, stall_timeout=4,
+                device="cpu", progress=leave,
+            )  # fmt: skip
+        assert cluster.scheduler.poll() is None
+
+
+def test_no_progress_ends_in_a_clear_message(slides: Path, slow: None, tmp_path: Path) -> None:
+    shutil.copytree(slides / "slide-0", tmp_path / "slides")
+    (tmp_path / "slides" / "000.png").write_bytes(b"HANG")
+    with pytest.raises(IncompleteRunError, match="no shard was finished for 6 s") as caught:
+        classify_paths(tmp_path / "slides", tmp_path / "run", workers=1, stall_timeout=6)
+    assert caught.value.exit_code == ExitCode.INCOMPLETE
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["state"] == "incomplete"
+
+
+# --- the long ones: pytest -m chaos
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten thousand cells: drawn ones, linked."""
+    folder = tmp_path_factory.mktemp("many") / "slides"
+    originals = []
+    for number in range(100):
+        originals.append(folder / "slide-000" / f"{number:03d}.png")
+        draw(originals[-1], number)
+    for slide in range(1, 100):
+        (folder / f"slide-{slide:03d}").mkdir()
+        for original in originals:
+            (folder / f"slide-{slide:03d}" / original.name).hardlink_to(original)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def many_undisturbed(many: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("many-runs") / "undisturbed"
+    assert subprocess.run(command(many, run_dir, workers=2)).returncode == ExitCode.OK
+    return run_dir
+
+
+def every_few_seconds(run: subprocess.Popen, strike: Callable[[], None], seed: int) -> None:
+    """Do something bad to a run at times that look random, as long as it lasts."""
+    chance = random.Random(seed)
+    stop = threading.Event()
+
+    def strikes() -> None:
+        while not stop.wait(chance.uniform(1, 6)):
+            strike()
+
+    thread = threading.Thread(target=strikes)
+    thread.start()
+    try:
+        run.wait()
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(900)
+def test_workers_killed_throughout_a_long_run(
+    many: Path, many_undisturbed: Path, tmp_path: Path
+) -> None:
+    killed = []
+    with subprocess.Popen(command(many, tmp_path / "run", workers=2)) as run:
+
+        def strike() -> None:
+            if victims := worker_processes(run.pid):
+                victim = random.Random(len(killed)).choice(victims)
+                victim.kill()
+                killed.append(victim.pid)
+
+        every_few_seconds(run, strike, seed=1)
+    assert len(killed) >= 5
+    assert run.returncode == ExitCode.OK
+    assert rows(tmp_path / "run") == rows(many_undisturbed)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(900)
+def test_clients_killed_again_and_again(many: Path, many_undisturbed: Path, tmp_path: Path) -> None:
+    chance = random.Random(2)
+    done, code = [], None
+    for _ in range(30):
+        with subprocess.Popen(command(many, tmp_path / "run", workers=2)) as run:
+            try:
+                code = run.wait(chance.uniform(8, 20))
+                break
+            except subprocess.TimeoutExpired:
+                run.kill()
+        done.append(sum(result.cells for result in committed(tmp_path / "run")))
+    assert code == ExitCode.OK
+    assert done == sorted(done)
+    assert len(set(done)) >= 2
+    assert rows(tmp_path / "run") == rows(many_undisturbed)

@@ -1,0 +1,282 @@
+"""Workers of running clusters, and clusters that a file describes."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import dask
+import psutil
+import pytest
+from distributed import Client, LocalCluster
+from distributed.security import Security
+from runs import dask_cluster
+
+from wbc_batch.engine import clusters, preflight
+from wbc_batch.engine.cluster_file import read_cluster_file
+from wbc_batch.engine.crew import choose_crew
+from wbc_batch.engine.execute import execute
+from wbc_batch.engine.plan import Job, plan_shards
+from wbc_batch.engine.preflight import check_workers, cores_per_worker
+from wbc_batch.errors import ClusterError, IncompleteRunError, InputError, ModelError
+from wbc_batch.run import classify_paths
+from wbc_batch.sources import Cell, list_cells
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def foreign() -> Iterator[LocalCluster]:
+    with LocalCluster(
+        n_workers=1,
+        threads_per_worker=2,
+        dashboard_address=None,
+        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+    ) as cluster:
+        yield cluster
+
+
+# --- somebody else's
+
+
+def test_a_running_cluster_is_used_and_left_running(
+    slides: Path, undisturbed: Path, foreign: LocalCluster, tmp_path: Path
+) -> None:
+    workers = psutil.Process(foreign.workers[0].pid)
+    run_dir = tmp_path / "run"
+    summary = classify_paths(slides, run_dir, device="cpu", scheduler=foreign.scheduler_address)
+    assert summary.cells == 120
+    assert (run_dir / "cells.csv").read_bytes() == (undisturbed / "cells.csv").read_bytes()
+    record = json.loads((run_dir / "run.json").read_text())
+    assert (record["workers"], record["threads_per_worker"]) == (1, 2)
+    with Client(foreign.scheduler_address) as client:
+        assert len(client.nthreads()) == 1
+    assert workers.is_running()  # the very same process
+
+
+def test_workers_that_do_not_fit_are_named(
+    foreign: LocalCluster, job: Job, slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = [next(iter(list_cells([slides])))]
+    shards = Path(job.shards)
+    with clusters.existing_workers(foreign.scheduler_address) as client:
+        assert check_workers(client, job, seen) == 2
+        assert not list(shards.iterdir())
+        with pytest.raises(ClusterError, match=r"does not see .*missing; put it on a file system"):
+            check_workers(client, job, [Cell("missing", "1.png", None, "")])
+        with pytest.raises(ClusterError, match="has another model"):
+            check_workers(client, replace(job, model_digest="0" * 32), seen)
+        with pytest.raises(ClusterError, match=r"cannot load the model .*no/such"):
+            check_workers(client, replace(job, model="no/such"), seen)
+        monkeypatch.setattr(preflight, "version", lambda _: "99.0")
+        with pytest.raises(ClusterError, match=r"has wbc-napari .*; install 99\.0"):
+            check_workers(client, job, seen)
+
+
+def test_worker_errors_reach_the_user(foreign: LocalCluster, job: Job, slides: Path) -> None:
+    def run(its_job: Job, source: Path = slides) -> None:
+        specs = plan_shards(list_cells([source]), its_job, 50)
+        execute(client, specs, lambda _: None, 60)
+
+    with clusters.existing_workers(foreign.scheduler_address) as client:
+        with pytest.raises(ModelError, match="another model on the workers"):
+            run(replace(job, model_digest="0" * 32))
+        with pytest.raises(IncompleteRunError, match="repeat the command to continue"):
+            run(replace(job, shards="/proc/no/such"))
+        away = [Cell("not-mounted", "1.png", None, "")]
+        with pytest.raises(IncompleteRunError, match="does not see not-mounted"):
+            execute(client, plan_shards(away, job, 50), lambda _: None, 60)
+
+
+def test_workers_without_the_package_are_named(slides: Path, tmp_path: Path) -> None:
+    (tmp_path / "wbc_batch").mkdir()
+    (tmp_path / "wbc_batch" / "__init__.py").write_text("raise ImportError('none here')")
+    with (
+        dask_cluster(tmp_path, PYTHONPATH=str(tmp_path)) as cluster,
+        pytest.raises(ClusterError, match=r"lacks this version of wbc-napari .*none here"),
+    ):
+        classify_paths(slides, tmp_path / "run", scheduler_file=cluster.file)
+    assert not list((tmp_path / "run" / "shards").iterdir())
+
+
+def test_a_scheduler_that_does_not_answer_is_named(tmp_path: Path) -> None:
+    for kind, port in (("tcp", 9), ("tls", 9)):
+        address = f"{kind}://127.0.0.1:{port}"
+        with (
+            pytest.raises(ClusterError, match=f"no Dask scheduler answers at {address}"),
+            clusters.existing_workers(address, timeout=0.5),
+        ):
+            pass
+    with (
+        pytest.raises(ClusterError, match=r"none\.json: there is no such file"),
+        clusters.existing_workers(None, tmp_path / "none.json"),
+    ):
+        pass
+
+
+def test_tls_takes_the_certificates_that_dask_is_configured_with(
+    slides: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=here"]
+    try:
+        subprocess.run(
+            [*request, "-keyout", key, "-out", cert, "-days", "1"], check=True, capture_output=True
+        )
+    except FileNotFoundError:
+        pytest.skip("no openssl to make a certificate")
+    tls = {"distributed.comm.tls.ca-file": str(cert)}
+    for role in ("scheduler", "worker", "client"):
+        tls |= {f"distributed.comm.tls.{role}.cert": str(cert)}
+        tls |= {f"distributed.comm.tls.{role}.key": str(key)}
+    with (
+        dask.config.set(tls),
+        LocalCluster(
+            n_workers=1,
+            threads_per_worker=1,
+            security=Security(require_encryption=True),
+            protocol="tls://",
+            dashboard_address=None,
+            scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+        ) as cluster,
+    ):
+        assert cluster.scheduler_address.startswith("tls://")
+        classify_paths(slides, tmp_path / "run", device="cpu", scheduler=cluster.scheduler_address)
+    ours = (tmp_path / "run" / "cells.csv").read_bytes()
+    assert ours == (undisturbed / "cells.csv").read_bytes()
+
+
+# --- GPUs
+
+
+def test_gpu_runs_use_workers_that_offer_a_gpu_only(
+    slides: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    """The GPU is a resource that Dask counts, so that this can be seen without one."""
+    with LocalCluster(
+        n_workers=0,
+        threads_per_worker=1,
+        dashboard_address=None,
+        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+    ) as cluster:
+        specification = cluster.new_worker_spec()
+        (spec,) = specification.values()
+        with_gpu = {**spec, "options": spec["options"] | {"resources": {"GPU": 1}}}
+        cluster.worker_spec = {"cpu": spec, "gpu": with_gpu}
+        cluster.sync(cluster._correct_state)
+        with Client(cluster) as client:
+            client.wait_for_workers(2)
+            classify_paths(slides, tmp_path / "run", scheduler=cluster.scheduler_address)
+            ran = client.run(lambda dask_worker: bool(dask_worker.state.executed_count))
+            names = {
+                w["name"]: address for address, w in client.scheduler_info()["workers"].items()
+            }
+    assert ran == {names["gpu"]: True, names["cpu"]: False}
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["workers"] == 1
+    assert (tmp_path / "run" / "cells.csv").read_bytes() == (undisturbed / "cells.csv").read_bytes()
+
+
+def test_workers_with_a_gpu_share_the_cores_of_their_machine() -> None:
+    class Answer:
+        def nthreads(self) -> dict[str, int]:
+            return dict.fromkeys(cores, 1)
+
+    cores = {"tcp://a:1": 16, "tcp://a:2": 16, "tcp://b:1": 12}
+    assert cores_per_worker(Answer(), cores, on_gpu=True) == 8
+    assert cores_per_worker(Answer(), cores, on_gpu=False) == 1
+
+
+# --- started from a file
+
+
+def test_a_cluster_is_started_from_a_file_and_closed(
+    slides: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.write_text("class: LocalCluster\nn_workers: 1\nthreads_per_worker: 1\n")
+    before = set(psutil.Process().children(recursive=True))
+    classify_paths(slides, tmp_path / "run", device="cpu", cluster=file)
+    ours = (tmp_path / "run" / "cells.csv").read_bytes()
+    assert ours == (undisturbed / "cells.csv").read_bytes()
+    left = set(psutil.Process().children(recursive=True)) - before
+    assert not [process for process in left if "spawn_main" in " ".join(process.cmdline())]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, "cannot be read .*no such file"),
+        ("a: [", "is no YAML file in line 1"),
+        ("n_workers: 2", "does not say which class"),
+        ("class: FastCluster", "FastCluster is not known; write its full name, or LocalCluster"),
+        ("class: pathlib.Path", r"pathlib\.Path is no class of Dask clusters"),
+        ("class: nonesuch.Cluster", "needs a package that is not here .*install nonesuch"),
+        ("class: LocalCluster\nadapt: 3", "adapt should be like"),
+        ("class: LocalCluster\n2: 3", "2 is no name of an argument"),
+    ],
+)
+def test_cluster_files_that_cannot_be_used(
+    content: str | None, sentence: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "cluster.yaml"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(InputError, match=sentence):
+        choose_crew(cluster=file)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("n_wokers: 2", r"SLURMCluster did not start \(TypeError: .*'n_wokers'"),
+        ("n_workers: 1\njob_extra_directives: [--no-such]", "starts no workers"),
+    ],
+)
+def test_what_a_class_says_is_told(content: str, sentence: str, tmp_path: Path) -> None:
+    pytest.importorskip("dask_jobqueue")
+    file = tmp_path / "cluster.yaml"
+    file.write_text(f"class: SLURMCluster\ncores: 1\nmemory: 1GB\n{content}\n")
+    with pytest.raises(ClusterError, match=sentence), clusters.started_workers(file, 60):
+        pass
+
+
+def test_nobody_waits_for_ever_for_a_first_worker(slides: Path, tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.write_text("class: LocalCluster\nn_workers: 0\n")
+    with pytest.raises(IncompleteRunError, match="no worker of the LocalCluster came up for 1 s"):
+        classify_paths(slides, tmp_path / "run", device="cpu", cluster=file, stall_timeout=1)
+
+
+def test_a_gpu_cluster_keeps_a_second_shard_off_each_gpu(tmp_path: Path) -> None:
+    pytest.importorskip("dask_cuda")
+    file = tmp_path / "cluster.yaml"
+    file.write_text("class: LocalCUDACluster\n")
+    assert read_cluster_file(file).arguments["resources"] == {"GPU": 1}
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"workers": 0}, "at least one"),
+        ({"memory_limit": "much"}, "'much' is no amount of memory"),
+        ({"workers": 1, "scheduler": "tcp://x:1"}, "for this machine only"),
+        ({"memory_limit": "1GiB", "scheduler_file": "x.json"}, "together with --scheduler-file"),
+        ({"scheduler": "tcp://x:1", "cluster": "x.yaml"}, "--scheduler and --cluster"),
+    ],
+)
+def test_workers_are_named_once(options: dict, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        choose_crew(**options)
+
+
+def test_a_small_input_gets_few_workers_unless_asked_for() -> None:
+    assert replace(choose_crew("cpu"), workers=8, chosen=False).for_cells(40).workers == 2
+    assert choose_crew("cpu", workers=3).for_cells(40).workers == 3
+
+
+def test_memory_is_shared_out_or_as_asked_for() -> None:
+    assert choose_crew("cpu", workers=2, memory_limit="1.5 GiB").memory == 3 * 2**29
+    one, four = (choose_crew("cpu", workers=count).memory for count in (1, 4))
+    assert one == pytest.approx(4 * four, abs=4)

@@ -1,0 +1,82 @@
+"""``plan``: what it says of a run is what the run then does, and it leaves nothing behind."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from runs import dask_cluster
+from typer.testing import CliRunner
+
+from wbc_batch.cli import app
+from wbc_batch.dry_run import plan_run
+from wbc_batch.engine.ledger import committed
+from wbc_batch.engine.plan import Job
+from wbc_batch.engine.trial import Trial, try_out
+from wbc_batch.sources import list_cells
+
+MIB = 2**20
+
+
+def lines_of(output: str) -> dict[str, str]:
+    return {name: text for name, _, text in (line.partition(" ") for line in output.splitlines())}
+
+
+def test_a_plan_tells_what_the_run_does(slides: Path, undisturbed: Path) -> None:
+    planned = plan_run(slides, device="cpu", workers=1, memory_limit="2GiB")
+    record = json.loads((undisturbed / "run.json").read_text())
+    assert planned.cells == record["counts"]["cells"] == 120
+    assert planned.groups == {"slide-0": 40, "slide-1": 40, "slide-2": 40}
+    assert planned.model == record["model"]["name"]
+    assert planned.shards == len(committed(undisturbed))
+    assert planned.shard_cells == record["shard_cells"]
+    assert (planned.workers, planned.threads_per_worker) == (
+        record["workers"],
+        record["threads_per_worker"],
+    )
+    assert planned.memory_limit == 2048 * MIB
+    assert 200 * MIB < planned.worker_memory < 2048 * MIB
+    assert 0 < planned.seconds < 120
+
+
+def test_a_person_reads_it_and_nothing_is_left(
+    slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("wbc_batch.dry_run.try_out", lambda *_: Trial(500 * MIB, 100.0))
+    described = tmp_path / "cluster.yaml"
+    described.write_text("class: LocalCluster\nadapt: {minimum: 0, maximum: 30}\n")
+    result = CliRunner().invoke(app, ["plan", str(slides), "--cluster", str(described)])
+    assert result.exit_code == 0, result.output
+    told = lines_of(result.stdout)
+    assert told["cells"].strip() == "120"
+    assert "3: slide-0 (40), slide-1 (40), slide-2 (40)" in told["groups"]
+    assert "4 of 32 cells" in told["shards"]
+    assert f"30; LocalCluster started from {described}" in told["workers"]
+    assert "500.00 MiB for each worker" in told["memory"]
+    assert "14.65 GiB in all" in told["memory"]
+    assert "time" not in told  # nothing is known of the machines of a cluster
+    assert list(tmp_path.iterdir()) == [described]
+
+
+def test_a_running_cluster_is_asked(
+    slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wbc_batch.dry_run.try_out", lambda *_: None)
+    with dask_cluster(tmp_path, workers=2) as cluster:
+        planned = plan_run(slides / "slide-0", device="cpu", scheduler_file=cluster.file)
+    assert 1 <= planned.workers <= 2  # the second may still be on its way
+    assert planned.threads_per_worker == 1
+    assert planned.memory_limit > 100 * MIB
+    assert (planned.worker_memory, planned.seconds) == (None, None)
+
+
+def test_cells_that_kill_leave_the_memory_unknown(
+    slides: Path, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wbc_batch.engine.trial._classify_twice", _die)
+    assert try_out(job, list(list_cells([slides / "slide-0"]))) is None
+
+
+def _die(*_: object) -> None:
+    os.abort()
