@@ -9,13 +9,15 @@ import pytest
 if importlib.util.find_spec("napari") is None:
     pytest.skip("napari is not installed", allow_module_level=True)
 
-from napari.layers import Image, Points
+from napari.layers import Image, Labels, Points, Shapes
 
 from wbc_batch.classifier import Predictions
-from wbc_batch.errors import InputError
+from wbc_batch.errors import ImageError, InputError
 from wbc_batch.schema import CELL_COLUMNS, CLASS_COLORS, CLASSES, ERROR_COLOR
 from wbc_batch.sources import Cell
-from wbc_napari.layers import cell_table, crop_stack, points_layer
+from wbc_napari.appearance import captions, dress, points_layer
+from wbc_napari.layers import CropSize, crop_stack, crops_of
+from wbc_napari.tables import BOX_COLUMNS, REVIEW_COLUMNS, cell_table, resumed, with_results
 
 MODEL = {"name": "m", "sha256": "0" * 64, "device": "cpu"}
 
@@ -47,13 +49,24 @@ class Lazy:
         return self.data[key]
 
 
+def results(crops, *classes: str, errors: dict[int, str] | None = None) -> pd.DataFrame:
+    """Return the table of crops, all of them classified."""
+    table = cell_table(crops)
+    said = predictions(*classes) if classes else None
+    with_results(table, np.arange(len(crops)), said, errors or {})
+    return table
+
+
+# --- stacks ---
+
+
 def test_a_stack_of_crops_is_read_in_slices_only():
     data = Lazy(np.arange(4 * 40 * 60 * 3, dtype=np.uint8).reshape(4, 40, 60, 3))
     layer = Image(data, rgb=True, name="slide")
     data.read.clear()
     stack = crop_stack(layer)
     assert (len(stack), stack.size, data.read) == (4, (40, 60), [])
-    np.testing.assert_array_equal(stack.read(1, 3), data.data[1:3])
+    np.testing.assert_array_equal(list(stack.read([1, 2])), data.data[1:3])
     assert data.read == [slice(1, 3)]
 
 
@@ -61,6 +74,14 @@ def test_a_stack_of_crops_is_read_in_slices_only():
 def test_colour_with_opacity_and_grey_are_stacks_too(shape):
     stack = crop_stack(Image(np.zeros(shape, np.uint8), rgb=len(shape) == 4))
     assert (len(stack), stack.size) == (5, (40, 60))
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_colours_may_lie_along_an_axis_of_their_own(axis):
+    crops = np.random.default_rng(0).integers(0, 255, (5, 40, 60, 3)).astype(np.uint8)
+    stack = crop_stack(Image(np.moveaxis(crops, -1, axis)))
+    assert (len(stack), stack.size) == (5, (40, 60))
+    np.testing.assert_array_equal(list(stack.read([1, 2, 4])), crops[[1, 2, 4]])
 
 
 def test_of_a_pyramid_the_full_resolution_is_classified():
@@ -80,7 +101,8 @@ def test_of_a_pyramid_the_full_resolution_is_classified():
 )
 def test_batches_follow_the_chunks_of_the_array(chunks, spans):
     data = Lazy(np.zeros((134, 40, 60, 3), np.uint8), chunks)
-    assert crop_stack(Image(data, rgb=True)).spans() == spans
+    batches = crop_stack(Image(data, rgb=True)).batches(np.arange(134))
+    assert [(int(batch[0]), int(batch[-1]) + 1) for batch in batches] == spans
 
 
 @pytest.mark.parametrize(
@@ -101,24 +123,110 @@ def test_what_is_no_stack_of_crops_is_refused_in_one_sentence(layer, sentence):
     assert "\n" not in str(caught.value)
 
 
+# --- fields of view ---
+
+
+@pytest.fixture
+def field():
+    """A field of noise, 0.1 um per pixel, put somewhere in the world."""
+    data = np.random.default_rng(1).integers(0, 255, (200, 300, 3)).astype(np.uint8)
+    return Image(data, rgb=True, name="field", scale=(0.1, 0.1), translate=(5, 7), units="um")
+
+
+@pytest.mark.parametrize("size", [CropSize(40), CropSize(4, micrometres=True)], ids=["px", "um"])
+def test_points_are_centres_of_squares(field, size):
+    points = Points([[5 + 10, 7 + 5]], units="um")  # pixel (100, 50)
+    crops = crops_of(field, points, size)
+    assert crops.boxes.tolist() == [[30, 80, 40, 40]]
+    np.testing.assert_array_equal(next(crops.read([0])), field.data[80:120, 30:70])
+    assert crops.cell(0).member == "#xywh=30,80,40,40"
+
+
+def test_shapes_are_boxes_in_pixels_of_the_image_and_cut_at_its_rim(field):
+    corners = [[5 - 2, 7 + 1], [5 - 2, 7 + 3], [5 + 4, 7 + 3], [5 + 4, 7 + 1]]
+    crops = crops_of(field, Shapes([np.array(corners)], shape_type="rectangle"), CropSize())
+    assert crops.boxes.tolist() == [[10, -20, 20, 60]]
+    np.testing.assert_array_equal(next(crops.read([0])), field.data[0:40, 10:30])
+
+
+def test_labels_give_a_crop_per_object(field):
+    data = np.zeros((200, 300), int)
+    data[50:90, 100:130], data[150:160, 20:30] = 3, 8
+    labels = Labels(data, scale=(0.1, 0.1), translate=(5, 7))
+    crops = crops_of(field, labels, CropSize())
+    assert len(crops) == 2
+    x, y, width, height = crops.boxes[0]
+    assert (x <= 100, y <= 50, x + width >= 130, y + height >= 90) == (True,) * 4
+    assert width < 50
+    assert height < 60
+
+
+def test_boxes_on_a_stack_of_fields_know_their_field():
+    data = np.random.default_rng(1).integers(0, 255, (4, 90, 80, 3)).astype(np.uint8)
+    crops = crops_of(Image(data, rgb=True), Points([[2, 40, 30]]), CropSize(20))
+    np.testing.assert_array_equal(next(crops.read([0])), data[2, 30:50, 20:40])
+    assert crops.cell(0).index == 2
+
+
+def test_three_planes_of_a_field_are_its_colours():
+    data = np.random.default_rng(1).integers(0, 255, (3, 90, 80)).astype(np.uint16)
+    crops = crops_of(Image(data), Points([[40, 30]]), CropSize(20))
+    np.testing.assert_array_equal(next(crops.read([0])), np.moveaxis(data, 0, -1)[30:50, 20:40])
+
+
+def test_a_box_outside_the_image_is_an_error_of_that_cell(field):
+    outside, inside = crops_of(field, Points([[-90, -90], [10, 10]]), CropSize(20)).read([0, 1])
+    assert isinstance(outside, ImageError)
+    assert inside.shape == (20, 20, 3)
+
+
+@pytest.mark.parametrize(
+    ("objects", "size", "sentence"),
+    [
+        (Points(ndim=2, name="none"), CropSize(), "'none' is empty"),
+        (Labels(np.zeros((20, 20), int), name="none"), CropSize(), "'none' is empty"),
+        (Points([[1, 2, 3, 4]], name="deep"), CropSize(), "'deep' has more dimensions"),
+        (Points([[1, 2]]), CropSize(5, micrometres=True), "does not say how large its pixels are"),
+    ],
+    ids=["no point", "no label", "4-D points", "no scale"],
+)
+def test_marks_that_do_not_fit_are_refused_in_one_sentence(objects, size, sentence):
+    image = Image(np.zeros((50, 60, 3), np.uint8), rgb=True)
+    with pytest.raises(InputError, match=sentence):
+        crops_of(image, objects, size)
+
+
+# --- tables ---
+
+
 def test_a_table_has_a_row_for_every_crop_and_its_own_prediction():
-    stack = crop_stack(stack_layer(10))
-    table = cell_table(stack, (4, 7), predictions("monocyte", "basophil"), {5: "too small"})
-    assert tuple(table.columns) == CELL_COLUMNS
-    assert table["index"].tolist() == [4, 5, 6]
+    crops = crop_stack(stack_layer(3))
+    table = results(crops, "monocyte", "basophil", errors={1: "too small"})
+    assert tuple(table.columns) == (*CELL_COLUMNS, *REVIEW_COLUMNS)
+    assert table["index"].tolist() == [0, 1, 2]
     assert table["status"].tolist() == ["ok", "error", "ok"]
     assert table["label"].tolist() == ["monocyte", "", "basophil"]
     assert table["error"].tolist() == ["", "too small", ""]
     assert table["prob_basophil"].tolist() == pytest.approx([0.05, np.nan, 0.8], nan_ok=True)
     assert table["group"].unique().tolist() == ["slide"]
-    assert table["cell_id"][2] == Cell("slide", "", 6, "slide").cell_id
+    assert table["cell_id"][2] == Cell("slide", "", 2, "slide").cell_id
 
 
-def test_a_table_of_errors_alone_has_the_same_columns():
-    table = cell_table(crop_stack(stack_layer(2)), (0, 2), None, {0: "bad", 1: "bad"})
-    assert tuple(table.columns) == CELL_COLUMNS
-    assert table["label"].tolist() == ["", ""]
-    assert table["confidence"].isna().all()
+def test_a_second_run_takes_over_what_is_known_by_cell_not_by_place(field):
+    two = crops_of(field, Points([[10, 12], [20, 15]]), CropSize(20))
+    earlier = results(two, "monocyte", "basophil")
+    earlier.loc[1, "reviewed_label"] = "eosinophil"
+    three = crops_of(field, Points([[20, 15], [15, 15], [10, 12]]), CropSize(20))
+    table = resumed(cell_table(three), earlier, results=True)
+    assert table["label"].tolist() == ["basophil", "", "monocyte"]
+    assert table["status"].tolist() == ["ok", "pending", "ok"]
+    assert table["reviewed_label"].tolist() == ["eosinophil", "", ""]
+    other_model = resumed(cell_table(three), earlier, results=False)
+    assert other_model["status"].tolist() == ["pending"] * 3
+    assert other_model["reviewed_label"].tolist() == ["eosinophil", "", ""]
+
+
+# --- how they look ---
 
 
 def shown(layer: Image, cells: pd.DataFrame) -> Points:
@@ -129,10 +237,7 @@ def shown(layer: Image, cells: pd.DataFrame) -> Points:
 
 def test_points_lie_on_the_crops_whatever_transform_the_layer_has():
     layer = stack_layer(scale=(1, 0.5, 0.5), translate=(0, 10, 20), rotate=30, units="um")
-    cells = cell_table(
-        crop_stack(layer), (0, 3), predictions("monocyte", "basophil", "monocyte"), {}
-    )
-    points = shown(layer, cells)
+    points = shown(layer, results(crop_stack(layer), "monocyte", "basophil", "monocyte"))
     np.testing.assert_array_equal(points.data, [[n, 19.5, 29.5] for n in range(3)])
     for place in points.data:
         np.testing.assert_allclose(points.data_to_world(place), layer.data_to_world(place))
@@ -141,20 +246,39 @@ def test_points_lie_on_the_crops_whatever_transform_the_layer_has():
 
 def test_points_wear_the_colour_of_their_class_and_say_it():
     layer = stack_layer(3)
-    cells = cell_table(
-        crop_stack(layer), (0, 3), predictions("monocyte", "basophil"), {1: "broken"}
-    )
+    cells = results(crop_stack(layer), "monocyte", "basophil", errors={1: "broken"})
     points = shown(layer, cells)
     colours = [CLASS_COLORS["monocyte"], ERROR_COLOR, CLASS_COLORS["basophil"]]
     expected = [[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in colours]
     np.testing.assert_allclose(points.border_color[:, :3], expected, atol=1e-6)
     assert points.face_color[:, 3].max() == 0  # the cell stays visible
     assert points.text.values.tolist() == ["monocyte 80%", "not classified", "basophil 80%"]
-    assert tuple(points.features.columns) == CELL_COLUMNS
 
 
-def test_the_caption_of_an_unidentified_cell_names_the_best_guess():
-    layer = stack_layer(1)
-    cells = cell_table(crop_stack(layer), (0, 1), predictions("monocyte"), {})
-    points = shown(layer, cells.assign(label="unidentified"))
-    assert points.text.values.tolist() == ["unidentified (monocyte 80%)"]
+def test_captions_name_the_best_guess_the_reviewer_and_nothing_in_blind_mode():
+    cells = results(crop_stack(stack_layer(2)), "monocyte", "basophil")
+    cells["label"] = "unidentified"
+    cells.loc[1, "reviewed_label"] = "eosinophil"
+    assert captions(cells) == ["unidentified (monocyte 80%)", "eosinophil ✓"]
+    assert captions(cells, hidden=True) == ["", "eosinophil ✓"]
+
+
+@pytest.mark.parametrize("kind", ["points", "shapes"])
+def test_results_become_features_of_the_users_own_layer(field, kind):
+    own = {"note": ["first", "second"]}
+    if kind == "points":
+        layer = Points([[10, 12], [20, 15]], features=own)
+    else:
+        box = np.array([[8, 10], [8, 12], [10, 12], [10, 10]], float)
+        layer = Shapes([box, box + 4], shape_type="rectangle", features=own)
+    crops = crops_of(field, layer, CropSize(20))
+    dress(layer, results(crops, "monocyte", "basophil"), field, MODEL)
+    assert layer.features["note"].tolist() == ["first", "second"]
+    assert layer.features["label"].tolist() == ["monocyte", "basophil"]
+    assert layer.features[list(BOX_COLUMNS)].to_numpy().tolist() == crops.boxes.tolist()
+    colours = layer.border_color if kind == "points" else layer.edge_color
+    blue = [int(CLASS_COLORS["basophil"][i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    np.testing.assert_allclose(colours[1, :3], blue, atol=1e-6)
+    assert layer.text.values.tolist() == ["monocyte 80%", "basophil 80%"]
+    if kind == "points":
+        np.testing.assert_allclose(layer.size, 2.0)  # 20 pixels of 0.1 um

@@ -38,6 +38,14 @@ def test_every_menu_is_one_that_napari_shows():
 
 
 def test_napari_starts_without_torch():
-    modules = "wbc_napari.widget, wbc_napari.sample_data"
+    modules = "wbc_napari.station, wbc_napari.adapt_widget, wbc_napari.readers"
     code = f"import {modules}, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_files_that_are_not_ours_open_without_a_question():
+    manager = npe2.PluginManager.instance()
+    manager.discover()
+    for name in ("a.png", "a.tif", "a.npy"):
+        readers = list(manager.iter_compatible_readers([name]))
+        assert "wbc-napari" not in {reader.plugin_name for reader in readers}

@@ -13,13 +13,15 @@ if importlib.util.find_spec("napari") is None:
 from napari.components import ViewerModel
 from napari.layers import Layer
 
-from wbc_batch.classifier import Classifier
+from wbc_batch.classifier import Classifier, Rejection
 from wbc_batch.errors import ImageError, ModelError
-from wbc_batch.schema import PROBABILITY_COLUMNS
-from wbc_batch.synthetic import draw_cells
+from wbc_batch.synthetic import draw_cells, draw_field
+from wbc_napari.appearance import points_layer
 from wbc_napari.canonical import canonical_layer
-from wbc_napari.layers import BATCH, crop_stack, points_layer
-from wbc_napari.runner import classify_stack, saying_why
+from wbc_napari.crops import BATCH
+from wbc_napari.layers import CropSize, crop_stack, crops_of, found_layer
+from wbc_napari.runner import Plan, classify, find_cells, saying_why
+from wbc_napari.tables import cell_table, with_results
 
 
 @pytest.fixture(scope="module")
@@ -32,24 +34,65 @@ def classifier():
     return Classifier.load(device="cpu")
 
 
+def plan(crops, model="default"):
+    return Plan(crops, np.arange(len(crops)), model, "cpu")
+
+
 def run(data, **attributes):
     """Classify a new layer of a viewer; return the viewer, the layer and the steps."""
     viewer = ViewerModel()
     layer = viewer.add_image(data, name="slide", **attributes)
-    return viewer, layer, list(classify_stack(crop_stack(layer), "default", "cpu"))
+    return viewer, layer, list(classify(plan(crop_stack(layer))))
 
 
 def probabilities(steps):
-    tables = [step.cells for step in steps if step.cells is not None]
-    return np.concatenate([table[list(PROBABILITY_COLUMNS)].to_numpy() for table in tables])
+    parts = [step.predictions for step in steps if step.predictions is not None]
+    return np.concatenate([part.probabilities for part in parts])
+
+
+def table_of(layer, steps):
+    table = cell_table(crop_stack(layer))
+    for step in steps:
+        with_results(table, step.rows, step.predictions, step.errors)
+    return table
 
 
 def test_a_layer_gets_what_the_classifier_says(crops, classifier):
-    _, _, steps = run(crops)
-    assert [None if s.cells is None else len(s.cells) for s in steps] == [None, BATCH, 8]
+    _, layer, steps = run(crops)
+    assert [len(step.rows) for step in steps] == [0, BATCH, 8]
     assert steps[0].model["sha256"] == classifier.sha256
-    expected = classifier.predict(crops).probabilities
+    expected = classifier.predict(crops)
+    np.testing.assert_allclose(probabilities(steps), expected.probabilities, atol=1e-4)
+    assert table_of(layer, steps)["label"].tolist() == expected.label.tolist()
+
+
+def test_only_what_is_wanted_is_classified(crops, classifier):
+    stack = crop_stack(ViewerModel().add_image(crops, name="slide"))
+    wanted = np.array([3, 4, 70])
+    steps = list(classify(Plan(stack, wanted, device="cpu")))
+    assert np.concatenate([step.rows for step in steps]).tolist() == [3, 4, 70]
+    expected = classifier.predict(crops[wanted]).probabilities
     np.testing.assert_allclose(probabilities(steps), expected, atol=1e-4)
+
+
+def test_thresholds_of_ones_own_leave_cells_unidentified(crops):
+    stack = crop_stack(ViewerModel().add_image(crops[:4], name="slide"))
+    steps = list(classify(Plan(stack, np.arange(4), "default", "cpu", Rejection(1.1, 1.0))))
+    assert set(steps[1].predictions.label) == {"unidentified"}
+    assert steps[0].model["rejection"]["min_confidence"] == 1.1
+
+
+def test_the_cells_of_a_field_are_found_and_classified():
+    image, boxes, _ = draw_field(seed=0)
+    (found,) = find_cells(image)
+    assert len(found) == len(boxes)
+    viewer = ViewerModel()
+    layer = viewer.add_image(image, rgb=True, name="field", scale=(0.5, 0.5))
+    shapes = viewer.add_layer(Layer.create(*found_layer(layer, found)))
+    crops = crops_of(layer, shapes, CropSize())
+    assert crops.boxes.tolist() == found.tolist()
+    *_, last = classify(plan(crops))
+    assert len(last.predictions) == len(found)
 
 
 @pytest.mark.parametrize("kind", ["dask", "zarr"])
@@ -66,10 +109,10 @@ def test_lazy_arrays_give_the_same(kind, crops, classifier, tmp_path):
 
 def test_the_results_become_a_layer_of_the_viewer(crops):
     viewer, layer, steps = run(crops)
-    cells = steps[1].cells
+    cells = table_of(layer, steps)
     viewer.add_layer(Layer.create(*points_layer(layer, crop_stack(layer), cells, steps[0].model)))
     points = viewer.layers["slide cells"]
-    assert len(points.data) == BATCH
+    assert len(points.data) == BATCH + 8
     viewer.dims.set_point(0, 5)
     assert points._view_data.tolist() == [[59.5, 59.5]]
 
@@ -96,8 +139,8 @@ def test_floats_are_refused_with_the_reason_of_the_classifier(crops):
 def test_a_model_that_is_none_is_told_in_one_sentence(crops, tmp_path):
     stack = crop_stack(ViewerModel().add_image(crops))
     with pytest.raises(ModelError):
-        list(classify_stack(stack, str(tmp_path), "cpu"))
-    ending = end_of(saying_why(classify_stack(stack, str(tmp_path), "cpu")))
+        list(classify(plan(stack, str(tmp_path))))
+    ending = end_of(saying_why(classify(plan(stack, str(tmp_path)))))
     assert str(tmp_path) in ending
     assert "\n" not in ending
 

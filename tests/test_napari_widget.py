@@ -5,7 +5,6 @@ import threading
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 
 if importlib.util.find_spec("napari") is None:
@@ -13,23 +12,15 @@ if importlib.util.find_spec("napari") is None:
 
 from napari.layers import Image, Points
 from napari.utils.notifications import notification_manager
-from qtpy.QtWidgets import (
-    QComboBox,
-    QFileDialog,
-    QLineEdit,
-    QProgressBar,
-    QPushButton,
-    QTableWidget,
-)
+from qtpy.QtWidgets import QProgressBar, QPushButton
 from superqt.utils import WorkerBase
 
 from wbc_batch.classifier import Classifier
 from wbc_batch.errors import ImageError
-from wbc_batch.report import differential
-from wbc_batch.schema import CELL_COLUMNS, CLASSES
-from wbc_batch.synthetic import draw_cells
-from wbc_napari.layers import BATCH
-from wbc_napari.widget import ClassifyWidget
+from wbc_batch.schema import CELL_COLUMNS
+from wbc_batch.synthetic import draw_cells, draw_field
+from wbc_napari.crops import BATCH
+from wbc_napari.station import StationWidget
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +29,11 @@ def crops():
 
 
 @pytest.fixture
-def dock(make_napari_viewer, qtbot):
-    """Return a viewer with the widget docked, and what tests do with the two."""
+def dock(make_napari_viewer, qtbot, tmp_path, monkeypatch):
+    """Return a viewer with the dock, and what tests do with the two."""
+    monkeypatch.setattr("platformdirs.user_data_path", lambda *_, **__: tmp_path / "journals")
     viewer = make_napari_viewer()
-    widget = ClassifyWidget(viewer)
+    widget = StationWidget(viewer)
     viewer.window.add_dock_widget(widget, name="Classify cells")
     notification_manager.records.clear()
 
@@ -54,32 +46,19 @@ def dock(make_napari_viewer, qtbot):
     def said():
         return [str(record.message) for record in notification_manager.records]
 
-    table = widget.findChild(QTableWidget)
-    return SimpleNamespace(
-        viewer=viewer, widget=widget, button=button, finish=finish, said=said, table=table
-    )
+    return SimpleNamespace(viewer=viewer, widget=widget, button=button, finish=finish, said=said)
 
 
-def cell_text(table):
-    return [
-        [table.item(row, column).text() for column in range(table.columnCount())]
-        for row in range(table.rowCount())
-    ]
-
-
-def test_one_click_classifies_and_shows_the_differential(dock, crops):
+def test_one_click_classifies_and_the_cells_are_up_for_review(dock, crops):
     dock.viewer.add_image(crops, name="slide")
     dock.button("Classify").click()
     dock.finish()
     points = dock.viewer.layers["slide cells"]
     assert isinstance(points, Points)
-    assert tuple(points.features.columns) == CELL_COLUMNS
+    assert tuple(points.features.columns[: len(CELL_COLUMNS)]) == CELL_COLUMNS
     assert points.features["index"].tolist() == list(range(134))
-    expected = differential(points.features)
-    shown = cell_text(dock.table)
-    assert [row[0] for row in shown] == expected["label"].tolist()
-    assert [int(row[1]) for row in shown] == expected["count"].tolist()
-    assert [row[2] for row in shown[:5]] == [f"{p:.1f}" for p in expected["percent"][:5]]
+    assert (points.features["status"] == "ok").all()
+    assert dock.widget.session.layer is points
     assert dock.said() == []
 
 
@@ -122,8 +101,15 @@ def test_cancel_keeps_what_was_classified(dock, half_done):
     half_done.go.set()
     dock.finish()
     # The batch that was under way is finished, the next is not begun.
-    assert len(dock.viewer.layers["slide cells"].data) == 128
-    assert "128 of 134" in dock.widget.findChild(QProgressBar).text()
+    cells = dock.viewer.layers["slide cells"].features
+    assert (cells["status"] == "ok").sum() == 128
+    assert "128 of 134" in dock.widget.classify.findChild(QProgressBar).text()
+    first = cells["confidence"].tolist()
+    dock.button("Classify").click()  # goes on where it stopped
+    dock.finish()
+    cells = dock.viewer.layers["slide cells"].features
+    assert (cells["status"] == "ok").all()
+    assert cells["confidence"].tolist()[:128] == first[:128]
     assert dock.said() == []
 
 
@@ -148,7 +134,11 @@ def test_a_closed_dock_lets_go_of_the_viewer(dock):
 
     def ours():
         callbacks = [c for e in (events.inserted, events.removed) for c in e.callbacks]
-        return [c for c in callbacks if isinstance(c, tuple) and c[0]() is dock.widget]
+        return [
+            c
+            for c in callbacks
+            if isinstance(c, tuple) and c[0]() in (dock.widget, dock.widget.classify)
+        ]
 
     assert ours()
     dock.viewer.window.remove_dock_widget(dock.widget)
@@ -190,7 +180,7 @@ def test_crops_that_cannot_be_prepared_are_not_shown_as_black(dock):
 
 def test_a_model_that_does_not_load_is_told_once(dock, crops, tmp_path):
     dock.viewer.add_image(crops[:3], name="slide")
-    model = dock.widget.findChild(QLineEdit)
+    model = dock.widget.classify.form.model.line_edit.native
     model.setText(str(tmp_path))
     dock.button("Classify").click()
     dock.finish()
@@ -216,7 +206,8 @@ def test_crops_that_cannot_be_classified_are_counted(dock, crops, monkeypatch):
     dock.viewer.add_image(some, name="slide")
     dock.button("Classify").click()
     dock.finish()
-    assert cell_text(dock.table)[-1][:2] == ["error", "1"]
+    cells = dock.viewer.layers["slide cells"].features
+    assert cells["status"].tolist() == ["ok", "ok", "error", "ok"]
     said = "1 of 4 crops could not be classified; the first is crop 2: it is black."
     assert dock.said() == [said]
 
@@ -231,42 +222,49 @@ def test_the_canonical_crops_are_shown(dock, crops):
     assert np.asarray(canonical.data[1]).std() > 0
 
 
-def test_the_tables_are_saved_as_a_batch_run_writes_them(dock, crops, tmp_path, monkeypatch):
-    assert not dock.button("Save CSV…").isEnabled()
-    dock.viewer.add_image(crops[:12], name="slide")
+def test_cells_are_found_boxed_and_classified_on_the_boxes(dock):
+    field, boxes, _ = draw_field(seed=0)
+    dock.viewer.add_image(field, rgb=True, name="field")
+    dock.button("Find cells").click()
+    dock.finish()
+    shapes = dock.viewer.layers["field cells"]
+    assert len(shapes.data) == len(boxes)
     dock.button("Classify").click()
     dock.finish()
-    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *a, **k: str(tmp_path))
-    dock.button("Save CSV…").click()
-    cells = pd.read_csv(tmp_path / "cells.csv")
-    assert tuple(cells.columns) == CELL_COLUMNS
-    features = dock.viewer.layers["slide cells"].features
-    assert cells["label"].tolist() == features["label"].tolist()
-    np.testing.assert_allclose(cells["confidence"], features["confidence"], atol=1e-6)
-    table = pd.read_csv(tmp_path / "differential.csv")
-    assert table["count"].sum() == 12
-    assert set(CLASSES) < set(table["label"])
+    assert shapes.features["label"].ne("").all()
+    assert [layer.name for layer in dock.viewer.layers] == ["field", "field cells"]
+    assert dock.said() == []
 
 
-def test_a_folder_that_cannot_be_written_to_is_told(dock, crops, tmp_path):
-    dock.viewer.add_image(crops[:3], name="slide")
-    dock.button("Classify").click()
+def test_a_field_without_cells_is_told(dock):
+    dock.viewer.add_image(np.full((60, 80, 3), 230, np.uint8), rgb=True, name="empty")
+    dock.button("Find cells").click()
     dock.finish()
-    dock.widget.save(tmp_path / "nowhere")
     assert len(dock.said()) == 1
-    assert "nowhere" in dock.said()[0]
+    assert "No leukocyte was found in 'empty'" in dock.said()[0]
 
 
-def test_the_table_follows_the_chosen_stack(dock, crops):
-    dock.viewer.add_image(crops[:3], name="first")
+def test_keys_are_the_reviews_while_it_is_shown_and_napari_s_again_after(dock, crops):
+    dock.viewer.add_image(crops[:5], name="slide")
     dock.button("Classify").click()
     dock.finish()
-    assert dock.table.rowCount() > 0
-    dock.viewer.add_image(crops[:3], name="second")
-    stacks = dock.widget.findChild(QComboBox)
-    stacks.setCurrentText("second")
-    assert dock.table.rowCount() == 0
-    stacks.setCurrentText("first")
-    assert dock.table.rowCount() > 0
-    dock.viewer.layers.remove("first cells")
-    assert dock.table.rowCount() == 0
+    points = dock.viewer.layers["slide cells"]
+    assert not points.keymap
+    dock.widget.tabs.setCurrentWidget(dock.widget.review)
+    assert {str(key) for key in points.keymap} >= {"1", "5", "U", "Space"}
+    dock.widget.tabs.setCurrentWidget(dock.widget.classify)
+    assert not points.keymap
+    dock.widget.tabs.setCurrentWidget(dock.widget.review)
+    dock.viewer.window.remove_dock_widget(dock.widget)
+    assert not points.keymap
+
+
+def test_a_layer_that_is_removed_under_review_ends_it(dock, crops):
+    dock.viewer.add_image(crops[:5], name="slide")
+    dock.button("Classify").click()
+    dock.finish()
+    dock.widget.tabs.setCurrentWidget(dock.widget.review)
+    dock.viewer.layers.remove("slide cells")
+    assert dock.widget.session is None
+    assert not dock.widget.review.isEnabled()
+    assert dock.said() == []

@@ -6,7 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wbc_batch.errors import ImageError
-from wbc_napari.layers import CropStack, LayerData
+from wbc_napari.appearance import MARK, LayerData
+from wbc_napari.crops import CropStack
+from wbc_napari.geometry import world_matrix
+from wbc_napari.images import plane_axes
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -38,11 +41,12 @@ def canonical_layer(layer: "Image", stack: CropStack, classifier: "Classifier") 
     import dask.array as da
 
     side = classifier.input_size
+    axes = [*plane_axes(layer, stack.colours), layer.ndim]
 
     def prepare(index: NDArray) -> NDArray[np.uint8]:
         start = int(index[0])
         try:
-            return classifier.prepare(stack.read(start, start + 1)[0])[np.newaxis]
+            return classifier.prepare(_crop(stack, start))[np.newaxis]
         except ImageError:  # the reason stands in the row of this cell; here it stays blank
             return np.zeros((1, side, side, 3), np.uint8)
 
@@ -55,21 +59,19 @@ def canonical_layer(layer: "Image", stack: CropStack, classifier: "Classifier") 
     attributes = {
         "name": f"{layer.name} canonical",
         "rgb": True,
-        "affine": _world_matrix(layer) @ _beside(stack.size, side),
-        "units": layer.units,
-        "axis_labels": layer.axis_labels,
-        "metadata": {"wbc_napari": {"image": layer.unique_id}},
+        "affine": world_matrix(layer)[np.ix_(axes, axes)] @ _beside(stack.size, side),
+        "units": [layer.units[axis] for axis in axes[:-1]],
+        "axis_labels": [layer.axis_labels[axis] for axis in axes[:-1]],
+        "metadata": {MARK: {"image": layer.unique_id}},
     }
     return canonical, attributes, "image"
 
 
-def _world_matrix(layer: "Image") -> NDArray[np.float64]:
-    """Return the 4 x 4 matrix from the layer's pixels to the world: all its transforms in one."""
-    origin = np.asarray(layer.data_to_world(np.zeros(3)))
-    matrix = np.eye(4)
-    matrix[:3, :3] = np.column_stack([layer.data_to_world(axis) - origin for axis in np.eye(3)])
-    matrix[:3, 3] = origin
-    return matrix
+def _crop(stack: CropStack, index: int) -> NDArray:
+    image = next(iter(stack.read([index])))
+    if isinstance(image, ImageError):
+        raise image
+    return image
 
 
 def _beside(size: tuple[int, int], side: int) -> NDArray[np.float64]:

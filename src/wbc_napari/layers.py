@@ -1,108 +1,78 @@
-"""From an Image layer to crops, and from predictions to a Points layer.
+"""From layers to crops: a stack, or a field of view with points, boxes or labels on it.
 
 Reads layers, changes none, and knows no Qt.
 """
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from wbc_batch.errors import InputError
-from wbc_batch.schema import (
-    CELL_COLUMNS,
-    CLASS_COLORS,
-    ERROR_COLOR,
-    STATUS_ERROR,
-    STATUS_OK,
-    UNIDENTIFIED,
-)
-from wbc_batch.sources import Cell
+from wbc_napari.crops import Crops, CropStack, FieldCrops
+from wbc_napari.geometry import micrometres_per_pixel, placed_like, to_pixels
+from wbc_napari.images import NO_IMAGE, colour_axis, full_resolution, plane_axes, source_of
 
 if TYPE_CHECKING:
-    from napari.layers import Image
-
-    from wbc_batch.classifier import Predictions
+    from napari.layers import Image, Layer
 
 __all__ = [
-    "CropStack",
-    "LayerData",
-    "cell_table",
+    "CropSize",
     "crop_stack",
-    "points_layer",
-    "same_place",
+    "crops_of",
+    "field_crops",
+    "field_of",
+    "found_layer",
+    "positions",
 ]
 
-LayerData = tuple[Any, dict[str, Any], str]
-
-#: Crops that are read and classified together: few, so that progress moves and a cancel is quick.
-BATCH = 64
-
-#: A dask or zarr chunk is read whole anyway; up to this many crops it is also classified in one go.
-MAX_BATCH = 512
+#: A label's box is tight; the finder of the nucleus wants some of the surroundings. Part of its longer side.
+_ROOM_AROUND_LABEL = 0.15
 
 
-@dataclass(frozen=True, eq=False)
-class CropStack:
-    """A stack of crops as a layer holds it; no pixel is read until asked for.
+@dataclass(frozen=True)
+class CropSize:
+    """Side of the square that is cut around a point.
 
     Attributes
     ----------
-    name : str
-        The layer's name; also the group of its cells in a differential.
-    source : str
-        The file that the layer came from, else its name.
-    data : array_like, shape (N, H, W) or (N, H, W, 3 or 4)
-        NumPy, dask or zarr: whatever slices along its first axis.
+    value : float
+    micrometres : bool
+        Else pixels of the image.
     """
 
-    name: str
-    source: str
-    data: Any
+    value: float = 100.0
+    micrometres: bool = False
 
-    def __len__(self) -> int:
-        return int(self.data.shape[0])
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of a crop, pixels."""
-        height, width = self.data.shape[1:3]
-        return int(height), int(width)
-
-    def spans(self) -> list[tuple[int, int]]:
-        """First and one-past-last index of each batch to read, along the chunks of the array."""
-        chunks = getattr(self.data, "chunks", None)
-        first = (
-            np.ravel(chunks[0])[0] if chunks else 1
-        )  # a tuple per axis in dask, a number in zarr
-        chunk = int(first) if 1 <= first <= MAX_BATCH else 1
-        step = chunk * max(1, BATCH // chunk)
-        return [(start, min(start + step, len(self))) for start in range(0, len(self), step)]
-
-    def read(self, start: int, stop: int) -> NDArray:
-        """Read the crops from `start` up to `stop`."""
-        return np.asarray(self.data[start:stop])
-
-    def cells(self, start: int, stop: int) -> Iterator[Cell]:
-        """Identify the crops from `start` up to `stop`."""
-        for index in range(start, stop):
-            yield Cell(source=self.source, member="", index=index, group=self.name)
+    def pixels(self, image: "Image") -> float:
+        """In pixels of an image; `InputError` where its layer has no scale in units of length."""
+        return self.value / micrometres_per_pixel(image) if self.micrometres else self.value
 
 
-def crop_stack(layer: "Image | None") -> CropStack:
-    """Take an Image layer as a stack of crops.
+def crops_of(image: "Image | None", objects: "Layer | None", size: CropSize) -> Crops:
+    """Take an image as crops: a stack as it is, a field by what lies on it.
 
     Parameters
     ----------
-    layer : napari.layers.Image or None
-        (N, Y, X) besides colour channels: one crop per step of the slider.
+    image : Image or None
+    objects : Points, Shapes, Labels or None
+        Centres, boxes or areas of cells; None for a stack of crops.
+    size : CropSize
+        Of a crop around a point.
 
-    Returns
-    -------
-    CropStack
+    Raises
+    ------
+    InputError
+        If there is nothing to classify, or the shapes do not fit.
+    """
+    if objects is None:
+        return crop_stack(image)
+    return field_of(image, objects, size)
+
+
+def crop_stack(layer: "Image | None") -> CropStack:
+    """Take an Image layer as a stack of crops, (N, Y, X) besides colours: a crop per step of the slider.
 
     Raises
     ------
@@ -110,140 +80,153 @@ def crop_stack(layer: "Image | None") -> CropStack:
         If there is no layer, or its shape is not that of a stack of crops.
     """
     if layer is None:
-        raise InputError(
-            "There is no image to classify; open a stack of crops (N, Y, X, 3), or try "
-            "File > Open Sample > White blood cells > Drawn crops."
-        )
-    data = layer.data[0] if layer.multiscale else layer.data
+        raise InputError(NO_IMAGE)
+    data = full_resolution(layer)
     shape = tuple(int(side) for side in data.shape)
-    spatial = shape[:-1] if layer.rgb else shape
-    if len(spatial) == 2:
+    colours = colour_axis(layer)
+    spatial = len(shape) - (colours is not None)
+    if spatial == 2:
         raise InputError(
-            f"'{layer.name}' is one picture, not a stack of crops; "
-            "stack the cropped cells along a first axis: (N, Y, X, 3)."
+            f"'{layer.name}' is one picture, not a stack of crops; press Find cells, or mark its cells "
+            "on a Points, Shapes or Labels layer and choose that."
         )
-    if len(spatial) != 3:
+    if spatial != 3:
         raise InputError(
             f"'{layer.name}' has the shape {shape}; a stack of crops has (N, Y, X, 3), "
             "or (N, Y, X) if grey."
         )
     if 0 in shape:
         raise InputError(f"'{layer.name}' is empty (shape {shape}); there is no crop to classify.")
-    source = layer.source.path or layer.name
-    return CropStack(name=layer.name, source=str(source), data=data)
+    return CropStack(layer.name, source_of(layer), data, colours)
 
 
-def cell_table(
-    stack: CropStack,
-    span: tuple[int, int],
-    predictions: "Predictions | None",
-    errors: dict[int, str],
-) -> pd.DataFrame:
-    """Put one batch of results into the table that batch runs and layers share.
+def field_of(image: "Image | None", objects: "Layer", size: CropSize) -> FieldCrops:
+    """Cut the cells that a Points, Shapes or Labels layer marks out of an image.
+
+    Raises
+    ------
+    InputError
+        If there is no image, nothing is marked, or the shapes do not fit.
+    """
+    if image is None:
+        raise InputError(NO_IMAGE)
+    if objects.ndim > image.ndim + (not image.rgb):
+        raise InputError(
+            f"'{objects.name}' has more dimensions than '{image.name}'; mark the cells on a layer of its own."
+        )
+    kind = objects._type_string
+    if kind == "labels":
+        corners = _label_corners(objects)
+    elif kind == "shapes":
+        corners = [(np.min(shape, axis=0), np.max(shape, axis=0)) for shape in objects.data]
+    else:
+        corners = [(point, point) for point in np.asarray(objects.data)]
+    if not corners:
+        raise InputError(f"'{objects.name}' is empty; mark the cells on it first.")
+    pixels = to_pixels(np.array([point for pair in corners for point in pair]), objects, image)
+    low = np.minimum(pixels[::2], pixels[1::2])
+    high = np.maximum(pixels[::2], pixels[1::2])
+    if kind == "points":
+        half = size.pixels(image) / 2
+        low[:, -2:] -= half
+        high[:, -2:] += half
+    start, stop = _edges(low[:, -2:]), _edges(high[:, -2:])
+    boxes = np.column_stack([start[:, ::-1], np.maximum(stop - start, 1)[:, ::-1]])
+    return field_crops(image, boxes, np.rint(low[:, :-2]).astype(np.int64))
+
+
+def _edges(coordinates: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Round to edges of pixels: pixel i lies between i - 0.5 and i + 0.5."""
+    return np.floor(coordinates + 0.5 + 1e-6).astype(np.int64)
+
+
+def field_crops(image: "Image", boxes: NDArray[np.int64], leading: NDArray[np.int64]) -> FieldCrops:
+    """Boxes in the pixels of an image as crops.
 
     Parameters
     ----------
-    stack : CropStack
-    span : tuple of int
-        First and one-past-last crop of the batch.
-    predictions : Predictions or None
-        Of the crops that are not in `errors`, in order; None if there is none.
-    errors : dict
-        From the index of a crop to the reason why it could not be classified.
-
-    Returns
-    -------
-    DataFrame
-        The columns of `wbc_batch.schema.CELL_COLUMNS`, one row per crop. Where there is nothing to
-        say, text is "" and a number NaN.
+    image : Image
+    boxes : ndarray of int64, shape (n, 4)
+        x, y, width, height.
+    leading : ndarray of int64, shape (n, k)
+        Coordinates along the axes before the plane; of several, one that is not colours is used.
     """
-    cells = list(stack.cells(*span))
-    table = pd.DataFrame(
-        {
-            "cell_id": [cell.cell_id for cell in cells],
-            "source": stack.source,
-            "member": "",
-            "index": [cell.index for cell in cells],
-            "group": stack.name,
-            "status": [STATUS_ERROR if cell.index in errors else STATUS_OK for cell in cells],
-            "error": [errors.get(cell.index or 0, "") for cell in cells],
-        }
-    )
-    if predictions is not None:
-        results = predictions.to_frame().set_index(table.index[table["status"] == STATUS_OK])
-        table = table.join(results)
-    table = table.reindex(columns=list(CELL_COLUMNS))
-    text = ["label", "predicted"]
-    return table.astype(dict.fromkeys(text, object)).fillna(dict.fromkeys(text, ""))
+    data = full_resolution(image)
+    shape = tuple(int(side) for side in data.shape)
+    colours = colour_axis(image)
+    if colours is None and len(shape) == 3 and shape[0] in (3, 4) and not image.rgb:
+        colours = 0  # of a field, as opposed to a stack, three planes are its colours
+    axes = plane_axes(image, colours)
+    if len(axes) not in (2, 3):
+        raise InputError(
+            f"'{image.name}' has the shape {shape}; a field of view has (Y, X, 3), a stack of them "
+            "(N, Y, X, 3)."
+        )
+    frames = leading[:, axes[0]] if len(axes) == 3 and leading.shape[1] else None
+    if len(axes) == 3 and frames is None:
+        frames = np.zeros(len(boxes), np.int64)
+    return FieldCrops(image.name, source_of(image), data, boxes, frames, colours)
 
 
-def same_place(layer: "Image") -> dict[str, Any]:
-    """Return the attributes that put another layer exactly where this one is."""
-    return {
-        "scale": layer.scale,
-        "translate": layer.translate,
-        "rotate": layer.rotate,
-        "shear": layer.shear,
-        "affine": layer.affine.affine_matrix,
-        "units": layer.units,
-        "axis_labels": layer.axis_labels,
-    }
+def _label_corners(labels: Any) -> list[tuple[NDArray, NDArray]]:
+    """First and last corner of each object, in the data coordinates of the Labels layer."""
+    from scipy import ndimage
+
+    data = np.asarray(full_resolution(labels))
+    planes = data.reshape(-1, *data.shape[-2:])
+    corners = []
+    for number, plane in enumerate(planes):
+        lead = np.unravel_index(number, data.shape[:-2]) if data.ndim > 2 else ()
+        for found in ndimage.find_objects(plane):
+            if found is None:
+                continue
+            low = np.array([found[0].start, found[1].start]) - 0.5
+            high = np.array([found[0].stop, found[1].stop]) - 0.5
+            room = _ROOM_AROUND_LABEL * (high - low).max()
+            corners.append((np.r_[lead, low - room], np.r_[lead, high + room]))
+    return corners
 
 
-def points_layer(
-    layer: "Image", stack: CropStack, cells: pd.DataFrame, model: dict[str, str]
-) -> LayerData:
-    """Describe the Points layer that shows the results: one frame per crop, coloured by class.
+def positions(crops: CropStack | FieldCrops, image: "Image") -> NDArray[np.float64]:
+    """Centres of crops, (n, image.ndim), in the pixels of the image."""
+    centres = np.zeros((len(crops), image.ndim))
+    if isinstance(crops, CropStack):
+        height, width = crops.size
+        centres[:, -2:] = (height - 1) / 2, (width - 1) / 2
+        centres[:, crops.axis] = np.arange(len(crops))
+        return centres
+    x, y, width_, height_ = crops.boxes.T
+    centres[:, -2] = y + (height_ - 1) / 2
+    centres[:, -1] = x + (width_ - 1) / 2
+    if crops.frames is not None:
+        centres[:, plane_axes(image, crops.colours)[0]] = crops.frames
+    return centres
 
-    A point is drawn as the frame of its crop, so that it hides nothing of the cell.
+
+def found_layer(image: "Image", boxes: NDArray[np.int64]) -> tuple[Any, dict[str, Any], str]:
+    """Describe a Shapes layer of the boxes that were found in a field of view.
 
     Parameters
     ----------
-    layer : napari.layers.Image
-        The layer that was classified.
-    stack : CropStack
-        The same as crops.
-    cells : DataFrame
-        See `cell_table`.
-    model : dict
-        Name, SHA-256 and device of the model, kept in the layer's metadata.
-
-    Returns
-    -------
-    tuple
-        Coordinates (n, y, x) of the centres of the crops, attributes, ``"points"``.
+    image : Image
+    boxes : ndarray of int64, shape (n, 4)
+        x, y, width, height, pixels.
     """
-    height, width = stack.size
-    side = min(height, width)
-    index = cells["index"].to_numpy(float)
-    centres = np.column_stack(
-        [index, np.full_like(index, (height - 1) / 2), np.full_like(index, (width - 1) / 2)]
+    left, top = boxes[:, 0] - 0.5, boxes[:, 1] - 0.5
+    right, bottom = left + boxes[:, 2], top + boxes[:, 3]
+    corners = np.stack(
+        [
+            np.column_stack(corner)
+            for corner in ((top, left), (top, right), (bottom, right), (bottom, left))
+        ],
+        axis=1,
     )
     attributes = {
-        "name": f"{layer.name} cells",
-        "features": cells,
-        "symbol": "square",
-        "size": 0.98 * side,
+        "name": f"{image.name} cells",
+        "shape_type": "rectangle",
         "face_color": "transparent",
-        "border_color": "label",
-        "border_color_cycle": {**CLASS_COLORS, "": ERROR_COLOR},
-        "border_width": 0.012,
-        "text": {
-            "string": [_caption(cell) for cell in cells.to_dict("records")],
-            "color": "black",
-            "size": 12,
-            "anchor": "lower_left",
-            "translation": [0.0, -0.47 * side, -0.46 * side],
-        },
-        "metadata": {"wbc_napari": {"image": layer.unique_id, "model": model}},
-        **same_place(layer),
+        "edge_color": "#444444",
+        "edge_width": 2,
+        **placed_like(image),
     }
-    return centres, attributes, "points"
-
-
-def _caption(cell: Mapping[Any, Any]) -> str:
-    if cell["status"] == STATUS_ERROR:
-        return "not classified"
-    sure = cell["confidence"] > 0.99  # rounding must not make up a certainty
-    guess = f"{cell['predicted']} {'>99%' if sure else format(cell['confidence'], '.0%')}"
-    return f"unidentified ({guess})" if cell["label"] == UNIDENTIFIED else guess
+    return list(corners), attributes, "shapes"

@@ -1,43 +1,73 @@
-"""Classify a stack of crops step by step, for a thread that can be stopped between two steps."""
+"""Classify crops step by step, for a thread that can be stopped between two steps. Knows no Qt."""
 
 import ctypes
 import logging
 import sys
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
+from wbc_batch.classifier.predictions import Rejection
 from wbc_batch.errors import ImageError, WbcError
-from wbc_napari.layers import CropStack, cell_table
+from wbc_napari.crops import Crops
 
 if TYPE_CHECKING:
-    from wbc_batch.classifier import Classifier
+    from wbc_batch.classifier import Classifier, Predictions
 
-__all__ = ["Step", "classify_stack", "devices", "load_for", "saying_why"]
+__all__ = ["Plan", "Step", "classify", "devices", "find_cells", "load_for", "saying_why"]
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What is to be classified, and how.
+
+    Attributes
+    ----------
+    crops : Crops
+    wanted : ndarray of int
+        Their numbers, rising.
+    model : str
+        ``"default"`` or the folder of a bundle.
+    device : str
+        ``"auto"``, ``"cpu"`` or ``"cuda"``.
+    rejection : Rejection or None
+        When a cell is left unidentified; None for the model's own rule.
+    """
+
+    crops: Crops
+    wanted: NDArray[np.intp]
+    model: str = "default"
+    device: str = "auto"
+    rejection: Rejection | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Step:
     """One step of a run.
 
     Attributes
     ----------
     model : dict
-        Name, SHA-256 of the weights, and device of the model.
-    cells : DataFrame or None
-        The rows of one batch (see `wbc_napari.layers.cell_table`); None: the model is loaded.
+        Name, SHA-256 of the weights, device, rule of rejection and preprocessing of the model.
+    rows : ndarray of int
+        The crops of this batch; none where the model has just been loaded.
+    predictions : Predictions or None
+        Of those that are not in `errors`; None if there is none.
+    errors : dict
+        From the number of a crop to the reason why it could not be classified.
     """
 
-    model: dict[str, str]
-    cells: pd.DataFrame | None = None
+    model: dict[str, Any]
+    rows: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))
+    predictions: "Predictions | None" = None
+    errors: dict[int, str] = field(default_factory=dict)
 
 
 def devices() -> list[str]:
@@ -49,21 +79,8 @@ def devices() -> list[str]:
     return ["auto", "cpu", "cuda"]
 
 
-def load_for(stack: CropStack, model: str, device: str) -> Iterator["Classifier"]:
+def load_for(plan: Plan) -> Iterator["Classifier"]:
     """Load a model and try it on the first crop, in one step.
-
-    Parameters
-    ----------
-    stack : CropStack
-    model : str
-        ``"default"`` or the folder of a bundle.
-    device : str
-        ``"auto"``, ``"cpu"`` or ``"cuda"``.
-
-    Yields
-    ------
-    Classifier
-        Once.
 
     Raises
     ------
@@ -72,29 +89,20 @@ def load_for(stack: CropStack, model: str, device: str) -> Iterator["Classifier"
     ImageError
         If the first crop cannot be prepared.
     """
-    from wbc_batch.classifier import Classifier  # torch: not before it is needed
-
-    classifier = Classifier.load(model, device=device)
-    try:
-        classifier.prepare(stack.read(0, 1)[0])
-    except ImageError as error:
-        raise ImageError(f"'{stack.name}' cannot be classified: {error}.") from error
+    classifier = _load(plan)
+    _, errors = _prepare(classifier, plan.crops, np.zeros(1, np.intp))
+    if errors:
+        raise ImageError(f"'{plan.crops.name}' cannot be classified: {errors[0]}.")
     yield classifier
 
 
-def classify_stack(stack: CropStack, model: str, device: str) -> Iterator[Step]:
-    """Classify the crops of a stack, reading no more than a batch at a time.
-
-    Parameters
-    ----------
-    stack : CropStack
-    model, device : str
-        See `load_for`.
+def classify(plan: Plan) -> Iterator[Step]:
+    """Classify crops, reading no more than a batch at a time.
 
     Yields
     ------
     Step
-        One without cells when the model is loaded, then one for each of ``stack.spans()``.
+        One without rows when the model is loaded, then one for each batch.
 
     Raises
     ------
@@ -103,29 +111,60 @@ def classify_stack(stack: CropStack, model: str, device: str) -> Iterator[Step]:
     ImageError
         If no crop of the first batch can be classified: the type of the images is to blame then.
     """
-    from wbc_batch.classifier import Classifier
-
-    classifier = Classifier.load(model, device=device)
-    about = {"name": classifier.name, "sha256": classifier.sha256, "device": classifier.device}
+    classifier = _load(plan)
+    about = {
+        "name": classifier.name,
+        "sha256": classifier.sha256,
+        "folder": plan.model,
+        "device": classifier.device,
+        "rejection": asdict(classifier.bundle.rejection),
+        "preprocessing": asdict(classifier.bundle.preprocessing),
+    }
     yield Step(about)
-    for start, stop in stack.spans():
-        crops, errors = _prepare(classifier, stack.read(start, stop), start)
-        if start == 0 and not crops:
-            raise ImageError(f"'{stack.name}' cannot be classified: {errors[0]}.")
-        predictions = classifier.predict_prepared(np.stack(crops)) if crops else None
-        yield Step(about, cell_table(stack, (start, stop), predictions, errors))
+    for number, rows in enumerate(plan.crops.batches(plan.wanted)):
+        images, errors = _prepare(classifier, plan.crops, rows)
+        if number == 0 and not images:
+            first = errors[int(rows[0])]
+            raise ImageError(f"'{plan.crops.name}' cannot be classified: {first}.")
+        predictions = classifier.predict_prepared(np.stack(images)) if images else None
+        yield Step(about, rows, predictions, errors)
+
+
+def find_cells(image: NDArray) -> Iterator[NDArray[np.int64]]:
+    """Find the leukocytes of a field of view, in one step: boxes x, y, width, height.
+
+    Raises
+    ------
+    ImageError
+        If the image has no usable shape or type.
+    """
+    from wbc_batch.classifier import field as finder
+    from wbc_batch.classifier.images import as_rgb
+
+    yield finder.find_cells(as_rgb(np.asarray(image)))
+
+
+def _load(plan: Plan) -> "Classifier":
+    from wbc_batch.classifier import Classifier  # torch: not before it is needed
+
+    classifier = Classifier.load(plan.model, device=plan.device)
+    if plan.rejection is not None:
+        classifier.bundle = replace(classifier.bundle, rejection=plan.rejection)
+    return classifier
 
 
 def _prepare(
-    classifier: "Classifier", images: NDArray, start: int
+    classifier: "Classifier", crops: Crops, rows: NDArray[np.intp]
 ) -> tuple[list[NDArray[np.uint8]], dict[int, str]]:
-    crops, errors = [], {}
-    for index, image in enumerate(images, start):
+    images, errors = [], {}
+    for row, image in zip(rows, crops.read(rows), strict=True):
         try:
-            crops.append(classifier.prepare(image))
+            if isinstance(image, ImageError):
+                raise image
+            images.append(classifier.prepare(image))
         except ImageError as error:
-            errors[index] = str(error)
-    return crops, errors
+            errors[int(row)] = str(error)
+    return images, errors
 
 
 def saying_why(steps: Iterator[T]) -> Generator[T, None, str]:

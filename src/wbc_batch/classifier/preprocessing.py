@@ -19,7 +19,16 @@ from PIL import Image
 
 from wbc_batch.errors import ModelError
 
-__all__ = ["VIEWS", "CanonicalCrop", "CellRegion", "Preprocessing", "canonical_crop", "find_cell"]
+__all__ = [
+    "VIEWS",
+    "CanonicalCrop",
+    "CellRegion",
+    "Preprocessing",
+    "background_colour",
+    "canonical_crop",
+    "density_table",
+    "find_cell",
+]
 
 #: What a network can see of a picture.
 VIEWS = ("cell", "image")
@@ -154,8 +163,8 @@ def find_cell(image: NDArray[np.uint8]) -> CellRegion:
         shape = (max(width // step, 1), max(height // step, 1))
         whole = image[: shape[1] * step, : shape[0] * step]
         small = cv2.resize(whole, shape, interpolation=cv2.INTER_LINEAR)
-    background = _background(small)
-    density = cv2.LUT(small, _density_table(background))
+    background = background_colour(small)
+    density = cv2.LUT(small, density_table(background))
     # Green minus blue tells purple nuclei from red cells, which absorb both alike.
     score = np.clip(2.0 * density[..., 1] - density[..., 2], 0.0, _MAX_SCORE)
     score = cv2.GaussianBlur(score, (3, 3), 0)
@@ -190,7 +199,7 @@ def _triple(values: NDArray) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def _background(small: NDArray[np.uint8]) -> NDArray[np.float32]:
+def background_colour(small: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Colour of the bright background: the median of the pixels brightest in green."""
     filled = np.cumsum(cv2.calcHist([small], [1], None, [256], [0, 256]))
     bright = cv2.inRange(small[..., 1], int(np.searchsorted(filled, 0.9 * filled[-1])), 255)
@@ -206,7 +215,7 @@ def _median(small: NDArray[np.uint8], mask: NDArray[np.uint8] | None) -> NDArray
     return np.array(middle, np.float32)
 
 
-def _density_table(background: NDArray[np.float32]) -> NDArray[np.float32]:
+def density_table(background: NDArray[np.float32]) -> NDArray[np.float32]:
     """Table (1, 256, 3) from a channel's value to its optical density, natural logarithm."""
     values = np.maximum(np.arange(256, dtype=np.float32), 1.0)
     return np.log(background / values[:, np.newaxis])[np.newaxis]
@@ -295,6 +304,6 @@ def _colour_table(region: CellRegion, preprocessing: Preprocessing) -> NDArray[n
     target = np.asarray(preprocessing.nucleus_density)
     limit = preprocessing.max_gain
     gain = np.clip(target / np.maximum(region.nucleus_density, 1e-3), 1.0 / limit, limit)
-    density = _density_table(np.asarray(region.background, np.float32))
+    density = density_table(np.asarray(region.background, np.float32))
     table = 255.0 * np.exp(-(gain**preprocessing.balance) * np.maximum(density, 0.0))
     return np.rint(table).astype(np.uint8)

@@ -1,0 +1,275 @@
+"""Adapt a model to a laboratory: train it on from reviewed cells, compare it on others that were held out.
+
+The training itself is ``wbc-batch train --init`` in a process of its own: a window does not train.
+"""
+
+import queue
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from wbc_batch.classifier.images import as_rgb
+from wbc_batch.errors import ImageError, InputError, ModelError, RunError
+from wbc_batch.schema import CLASSES
+
+if TYPE_CHECKING:
+    from wbc_batch.report.agreement import Agreement
+    from wbc_napari.crops import Crops
+
+__all__ = ["Adaptation", "Comparison", "Progress", "adapt", "adaptation", "train_command"]
+
+#: Part of the reviewed cells of each class that neither model learns from.
+_HELD_OUT = 0.25
+
+#: With fewer reviewed cells there is nothing to learn from, nor to compare on.
+LEAST_CELLS = 20
+
+_EPOCH = re.compile(r"epoch (\d+)/(\d+)")
+
+
+@dataclass(frozen=True, eq=False)
+class Adaptation:
+    """What is to be adapted, and from which cells.
+
+    Attributes
+    ----------
+    folder : Path
+        For crops, training and bundle; new, or that of the same adaptation, which goes on then.
+    crops : Crops
+    rows : ndarray of int, shape (N,)
+        The cells to learn from and to compare on.
+    labels : ndarray of str, shape (N,)
+        The reviewer's labels of them.
+    names : ndarray of str, shape (N,)
+        Their ids, which become names of files.
+    held_out : ndarray of bool, shape (N,)
+        The cells to compare on.
+    model, device : str
+        The model to start from; where to compute.
+    options : tuple of str
+        More words for ``wbc-batch train``.
+    """
+
+    folder: Path
+    crops: "Crops"
+    rows: NDArray[np.intp]
+    labels: NDArray[np.object_]
+    names: NDArray[np.object_]
+    held_out: NDArray[np.bool_]
+    model: str = "default"
+    device: str = "auto"
+    options: tuple[str, ...] = ()
+
+    @property
+    def bundle(self) -> Path:
+        """Where the adapted model will be."""
+        return self.folder / "training" / "bundle"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A line to show; how far the training is, 0..1, where that is known."""
+
+    line: str
+    done: float | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Both models on the held-out cells, against the reviewer.
+
+    Attributes
+    ----------
+    before, after : Agreement
+        Reviewer and model; an unidentified cell agrees with none.
+    bundle : Path
+        The adapted model.
+    """
+
+    before: "Agreement"
+    after: "Agreement"
+    bundle: Path
+
+
+def adaptation(
+    cells: pd.DataFrame,
+    crops: "Crops",
+    folder: Path,
+    model: str = "default",
+    device: str = "auto",
+    options: tuple[str, ...] = (),
+) -> Adaptation:
+    """Choose the reviewed cells of the five classes, and hold a quarter of each class out.
+
+    Which cells are held out depends on their ids alone, so that going on changes nothing.
+
+    Parameters
+    ----------
+    cells : DataFrame
+        ``cell_id`` and ``reviewed_label``.
+    crops : Crops
+        In the order of `cells`.
+    folder, model, device, options
+        See `Adaptation`.
+
+    Raises
+    ------
+    InputError
+        If too few cells were reviewed.
+    """
+    labels = (
+        cells["reviewed_label"].fillna("")
+        if "reviewed_label" in cells
+        else pd.Series([], dtype=object)
+    )
+    rows = np.flatnonzero(labels.isin(CLASSES).to_numpy())
+    if len(rows) < LEAST_CELLS:
+        raise InputError(
+            f"Only {len(rows)} cells of the five classes were reviewed; {LEAST_CELLS} are the least to "
+            "adapt a model with, and some hundred are better."
+        )
+    said = labels.to_numpy(object)[rows]
+    names = cells["cell_id"].to_numpy(object)[rows]
+    held = np.zeros(len(rows), bool)
+    for label in CLASSES:
+        of_class = np.flatnonzero(said == label)
+        ordered = of_class[np.argsort(names[of_class].astype(str))]
+        held[ordered[: int(_HELD_OUT * len(ordered))]] = True
+    return Adaptation(folder, crops, rows, said, names, held, model, device, options)
+
+
+def train_command(plan: Adaptation) -> list[str]:
+    """Return the words of the ``wbc-batch`` line that trains."""
+    words = [
+        "wbc-batch",
+        "train",
+        f"own={plan.folder / 'cells'}",
+        "-o",
+        str(plan.folder / "training"),
+    ]
+    words += [
+        "--init",
+        plan.model,
+        "--name",
+        plan.folder.name or "adapted",
+        "--device",
+        plan.device,
+    ]
+    return [*words, *plan.options]
+
+
+def adapt(plan: Adaptation, stop: threading.Event) -> Iterator[Progress | Comparison]:
+    """Write the crops, train, compare.
+
+    Parameters
+    ----------
+    plan : Adaptation
+    stop : Event
+        Set it to end early; what was trained is kept, and the same plan goes on from there.
+
+    Yields
+    ------
+    Progress
+        While it goes on, several times per second.
+    Comparison
+        At the end, unless it was stopped.
+
+    Raises
+    ------
+    RunError
+        If the crops cannot be written, or the training fails; its last line says why.
+    ModelError
+        If one of the models cannot be loaded.
+    """
+    yield Progress("Writing the crops…")
+    try:
+        _write_crops(plan)
+    except OSError as error:
+        raise RunError(
+            f"{plan.folder}: crops cannot be written there ({error.strerror})."
+        ) from error
+    yield from _train(train_command(plan), stop)
+    if not stop.is_set():
+        yield Progress("Comparing both models on the held-out cells…", 1.0)
+        yield _compare(plan)
+
+
+def _write_crops(plan: Adaptation) -> None:
+    training = ~plan.held_out
+    chosen = zip(plan.rows[training], plan.labels[training], plan.names[training], strict=True)
+    for row, label, name in chosen:
+        image = next(iter(plan.crops.read([int(row)])))
+        if isinstance(image, ImageError):
+            continue
+        folder = plan.folder / "cells" / label
+        folder.mkdir(parents=True, exist_ok=True)
+        _, png = cv2.imencode(".png", as_rgb(image)[..., ::-1])
+        (folder / f"{name}.png").write_bytes(png.tobytes())
+
+
+def _train(words: Sequence[str], stop: threading.Event) -> Iterator[Progress]:
+    run = [sys.executable, "-c", "from wbc_batch.cli import main; main()", *words[1:]]
+    with subprocess.Popen(
+        run, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace"
+    ) as process:
+        lines: queue.Queue[str | None] = queue.Queue()
+        reader = threading.Thread(target=_read_lines, args=(process, lines), daemon=True)
+        reader.start()
+        last, done = "The training begins…", 0.0
+        try:
+            while True:
+                try:
+                    line = lines.get(timeout=0.3)
+                except queue.Empty:
+                    line = ""
+                if line is None:
+                    break
+                if stop.is_set():
+                    process.terminate()
+                if line:
+                    last = line
+                    found = _EPOCH.search(line)
+                    done = int(found[1]) / int(found[2]) if found else done
+                yield Progress(last, done)
+        finally:
+            if process.poll() is None:
+                process.terminate()
+        if process.wait() != 0 and not stop.is_set():
+            raise RunError(f"The training ended early: {last}")
+
+
+def _read_lines(process: "subprocess.Popen[str]", lines: "queue.Queue[str | None]") -> None:
+    for line in process.stderr or ():
+        if line.strip():
+            lines.put(line.strip())
+    lines.put(None)
+
+
+def _compare(plan: Adaptation) -> Comparison:
+    from wbc_batch.classifier import Classifier
+    from wbc_batch.report.agreement import agreement
+
+    images, labels = [], []
+    rows, said = plan.rows[plan.held_out], plan.labels[plan.held_out]
+    for image, label in zip(plan.crops.read(rows), said, strict=True):
+        if not isinstance(image, ImageError):
+            images.append(image)
+            labels.append(label)
+    found = []
+    for model in (plan.model, str(plan.bundle)):
+        try:
+            predictions = Classifier.load(model, device=plan.device).predict(images)
+        except ImageError as error:
+            raise ModelError(f"{model} cannot be compared: {error}") from error
+        found.append(agreement(labels, predictions.label))
+    return Comparison(found[0], found[1], plan.bundle)

@@ -1,0 +1,230 @@
+"""The dock widget "Adapt to my laboratory": wires `wbc_napari.adapt` to buttons, and nothing more."""
+
+import shlex
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+from magicgui.widgets import ComboBox, FileEdit
+from napari.qt.threading import GeneratorWorker, create_worker
+from napari.utils.notifications import show_error, show_info
+from qtpy.QtCore import QEvent
+from qtpy.QtWidgets import (
+    QApplication,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QTableWidget,
+    QTableWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
+
+from wbc_batch.errors import WbcError
+from wbc_napari.adapt import Adaptation, Comparison, Progress, adapt, adaptation, train_command
+from wbc_napari.appearance import MARK
+from wbc_napari.runner import saying_why
+from wbc_napari.session import cells_layers, crops_behind
+
+if TYPE_CHECKING:
+    import napari
+
+__all__ = ["AdaptWidget"]
+
+_ABOUT = (
+    "Trains the model on, gently, from the cells that you reviewed, in the background. A quarter of the "
+    "reviewed cells is held out, and both models are compared on them."
+)
+
+
+class AdaptWidget(QWidget):
+    """Adapt a model to reviewed cells.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        Its layers with reviewed cells are offered.
+    """
+
+    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+        super().__init__()
+        self._viewer = viewer
+        self._worker: GeneratorWorker | None = None
+        self._stop = Event()
+        self._build()
+        self._begin.clicked.connect(self.begin)
+        self._cancel.clicked.connect(self.cancel)
+        self._copy.clicked.connect(self.copy_command)
+        self._layer.changed.connect(self._choose_model)
+        self._choose_model()
+        for signal in self._signals():
+            signal.connect(self.reset_choices)
+
+    def _build(self) -> None:
+        self._layer = ComboBox(
+            choices=lambda _: cells_layers(self._viewer),
+            nullable=False,
+            tooltip="The layer whose reviewed cells are to be learned from",
+        )
+        self._folder = FileEdit(
+            mode="d",
+            nullable=True,
+            tooltip="A new or empty folder for crops, training and the new model; its name is the model's",
+        )
+        self._model = FileEdit(
+            mode="d",
+            nullable=True,
+            tooltip="The model to start from: a bundle's folder; empty: the model that comes along",
+        )
+        self._model.line_edit.native.setPlaceholderText("bundled")
+        for field in (self._folder, self._model):
+            field.choose_btn.text = "Choose…"
+        self._begin = QPushButton("Adapt")
+        self._begin.setToolTip(
+            "Write the crops, train, compare; repeated, it goes on where it stopped"
+        )
+        self._cancel = QPushButton("Cancel")
+        self._cancel.setToolTip("Stop; the epochs that are finished are kept")
+        self._copy = QPushButton("Copy as command")
+        self._copy.setToolTip("Copy the wbc-batch line of this training to the clipboard")
+        self._cancel.setEnabled(False)
+        self._progress = QProgressBar()
+        self._progress.setRange(0, 100)
+        self._line = QLabel()
+        self._line.setWordWrap(True)
+        self._table = QTableWidget(2, 3)
+        self._table.setHorizontalHeaderLabels(["held-out cells", "agree with you", "95 % limits"])
+        self._table.setVerticalHeaderLabels(["before", "after"])
+        self._table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
+        self._table.setAccessibleName("Both models on the held-out cells")
+        self._table.setMaximumHeight(92)
+        self._table.hide()
+        about = QLabel(_ABOUT)
+        about.setWordWrap(True)
+        form = QFormLayout()
+        form.addRow("Cells", self._layer.native)
+        form.addRow("Model", self._model.native)
+        form.addRow("Folder", self._folder.native)
+        buttons = QHBoxLayout()
+        for button in (self._begin, self._cancel, self._copy):
+            buttons.addWidget(button)
+        layout = QVBoxLayout(self)
+        layout.addWidget(about)
+        layout.addLayout(form)
+        layout.addLayout(buttons)
+        for part in (self._progress, self._line, self._table):
+            layout.addWidget(part)
+        layout.addStretch(1)
+
+    def _signals(self) -> list[Any]:
+        events = self._viewer.layers.events
+        return [events.inserted, events.removed, events.renamed]
+
+    def reset_choices(self, _: Any = None) -> None:
+        """Offer the layers with results that there are now."""
+        self._layer.reset_choices()
+
+    def _choose_model(self, _: Any = None) -> None:
+        """Start from the model that classified the cells, where its folder is known."""
+        layer = self._layer.value
+        model = {} if layer is None else layer.metadata[MARK]["model"]
+        folder = model.get("folder", "default")
+        self._model.value = None if folder == "default" else folder
+
+    def _plan(self) -> Adaptation | None:
+        """Return what was chosen; None, and a notification, where that will not do."""
+        layer, folder = self._layer.value, self._folder.value
+        try:
+            if layer is None:
+                show_error("There are no classified cells; classify and review some first.")
+                return None
+            if folder is None or folder == Path():
+                show_error("Choose a folder for the adapted model.")
+                return None
+            crops = crops_behind(self._viewer, layer)
+            model = "default" if self._model.value is None else str(self._model.value.expanduser())
+            return adaptation(layer.features, crops, folder.expanduser().resolve(), model)
+        except WbcError as error:
+            show_error(str(error))
+            return None
+
+    def begin(self) -> None:
+        """Adapt the model in a thread, which waits for a process."""
+        plan = self._plan()
+        if plan is None:
+            return
+        self._stop = Event()
+        self._table.hide()
+        worker = create_worker(saying_why, adapt(plan, self._stop), _ignore_errors=True)
+        self._worker = worker
+        worker.yielded.connect(self._on_step)
+        worker.returned.connect(self._on_returned)
+        worker.finished.connect(self._on_finished)
+        self._set_busy(True)
+        worker.start()
+
+    def cancel(self) -> None:
+        """Ask the training to stop."""
+        self._stop.set()
+        self._cancel.setEnabled(False)
+
+    def copy_command(self) -> None:
+        """Copy the line of the training."""
+        plan = self._plan()
+        if plan is not None:
+            QApplication.clipboard().setText(shlex.join(train_command(plan)))
+            show_info("The command was copied.")
+
+    def _on_step(self, step: Progress | Comparison) -> None:
+        if isinstance(step, Comparison):
+            self._show(step)
+            return
+        self._line.setText(step.line)
+        if step.done is not None:
+            self._progress.setValue(round(100 * step.done))
+
+    def _on_returned(self, trouble: str) -> None:
+        if trouble and self._worker is not None:
+            self._line.setText(trouble)
+            show_error(trouble)
+
+    def _on_finished(self) -> None:
+        stopped = self._stop.is_set()
+        self._worker = None
+        self._set_busy(False)
+        if stopped:
+            self._line.setText("Stopped. Adapt goes on with the next epoch.")
+
+    def _show(self, comparison: Comparison) -> None:
+        for row, agreed in enumerate((comparison.before, comparison.after)):
+            lower, upper = (100 * limit for limit in agreed.limits)
+            texts = (str(agreed.cells), f"{agreed.agreeing} ({100 * agreed.fraction:.0f} %)")
+            for column, text in enumerate((*texts, f"{lower:.0f} – {upper:.0f} %")):
+                self._table.setItem(row, column, QTableWidgetItem(text))
+        self._table.resizeColumnsToContents()
+        self._table.show()
+        self._progress.setValue(100)
+        self._line.setText(
+            f"The adapted model: {comparison.bundle}\nChoose it as Model in Classify cells."
+        )
+
+    def _set_busy(self, busy: bool) -> None:
+        for part in (
+            *(field.native for field in (self._layer, self._model, self._folder)),
+            self._begin,
+            self._copy,
+        ):
+            part.setEnabled(not busy)
+        self._cancel.setEnabled(busy)
+
+    # --- closing ---
+
+    def changeEvent(self, event: QEvent) -> None:  # noqa: N802  Qt's name
+        """Let go of the viewer, and stop, when the dock is closed."""
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self._stop.set()
+            for signal in self._signals():
+                signal.disconnect(self.reset_choices)

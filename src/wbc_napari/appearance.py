@@ -1,0 +1,187 @@
+"""How cells look on the canvas: a frame in the colour of the class, its name and confidence."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from wbc_batch.schema import CLASS_COLORS, ERROR_COLOR, STATUS_ERROR, STATUS_OK, UNIDENTIFIED
+from wbc_napari.crops import CropStack, FieldCrops
+from wbc_napari.geometry import placed_like, world_matrix
+from wbc_napari.images import plane_axes
+from wbc_napari.layers import positions
+
+if TYPE_CHECKING:
+    from napari.layers import Image, Layer
+
+__all__ = ["MARK", "captions", "colours", "current_labels", "dress", "points_layer", "repaint"]
+
+LayerData = tuple[Any, dict[str, Any], str]
+
+#: Key of what this plugin keeps in the metadata of a layer.
+MARK = "wbc_napari"
+
+#: Colour of what is not to be seen: predictions in blind mode, cells that were not classified yet.
+_HIDDEN = "#BBBBBB"
+
+
+def current_labels(cells: pd.DataFrame) -> pd.Series:
+    """Return the reviewer's label of each cell, the model's where there is none, else ""."""
+    said = cells["label"].where(cells["status"] == STATUS_OK, "").fillna("")
+    if "reviewed_label" not in cells:
+        return said
+    reviewed = cells["reviewed_label"].fillna("")
+    return said.where(reviewed == "", reviewed)
+
+
+def captions(cells: pd.DataFrame, hidden: bool = False) -> list[str]:
+    """Text of each cell; with `hidden`, nothing that the model said."""
+    return [_caption(cell, hidden) for cell in cells.to_dict("records")]
+
+
+def _caption(cell: Mapping[Any, Any], hidden: bool) -> str:
+    reviewed = cell.get("reviewed_label")
+    if isinstance(reviewed, str) and reviewed:
+        return f"{reviewed} ✓"
+    if hidden or cell["status"] not in (STATUS_OK, STATUS_ERROR):
+        return ""
+    if cell["status"] == STATUS_ERROR:
+        return "not classified"
+    sure = cell["confidence"] > 0.99  # rounding must not make up a certainty
+    guess = f"{cell['predicted']} {'>99%' if sure else format(cell['confidence'], '.0%')}"
+    return f"unidentified ({guess})" if cell["label"] == UNIDENTIFIED else guess
+
+
+def colours(cells: pd.DataFrame, hidden: bool = False) -> NDArray[np.float32]:
+    """RGBA of each cell, (n, 4), 0..1."""
+    table = {name: _rgba(colour) for name, colour in CLASS_COLORS.items()}
+    table[""] = _rgba(_HIDDEN)
+    labels = current_labels(cells)
+    if hidden:
+        labels = cells["reviewed_label"].fillna("")
+    rows = np.array([table.get(label, table[""]) for label in labels], np.float32).reshape(-1, 4)
+    failed = (cells["status"] == STATUS_ERROR).to_numpy() & (labels == "").to_numpy()
+    if not hidden:
+        rows[failed] = _rgba(ERROR_COLOR)
+    return rows
+
+
+def _rgba(colour: str) -> tuple[float, ...]:
+    return (*(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)), 1.0)
+
+
+def points_layer(
+    image: "Image", crops: CropStack | FieldCrops, cells: pd.DataFrame, model: dict[str, Any]
+) -> LayerData:
+    """Describe a Points layer of the results: one frame per crop, so that nothing of it is hidden.
+
+    Parameters
+    ----------
+    image : Image
+        The layer that was classified.
+    crops : CropStack or FieldCrops
+        Its crops.
+    cells : DataFrame
+        See `wbc_napari.tables.cell_table`.
+    model : dict
+        Name, SHA-256 and device of the model, kept in the layer's metadata.
+
+    Returns
+    -------
+    tuple
+        Centres of the crops, attributes, ``"points"``.
+    """
+    axes = plane_axes(image, crops.colours)
+    stack = isinstance(crops, CropStack)
+    side = (
+        np.full(len(crops), 0.98 * min(crops.size))
+        if isinstance(crops, CropStack)
+        else crops.boxes[:, 2:].max(axis=1)
+    )
+    attributes = {
+        "name": f"{image.name} cells",
+        "features": cells,
+        "symbol": "square",
+        "size": side,
+        "face_color": "transparent",
+        "border_color": colours(cells),
+        "border_width": 0.012 if stack else 0.03,
+        "text": text_of(cells, float(np.max(side)) if len(cells) else 0.0, 2 + (len(axes) > 2)),
+        "metadata": {MARK: {"image": image.unique_id, "model": model}},
+        **placed_like(image, axes),
+    }
+    return positions(crops, image)[:, axes], attributes, "points"
+
+
+def text_of(cells: pd.DataFrame, side: float, ndim: int) -> dict[str, Any]:
+    """Describe the captions, in the upper left corner of a frame."""
+    shift = [0.0] * (ndim - 2) + [-0.48 * side, -0.47 * side]
+    return {
+        "string": captions(cells),
+        "color": "black",
+        "size": 12,
+        "anchor": "lower_left",
+        "translation": shift,
+    }
+
+
+def dress(layer: "Layer", cells: pd.DataFrame, image: "Image", model: dict[str, Any]) -> None:
+    """Put results on the user's own Points or Shapes layer: features, colours, captions.
+
+    Columns of the user's own are kept.
+    """
+    own = [name for name in layer.features.columns if name not in cells.columns]
+    layer.features = pd.concat([layer.features[own].reset_index(drop=True), cells], axis=1)
+    layer.metadata = {
+        **layer.metadata,
+        MARK: {"image": image.unique_id, "model": model, "own": True},
+    }
+    layer.face_color = "transparent"
+    if layer._type_string == "points":
+        layer.symbol = "square"
+        scale = (
+            np.abs(np.linalg.det(_plane(layer))) ** 0.5
+            / np.abs(np.linalg.det(_plane(image))) ** 0.5
+        )
+        layer.size = (cells[["width", "height"]].max(axis=1) / scale).to_numpy()
+        layer.border_width = 0.03
+        side = float(np.max(layer.size))
+        layer.text = text_of(cells, side, layer.ndim)
+    else:
+        layer.edge_width = 2
+        layer.text = text_of(cells, 0.0, layer.ndim) | {"anchor": "upper_left"}
+    repaint(layer)
+
+
+def _plane(layer: "Layer") -> NDArray[np.float64]:
+    return world_matrix(layer)[-3:-1, -3:-1]
+
+
+def repaint(layer: "Layer", rows: NDArray[np.intp] | None = None, hidden: bool = False) -> None:
+    """Show what the features say now.
+
+    Parameters
+    ----------
+    layer : Points or Shapes
+    rows : ndarray of int, optional
+        The cells that changed; default: all.
+    hidden : bool
+        Show nothing that the model said.
+    """
+    points = layer._type_string == "points"
+    name = "border_color" if points else "edge_color"
+    changed = np.arange(len(layer.data)) if rows is None else np.asarray(rows, np.intp)
+    if not len(changed):
+        return
+    cells = layer.features.iloc[changed]
+    painted = np.array(getattr(layer, name))
+    painted[changed] = colours(cells, hidden)
+    setattr(layer, name, painted)
+    strings = np.asarray(layer.text.values, object)
+    if len(strings) != len(layer.data):
+        strings = np.full(len(layer.data), "", object)
+    strings[changed] = captions(cells, hidden)
+    layer.text.string = {"array": strings.astype(str), "default": ""}
+    layer.refresh_text()

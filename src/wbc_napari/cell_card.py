@@ -1,0 +1,82 @@
+"""One cell: its crop as it is, beside it the canonical crop that the network saw."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QPixmap
+from qtpy.QtWidgets import QGridLayout, QLabel, QWidget
+
+from wbc_batch.classifier.images import as_rgb
+from wbc_batch.classifier.preprocessing import Preprocessing, canonical_crop
+from wbc_batch.errors import ImageError
+from wbc_napari.thumbnails import fitted, to_pixmap
+
+if TYPE_CHECKING:
+    from wbc_napari.session import Session
+
+__all__ = ["CellCard"]
+
+_SIDE = 140
+
+
+class CellCard(QWidget):
+    """Shows the present cell of a session."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._session: Session | None = None
+        self._pictures = [QLabel(), QLabel()]
+        words = ("as it is", "as the model sees it")
+        layout = QGridLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        for column, (picture, text) in enumerate(zip(self._pictures, words, strict=True)):
+            picture.setFixedSize(_SIDE, _SIDE)
+            picture.setAccessibleName(f"The cell {text}")
+            caption = QLabel(text)
+            caption.setAlignment(Qt.AlignmentFlag.AlignHCenter)
+            layout.addWidget(picture, 0, column, Qt.AlignmentFlag.AlignHCenter)
+            layout.addWidget(caption, 1, column)
+
+    def set_session(self, session: "Session | None") -> None:
+        """Follow another session, or none."""
+        if self._session is not None:
+            self._session.moved.disconnect(self._show)
+        self._session = session
+        if session is not None:
+            session.moved.connect(self._show)
+        self._show(-1 if session is None else session.row)
+
+    def showEvent(self, event: Any) -> None:  # noqa: N802  Qt's name
+        """Show the cell that the session has come to meanwhile."""
+        super().showEvent(event)
+        self._show(-1 if self._session is None else self._session.row)
+
+    def _show(self, row: int) -> None:
+        if not self.isVisible():
+            return
+        pictures: list[NDArray | ImageError] = [ImageError("there is no cell")] * 2
+        if self._session is not None and row >= 0:
+            pictures = _both(self._session, row)
+        for label, picture in zip(self._pictures, pictures, strict=True):
+            label.setPixmap(to_pixmap(fitted(picture, _SIDE)))
+            label.setToolTip(str(picture) if isinstance(picture, ImageError) else "")
+
+    def pixmaps(self) -> list[QPixmap]:
+        """Return both pictures as they are shown."""
+        return [label.pixmap() for label in self._pictures]
+
+
+def _both(session: "Session", row: int) -> list[NDArray[np.uint8] | ImageError]:
+    try:
+        image = next(iter(session.crops.read([row])))
+        if isinstance(image, ImageError):
+            raise image
+        image = as_rgb(image)
+    except ImageError as error:
+        return [error, error]
+    settings = session.model.get("preprocessing")
+    if not settings:
+        return [image, ImageError("it is not recorded how the model prepares a crop")]
+    return [image, canonical_crop(image, Preprocessing(**settings)).pixels]

@@ -1,0 +1,404 @@
+"""The page "Classify": wires layers and runner to buttons, and nothing more."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from magicgui.widgets import Container, PushButton
+from napari.layers import Image, Layer
+from napari.qt.threading import GeneratorWorker, create_worker
+from napari.utils.notifications import show_error, show_warning
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QApplication, QLabel, QProgressBar, QVBoxLayout, QWidget
+
+from wbc_batch.errors import InputError, WbcError
+from wbc_batch.schema import STATUS_ERROR
+from wbc_napari.appearance import MARK, LayerData, dress, points_layer
+from wbc_napari.canonical import canonical_layer
+from wbc_napari.classify_form import ClassifyForm
+from wbc_napari.commands import classify_command
+from wbc_napari.crops import Crops, CropStack, FieldCrops
+from wbc_napari.images import NO_IMAGE, full_resolution
+from wbc_napari.layers import crop_stack, crops_of, found_layer
+from wbc_napari.runner import Plan, Step, classify, find_cells, load_for, saying_why
+from wbc_napari.tables import PENDING, cell_table, resumed, with_results
+
+if TYPE_CHECKING:
+    import napari
+
+__all__ = ["ClassifyWidget"]
+
+
+@dataclass(eq=False)
+class _Run:
+    """What is under way: on which layers, in which worker, and what came of it so far."""
+
+    image: Image
+    marks: Layer | None
+    name: str
+    worker: GeneratorWorker
+    finish: Callable[["_Run"], None]
+    crops: Crops | None = None
+    table: pd.DataFrame | None = None
+    steps: list[Any] = field(default_factory=list)
+    trouble: str = ""
+
+
+class ClassifyWidget(QWidget):
+    """Find and classify the cells of an image.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        The viewer whose layers are offered and to which results are added.
+    """
+
+    #: A layer has new results: the layer.
+    classified = Signal(object)
+
+    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+        super().__init__()
+        self._viewer = viewer
+        self._run: _Run | None = None
+        self._build()
+        self._classify.changed.connect(self.classify)
+        self._cancel.changed.connect(self.cancel)
+        self._find.changed.connect(self.find)
+        self._canonical.changed.connect(self.show_canonical)
+        self._command.changed.connect(self.copy_command)
+        for signal, callback in self._connections():
+            signal.connect(callback)
+        self._follow_selection()
+        self._show_results()
+
+    # --- what it looks like ---
+
+    def _build(self) -> None:
+        self.form = ClassifyForm(self._viewer, self._show_results)
+        self._find = PushButton(
+            text="Find cells",
+            tooltip="Propose a box around each leukocyte of the field of view, as a Shapes layer",
+        )
+        self._classify = PushButton(
+            text="Classify",
+            tooltip="Classify the cells; those that were classified in the same way are kept",
+        )
+        self._cancel = PushButton(
+            text="Cancel", enabled=False, tooltip="Stop; what was classified so far is kept"
+        )
+        self._progress = QProgressBar()
+        self._progress.setFormat("%v of %m cells")
+        self._message = QLabel()
+        self._message.setWordWrap(True)
+        self._canonical = PushButton(
+            text="Show canonical crops",
+            tooltip="Add a layer beside the stack: each cell as the network sees it",
+        )
+        self._command = PushButton(
+            text="Copy as command",
+            tooltip="Copy the wbc-batch line that classifies the same crops in bulk",
+        )
+        layout = QVBoxLayout(self)
+        layout.addWidget(self.form)
+        for part in (
+            _row(self._find, self._classify, self._cancel),
+            self._progress,
+            self._message,
+            _row(self._canonical, self._command),
+        ):
+            layout.addWidget(part)
+        layout.addStretch(1)
+
+    def _say(self, text: str) -> None:
+        self._message.setText(text)
+        self._message.setVisible(bool(text))
+
+    def _complain(self, sentence: str) -> None:
+        """Show a notification; the dock repeats it, for a notification cuts and passes."""
+        show_error(sentence)
+        self._say(sentence)
+
+    def reset_choices(self, _: Any = None) -> None:
+        """Offer the layers that there are now (napari calls this on every change)."""
+        self.form.reset_choices()
+
+    def _follow_selection(self, _: Any = None) -> None:
+        """Choose the image that is selected in the layer list."""
+        layer = self._viewer.layers.selection.active
+        if self._run is None and layer in self.form.image.choices:
+            self.form.image.value = layer
+
+    def _connections(self) -> list[tuple[Any, Callable[..., None]]]:
+        """Signals of the viewer and what they call."""
+        events = self._viewer.layers.events
+        changes = (events.inserted, events.removed, events.reordered, events.renamed)
+        return [
+            *((signal, self.reset_choices) for signal in changes),
+            (events.removed, self._on_layer_removed),
+            (self._viewer.layers.selection.events.active, self._follow_selection),
+        ]
+
+    # --- what the buttons do ---
+
+    def classify(self) -> None:
+        """Classify the chosen cells in a thread; the results come as features of a layer."""
+        form = self.form
+        try:
+            crops = crops_of(form.image.value, form.marks.value, form.crop_size)
+            table = self._known(crops, self._same_model())
+            wanted = np.flatnonzero((table["status"] == PENDING).to_numpy())
+            if not len(wanted):  # all is done: then the user means to do it again
+                table = self._known(crops, False)
+                wanted = np.arange(len(crops))
+        except WbcError as error:
+            self._complain(str(error))
+            return
+        plan = Plan(crops, wanted, form.model_name, form.device.value, form.rejection)
+        self._start(crops.name, classify(plan), 1 + len(crops.batches(wanted)), self._finish_cells)
+        assert self._run is not None
+        self._run.crops, self._run.table = crops, table
+        self._progress.setRange(0, len(crops))
+        self._progress.setValue(len(crops) - len(wanted))
+
+    def _known(self, crops: Crops, results: bool) -> pd.DataFrame:
+        """List the cells, with what reviewers said of them and, if wanted, what was classified."""
+        layer, table = self._results(), cell_table(crops)
+        return table if layer is None else resumed(table, layer.features, results)
+
+    def _same_model(self) -> bool:
+        """Whether the chosen model and rule are those of the results that are there."""
+        layer = self._results()
+        if layer is None:
+            return False
+        from wbc_batch.classifier import read_bundle
+
+        model = layer.metadata[MARK]["model"]
+        bundle = read_bundle(self.form.model_name)
+        rule = self.form.rejection or bundle.rejection
+        return model.get("sha256") == bundle.sha256 and model.get("rejection") == vars(rule)
+
+    def find(self) -> None:
+        """Find the cells of the field of view that is shown; boxes come as a Shapes layer."""
+        image = self.form.image.value
+        if image is None:
+            self._complain(NO_IMAGE)
+            return
+        data = full_resolution(image)
+        if len(data.shape) - bool(image.rgb) != 2:
+            self._complain(
+                f"'{image.name}' is not one field of view; cells are found in a picture (Y, X, 3)."
+            )
+            return
+        self._start(image.name, find_cells(data), 1, self._finish_finding)
+
+    def show_canonical(self) -> None:
+        """Add an Image layer of the crops as the network sees them."""
+        form = self.form
+        try:
+            stack = crop_stack(form.image.value)
+        except WbcError as error:
+            self._complain(str(error))
+            return
+        plan = Plan(stack, np.arange(len(stack)), form.model_name, form.device.value)
+        self._start(stack.name, load_for(plan), 1, self._finish_canonical)
+        assert self._run is not None
+        self._run.crops = stack
+
+    def copy_command(self) -> None:
+        """Copy the ``wbc-batch`` line for the chosen stack."""
+        form = self.form
+        try:
+            if form.marks.value is not None:
+                raise InputError(
+                    "wbc-batch classifies crops, not fields of view: export the cells on the last page, "
+                    "and name the folder crops that is written."
+                )
+            stack = crop_stack(form.image.value)
+            line = classify_command(stack.source, form.model_name, form.device.value)
+        except WbcError as error:
+            self._complain(str(error))
+            return
+        QApplication.clipboard().setText(line)
+        self._say(f"Copied: {line}")
+
+    def cancel(self) -> None:
+        """Ask the run to stop after the batch that it is in."""
+        if self._run is not None:
+            self._run.worker.quit()
+            self._cancel.enabled = False
+            self._say("Stopping…")
+
+    # --- a run ---
+
+    def _start(
+        self, name: str, steps: Iterator[Any], total: int, finish: Callable[["_Run"], None]
+    ) -> None:
+        progress = {"total": total, "desc": name}
+        worker = create_worker(saying_why, steps, _progress=progress, _ignore_errors=True)
+        form = self.form
+        self._run = _Run(form.image.value, form.marks.value, name, worker, finish)
+        worker.yielded.connect(self._on_step)
+        worker.returned.connect(self._on_returned)
+        worker.finished.connect(self._on_finished)
+        self._say("Finding cells…" if finish == self._finish_finding else "Loading the model…")
+        self._set_busy(True)
+        worker.start()
+
+    def _on_step(self, step: Any) -> None:
+        if self._run is None:
+            return
+        self._run.steps.append(step)
+        if isinstance(step, Step):
+            if len(step.rows):
+                assert self._run.table is not None
+                with_results(self._run.table, step.rows, step.predictions, step.errors)
+                self._progress.setValue(self._progress.value() + len(step.rows))
+            else:
+                self._say("Classifying…")
+
+    def _on_returned(self, trouble: str) -> None:
+        if self._run is not None:
+            self._run.trouble = trouble
+
+    def _on_finished(self) -> None:
+        run, self._run = self._run, None
+        if run is None:  # the widget was closed meanwhile
+            return
+        self._set_busy(False)
+        gone = [layer for layer in (run.image, run.marks) if layer is not None]
+        gone = [layer.name for layer in gone if layer not in self._viewer.layers]
+        if gone:
+            show_warning(f"'{gone[0]}' was removed during the run; nothing was added.")
+        else:
+            try:
+                run.finish(run)
+            except WbcError as error:
+                run.trouble = str(error)
+        self._show_results()
+        if run.trouble:
+            self._complain(run.trouble)
+
+    def _set_busy(self, busy: bool) -> None:
+        self.form.set_enabled(not busy)
+        for part in (self._find, self._classify, self._canonical, self._command):
+            part.enabled = not busy
+        self._cancel.enabled = busy
+
+    def _on_layer_removed(self, event: Any) -> None:
+        run = self._run
+        if run is not None and (event.value is run.image or event.value is run.marks):
+            run.worker.quit()
+        self._show_results()
+
+    # --- what comes of it ---
+
+    def _finish_cells(self, run: "_Run") -> None:
+        table, crops = run.table, run.crops
+        if not any(len(step.rows) for step in run.steps) or table is None or crops is None:
+            return
+        model = run.steps[0].model
+        if run.marks is not None and run.marks._type_string != "labels":
+            if len(run.marks.data) != len(table):
+                raise InputError(
+                    f"'{run.marks.name}' was changed during the run; press Classify again."
+                )
+            dress(run.marks, table, run.image, model)
+            layer = run.marks
+        else:
+            assert isinstance(crops, CropStack | FieldCrops)
+            layer = self._replace(
+                self._companion(run.image, ("points",)),
+                points_layer(run.image, crops, table, model),
+            )
+        failed = table[table["status"] == STATUS_ERROR]
+        if len(failed):
+            show_warning(
+                f"{len(failed)} of {len(table)} crops could not be classified; "
+                f"the first is crop {failed.index[0]}: {failed['error'].iloc[0]}."
+            )
+        self.classified.emit(layer)
+
+    def _finish_finding(self, run: "_Run") -> None:
+        for boxes in run.steps:
+            if not len(boxes):
+                raise InputError(f"No leukocyte was found in '{run.name}'; mark the cells by hand.")
+            layer = self._viewer.add_layer(Layer.create(*found_layer(run.image, boxes)))
+            self.form.reset_choices()
+            self.form.image.value = run.image
+            self.form.marks.value = layer
+
+    def _finish_canonical(self, run: "_Run") -> None:
+        for classifier in run.steps:
+            assert isinstance(run.crops, CropStack)
+            data = canonical_layer(run.image, run.crops, classifier)
+            self._replace(self._companion(run.image, ("image",)), data)
+            self._viewer.reset_view()
+
+    def _replace(self, old: Layer | None, data: LayerData) -> Layer:
+        """Add a layer; one from an earlier run on the same image makes room."""
+        if old is not None:
+            self._viewer.layers.remove(old)
+        return self._viewer.add_layer(Layer.create(*data))
+
+    def _companion(self, image: Image, kinds: tuple[str, ...]) -> Any:
+        """Return the layer of such a kind that an earlier run added to an image."""
+        for layer in self._viewer.layers:
+            mark = layer.metadata.get(MARK, {})
+            if (
+                layer._type_string in kinds
+                and mark.get("image") == image.unique_id
+                and not mark.get("own")
+            ):
+                return layer
+        return None
+
+    def _results(self) -> Layer | None:
+        """Return the layer with the results of the chosen cells."""
+        image, marks = self.form.image.value, self.form.marks.value
+        if marks is not None and marks._type_string != "labels":
+            return marks if "model" in marks.metadata.get(MARK, {}) else None
+        return None if image is None else self._companion(image, ("points",))
+
+    def _show_results(self) -> None:
+        """Show what is known of the chosen cells: how many, and by which model."""
+        if self._run is not None:
+            return
+        layer = self._results()
+        marks = self.form.marks.value
+        done = total = 0
+        if layer is not None:
+            done = int((layer.features["status"] != PENDING).sum())
+            total = len(layer.features)
+        elif marks is not None:
+            total = len(marks.data) if marks._type_string != "labels" else 0
+        else:
+            try:
+                total = len(crop_stack(self.form.image.value))
+            except WbcError:  # told when it is to be classified
+                total = 0
+        self._progress.setTextVisible(total > 0)
+        self._progress.setRange(0, max(total, 1))
+        self._progress.setValue(done)
+        if layer is None:
+            self._say("")
+            return
+        model = layer.metadata[MARK]["model"]
+        self._say(f"By model {model['name']} ({model['sha256'][:8]}) on {model['device']}")
+
+    # --- closing ---
+
+    def let_go(self) -> None:
+        """Stop what is under way and let go of the viewer."""
+        if self._run is not None:
+            self._run.worker.quit()
+            self._run = None
+        for signal, callback in self._connections():
+            signal.disconnect(callback)
+
+
+def _row(*buttons: PushButton) -> QWidget:
+    row = Container(widgets=buttons, layout="horizontal", labels=False)
+    row.margins = (0, 0, 0, 0)
+    return row.native

@@ -1,0 +1,35 @@
+"""The ``wbc-batch`` line for what was just done in napari."""
+
+import shlex
+from pathlib import Path
+
+from wbc_batch.errors import InputError
+
+__all__ = ["classify_command", "report_command"]
+
+
+def classify_command(source: str, model: str, device: str) -> str:
+    """Return the line that classifies the same crops in bulk.
+
+    Raises
+    ------
+    InputError
+        If the crops came from no file that a command could name.
+    """
+    place = Path(source)
+    if not place.is_absolute() or not place.exists():
+        raise InputError(
+            f"'{source}' was not opened from a file, so no command can name it; export the cells and "
+            "use the folder that is written."
+        )
+    words = ["wbc-batch", "classify", source, "-o", f"{place.with_suffix('')}-report"]
+    if model != "default":
+        words += ["--model", model]
+    if device != "auto":
+        words += ["--device", device]
+    return shlex.join(words)
+
+
+def report_command(run: str, corrections: str) -> str:
+    """Return the line that merges corrections into the report of a run."""
+    return shlex.join(["wbc-batch", "report", run, "--review", corrections])

@@ -1,0 +1,218 @@
+"""Crops, wherever they lie: steps of a stack, boxes in a field of view, cells of a batch run.
+
+Plain data and ways to read them; knows neither layers nor Qt. No pixel is read until asked for.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wbc_batch.errors import ImageError
+from wbc_batch.sources import Cell, read_image
+from wbc_napari.decoder import load_decoder
+
+__all__ = ["BATCH", "CropStack", "Crops", "FieldCrops", "ListedCrops"]
+
+#: Crops that are read and classified together: few, so that progress moves and a cancel is quick.
+BATCH = 64
+
+#: A dask or zarr chunk is read whole anyway; up to this many crops it is also classified in one go.
+MAX_BATCH = 512
+
+Wanted = Sequence[int] | NDArray[np.intp]
+
+
+class Crops(Protocol):
+    """Crops in a fixed order."""
+
+    @property
+    def name(self) -> str:
+        """Name of the layer or run; also the group of its cells in a differential."""
+
+    def __len__(self) -> int: ...
+
+    def cell(self, index: int) -> Cell:
+        """Identify a crop."""
+
+    def batches(self, wanted: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+        """Divide crops, by number and rising, into batches to be read together."""
+
+    def read(self, wanted: Wanted) -> Iterator[NDArray | ImageError]:
+        """Read crops, (H, W) or (H, W, C) each; an error where there is none to be had."""
+
+
+@dataclass(frozen=True, eq=False)
+class CropStack:
+    """A stack of crops as a layer holds it.
+
+    Attributes
+    ----------
+    name : str
+        The layer's name.
+    source : str
+        The file that the layer came from, else its name.
+    data : array_like
+        NumPy, dask or zarr: whatever slices. (N, H, W), with or without an axis of colours.
+    colours : int or None
+        Number of the axis of colours; None where the crops are grey.
+    """
+
+    name: str
+    source: str
+    data: Any
+    colours: int | None = None
+
+    @property
+    def axis(self) -> int:
+        """Number of the axis along which the crops lie."""
+        return 1 if self.colours == 0 else 0
+
+    def __len__(self) -> int:
+        return int(self.data.shape[self.axis])
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of a crop, pixels."""
+        _, height, width = _without_colours(self.data, self.colours)
+        return height, width
+
+    def cell(self, index: int) -> Cell:
+        """Identify a crop by its place in the stack."""
+        return Cell(source=self.source, member="", index=int(index), group=self.name)
+
+    def batches(self, wanted: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+        """Divide crops into batches that follow the chunks of the array."""
+        chunks = getattr(self.data, "chunks", None)
+        # A tuple per axis in dask, a number in zarr.
+        first = int(np.ravel(chunks[self.axis])[0]) if chunks else 1
+        chunk = first if 1 <= first <= MAX_BATCH else 1
+        step = chunk * max(1, BATCH // chunk)
+        return np.split(wanted, np.flatnonzero(np.diff(wanted // step)) + 1) if len(wanted) else []
+
+    def read(self, wanted: Wanted) -> Iterator[NDArray | ImageError]:
+        """Read crops; neighbours in one go."""
+        numbers = np.asarray(wanted, np.intp)
+        for run in np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1):
+            if len(run):
+                span = slice(int(run[0]), int(run[-1]) + 1)
+                block = np.asarray(self.data[:, span] if self.axis else self.data[span])
+                if self.colours is not None:
+                    block = np.moveaxis(block, self.colours, -1)
+                yield from block
+
+
+@dataclass(frozen=True, eq=False)
+class FieldCrops:
+    """Boxes in a field of view, or in a stack of fields.
+
+    Attributes
+    ----------
+    name, source : str
+        As in `CropStack`.
+    data : array_like
+        (H, W) or (N, H, W), with or without an axis of colours.
+    boxes : ndarray of int64, shape (n, 4)
+        x, y, width, height in pixels of the image.
+    frames : ndarray of int64, shape (n,), or None
+        The field of each box in a stack of them.
+    colours : int or None
+        As in `CropStack`.
+    """
+
+    name: str
+    source: str
+    data: Any
+    boxes: NDArray[np.int64]
+    frames: NDArray[np.int64] | None = None
+    colours: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def cell(self, index: int) -> Cell:
+        """Identify a crop by its box, which survives that others are deleted.
+
+        The box is written as a fragment of the image (W3C Media Fragments URI 1.0, 4.2.2).
+        """
+        frame = None if self.frames is None else int(self.frames[index])
+        x, y, width, height = self.boxes[index].tolist()
+        return Cell(self.source, f"#xywh={x},{y},{width},{height}", frame, self.name)
+
+    def batches(self, wanted: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+        """Divide crops into batches of a size."""
+        return _equal_batches(wanted)
+
+    def read(self, wanted: Wanted) -> Iterator[NDArray | ImageError]:
+        """Cut boxes out, as far as they lie inside the image."""
+        for index in wanted:
+            yield self._cut(int(index))
+
+    def _cut(self, index: int) -> NDArray | ImageError:
+        *leading, rows, columns = _without_colours(self.data, self.colours)
+        x, y, width, height = (int(value) for value in self.boxes[index])
+        inside = [
+            slice(max(y, 0), min(y + height, rows)),
+            slice(max(x, 0), min(x + width, columns)),
+        ]
+        frame = [] if self.frames is None else [int(self.frames[index])]
+        outside = any(not 0 <= at < count for at, count in zip(frame, leading, strict=True))
+        if outside or any(part.start >= part.stop for part in inside):
+            return ImageError("the box lies outside the image")
+        place: list[Any] = [*frame, *inside]
+        if self.colours is None:
+            return np.asarray(self.data[tuple(place)])
+        place.insert(self.colours, slice(None))
+        crop = np.asarray(self.data[tuple(place)])
+        # The axis of the frame is gone; colours stand first, unless they were last.
+        return crop if self.colours == len(place) - 1 else np.moveaxis(crop, 0, -1)
+
+
+@dataclass(frozen=True, eq=False)
+class ListedCrops:
+    """Cells of a batch run, read from where it found them.
+
+    Attributes
+    ----------
+    name : str
+        Of the run.
+    cells : sequence of Cell
+    base : Path or None
+        The folder that relative sources start from; None for the current one.
+    """
+
+    name: str
+    cells: Sequence[Cell] = field(repr=False)
+    base: Path | None = None
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def cell(self, index: int) -> Cell:
+        """Identify a crop as the run did."""
+        return self.cells[int(index)]
+
+    def batches(self, wanted: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+        """Divide crops into batches of a size."""
+        return _equal_batches(wanted)
+
+    def read(self, wanted: Wanted) -> Iterator[NDArray | ImageError]:
+        """Read the files of crops, one by one."""
+        load_decoder()
+        for index in wanted:
+            try:
+                yield read_image(self.cells[int(index)], self.base)
+            except ImageError as error:
+                yield error
+
+
+def _without_colours(data: Any, colours: int | None) -> list[int]:
+    """Sides of an array but for its axis of colours."""
+    return [int(side) for axis, side in enumerate(data.shape) if axis != colours]
+
+
+def _equal_batches(wanted: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+    return [wanted[start : start + BATCH] for start in range(0, len(wanted), BATCH)]

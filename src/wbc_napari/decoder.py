@@ -1,0 +1,22 @@
+"""Load the decoder of images without what crashes a process that has a window.
+
+torchvision imports torch's compiler, that imports Triton, and that brings an LLVM of its own: on Linux this
+ends the process where Mesa has drawn with its LLVM before (seen with llvmpipe). Decoding needs no Triton.
+"""
+
+import sys
+
+__all__ = ["load_decoder"]
+
+
+def load_decoder() -> None:
+    """Import torchvision, if that has not been done, as where Triton is not installed."""
+    if "torchvision" in sys.modules or "triton" in sys.modules or sys.platform != "linux":
+        return
+    sys.modules["triton"] = None  # type: ignore[assignment]
+    try:
+        import torchvision.io  # noqa: F401
+    except ImportError:  # then Pillow decodes
+        pass
+    finally:
+        del sys.modules["triton"]

@@ -1,0 +1,239 @@
+"""The gallery: a bin per class, and the cells of the chosen one, to be told apart by key or by drag."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import QItemSelectionModel, QSize, Qt, Signal
+from qtpy.QtGui import QIcon
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QButtonGroup,
+    QGridLayout,
+    QListView,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from wbc_napari.gallery_model import CELL_ROWS, THUMBNAIL, GalleryModel
+from wbc_napari.palette import swatch
+from wbc_napari.review import REVIEW_LABELS
+
+if TYPE_CHECKING:
+    from wbc_napari.session import Session
+
+__all__ = ["GalleryView"]
+
+
+class GalleryView(QWidget):
+    """Shows the cells of a session class by class.
+
+    Click goes to the cell on the canvas; 1 to 5, U or a drag onto a bin give the selected cells a label.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._session: Session | None = None
+        self._model: GalleryModel | None = None
+        self._stale = False
+        self._bins = {
+            label: _Bin(label, key) for key, label in zip("12345U", REVIEW_LABELS, strict=True)
+        }
+        group = QButtonGroup(self)
+        grid = QGridLayout()
+        grid.setSpacing(3)
+        for place, button in enumerate(self._bins.values()):
+            group.addButton(button)
+            grid.addWidget(button, place // 3, place % 3)
+            button.clicked.connect(lambda _=False, label=button.label: self.show_label(label))
+            button.dropped.connect(self._relabel)
+        self._list = _CellList()
+        self._list.keyed.connect(self._on_key)
+        self._list.clicked.connect(self._go)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(grid)
+        layout.addWidget(self._list, 1)
+
+    def set_session(self, session: "Session | None") -> None:
+        """Show another session, or none; let go of the one before."""
+        if self._session is not None:
+            self._session.changed.disconnect(self._on_changed)
+            self._session.moved.disconnect(self._on_moved)
+        if self._model is not None:
+            self._list.setModel(None)
+            self._model.close()
+            self._model = None
+        self._session = session
+        self.setEnabled(session is not None)
+        if session is not None:
+            self._model = GalleryModel(session)
+            self._list.setModel(self._model)
+            session.changed.connect(self._on_changed)
+            session.moved.connect(self._on_moved)
+            self.show_label(self._first_label())
+        self._count()
+
+    def show_label(self, label: str) -> None:
+        """Show the cells that bear a label."""
+        self._bins[label].setChecked(True)
+        if self._model is not None:
+            self._model.show_label(label)
+            self._list.scrollToTop()
+
+    def _first_label(self) -> str:
+        labels = self._session.labels()  # type: ignore[union-attr]
+        return next((label for label in REVIEW_LABELS if (labels == label).any()), REVIEW_LABELS[0])
+
+    def _count(self) -> None:
+        labels = np.zeros(0, object) if self._session is None else self._session.labels()
+        for label, button in self._bins.items():
+            button.show_count(int((labels == label).sum()))
+
+    # --- from here to the session ---
+
+    def _selected(self) -> list[int]:
+        if self._model is None:
+            return []
+        return [int(self._model.rows[index.row()]) for index in self._list.selectedIndexes()]
+
+    def _relabel(self, rows: list[int], label: str) -> None:
+        if self._session is not None and rows:
+            self._session.relabel(rows, label)
+
+    def _on_key(self, key: str) -> None:
+        if self._session is None:
+            return
+        rows = self._selected()
+        acts: dict[str, Callable[[], Any]] = {
+            "undo": self._session.undo,
+            "redo": self._session.redo,
+        }
+        if key in acts:
+            acts[key]()
+        elif key == "confirm":
+            if rows and not self._session.blind:
+                self._session.confirm(rows)
+        else:
+            place = self._list.currentIndex().row()
+            self._relabel(rows, key)
+            self._select_place(place)
+
+    def _select_place(self, place: int) -> None:
+        """Go on at the cell that moved up when its forerunner left."""
+        if self._model is not None and self._model.rowCount():
+            index = self._model.index(min(max(place, 0), self._model.rowCount() - 1))
+            self._list.setCurrentIndex(index)
+
+    def _go(self, index: Any) -> None:
+        if self._session is not None and self._model is not None:
+            self._session.go(int(self._model.rows[index.row()]))
+
+    # --- from the session to here ---
+
+    def _on_changed(self, rows: Any) -> None:
+        if not self.isVisible():  # keys on another page shall not wait for this one
+            self._stale = True
+            return
+        if self._model is not None:
+            if len(rows) == len(self._session.cells):  # type: ignore[union-attr]
+                self._model.show_label(self._model.label)
+            else:
+                self._model.follow(np.asarray(rows))
+        self._count()
+
+    def showEvent(self, event: Any) -> None:  # noqa: N802  Qt's name
+        """Take in what was changed on other pages."""
+        super().showEvent(event)
+        if self._stale and self._model is not None:
+            self._stale = False
+            self._model.show_label(self._model.label)
+            self._count()
+            self._on_moved(self._session.row)  # type: ignore[union-attr]
+
+    def _on_moved(self, row: int) -> None:
+        if self._model is None:
+            return
+        index = self._model.place_of(row)
+        # Where the gallery itself went there, several cells may be selected.
+        if index.isValid() and index != self._list.currentIndex():
+            self._list.selectionModel().setCurrentIndex(
+                index, QItemSelectionModel.SelectionFlag.ClearAndSelect
+            )
+            self._list.scrollTo(index)
+
+
+class _CellList(QListView):
+    """A grid of thumbnails that tells which label key was pressed."""
+
+    keyed = Signal(str)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setViewMode(QListView.ViewMode.IconMode)
+        self.setResizeMode(QListView.ResizeMode.Adjust)
+        self.setMovement(QListView.Movement.Static)
+        self.setDragEnabled(True)
+        self.setUniformItemSizes(True)
+        self.setLayoutMode(QListView.LayoutMode.Batched)
+        self.setBatchSize(200)
+        self.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
+        self.setIconSize(QSize(THUMBNAIL, THUMBNAIL))
+        self.setSpacing(1)
+        self.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
+        self.setAccessibleName("Gallery")
+        self.setToolTip(
+            "Click: go to the cell. 1 to 5, U, or a drag onto a class: relabel the selected"
+        )
+
+    def keyPressEvent(self, event: Any) -> None:  # noqa: N802  Qt's name
+        """Take the keys of a review; leave the rest to Qt, arrows and Ctrl+A among it."""
+        control = bool(event.modifiers() & Qt.KeyboardModifier.ControlModifier)
+        shift = bool(event.modifiers() & Qt.KeyboardModifier.ShiftModifier)
+        text = event.text().upper()
+        if control and event.key() == Qt.Key.Key_Z:
+            self.keyed.emit("redo" if shift else "undo")
+        elif not control and text and text in "12345U":
+            self.keyed.emit(REVIEW_LABELS["12345U".index(text)])
+        elif event.key() == Qt.Key.Key_Space:
+            self.keyed.emit("confirm")
+        else:
+            super().keyPressEvent(event)
+
+
+class _Bin(QToolButton):
+    """A class: its colour, its number of cells; click shows them, a drop gives cells its label."""
+
+    dropped = Signal(list, str)
+
+    def __init__(self, label: str, key: str) -> None:
+        super().__init__()
+        self.label, self._key = label, key
+        self.setCheckable(True)
+        self.setAcceptDrops(True)
+        self.setIcon(QIcon(swatch(label, 12)))
+        self.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        policy = self.sizePolicy()
+        policy.setHorizontalPolicy(policy.Policy.Expanding)
+        self.setSizePolicy(policy)
+        self.setToolTip(
+            f"Show the cells called {label}; drop cells here, or press {key}, to call them so"
+        )
+        self.show_count(0)
+
+    def show_count(self, count: int) -> None:
+        """Write the number of cells beside the name."""
+        self.setText(f"{self.label} {count}")
+        self.setAccessibleName(f"{self.label}, {count} cells")
+
+    def dragEnterEvent(self, event: Any) -> None:  # noqa: N802  Qt's name
+        """Accept cells."""
+        if event.mimeData().hasFormat(CELL_ROWS):
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: Any) -> None:  # noqa: N802  Qt's name
+        """Tell which cells were dropped."""
+        text = bytes(event.mimeData().data(CELL_ROWS)).decode()
+        event.acceptProposedAction()
+        self.dropped.emit([int(row) for row in text.split()], self.label)

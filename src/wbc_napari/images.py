@@ -1,0 +1,63 @@
+"""What an Image layer holds: which of its axes are colours, and which file it came from."""
+
+from typing import TYPE_CHECKING, Any
+
+from wbc_batch.errors import InputError
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+
+__all__ = ["NO_IMAGE", "colour_axis", "full_resolution", "plane_axes", "source_of"]
+
+NO_IMAGE = (
+    "There is no image to classify; open a stack of crops (N, Y, X, 3) or a field of view, or try "
+    "File > Open Sample > White blood cells."
+)
+
+_COLOUR_LABELS = {"c", "ch", "channel", "channels", "rgb", "rgba"}
+_COLOURS = (3, 4)
+
+
+def full_resolution(layer: "Image") -> Any:
+    """Return the array, of a pyramid the largest level."""
+    return layer.data[0] if layer.multiscale else layer.data
+
+
+def source_of(layer: "Image") -> str:
+    """Return the file that the layer came from, else its name."""
+    return str(layer.source.path or layer.name)
+
+
+def colour_axis(layer: "Image") -> int | None:
+    """Return the number of the axis that holds colours; None where there is none.
+
+    An RGB layer says so. Else the axis is one with a name of colours; else, of four axes, one before the
+    last two that has three or four steps; else the last one, if it has.
+    """
+    shape = tuple(int(side) for side in full_resolution(layer).shape)
+    if layer.rgb:
+        return len(shape) - 1
+    for axis, label in enumerate(layer.axis_labels):
+        if str(label).lower() in _COLOUR_LABELS and shape[axis] in _COLOURS:
+            return axis
+    if len(shape) != 4:
+        return None
+    for axis in (1, 0, 3):
+        if shape[axis] in _COLOURS:
+            return axis
+    return None
+
+
+def plane_axes(layer: "Image", colours: int | None) -> list[int]:
+    """Axes of the layer that are not colours.
+
+    Raises
+    ------
+    InputError
+        If colours come last in a layer that is not shown as RGB: no other layer would lie on it.
+    """
+    if not layer.rgb and colours == layer.ndim - 1:
+        raise InputError(
+            f"'{layer.name}' has its colours in the last axis but is not shown as RGB; open it as RGB."
+        )
+    return [axis for axis in range(layer.ndim) if axis != colours or layer.rgb]

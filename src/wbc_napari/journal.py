@@ -1,0 +1,144 @@
+"""The journal of a review: every change, appended as it is made. Autosave and audit log in one.
+
+A file of JSON lines: who, when, which cell, old and new label, SHA-256 of the model. Read again, it gives the
+review as it was, also after a crash: a last line that was cut off is passed over.
+"""
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wbc_batch.errors import RunError
+from wbc_napari.review import Change
+
+__all__ = ["Journal", "journal_path"]
+
+#: Suffix of the journal beside the file or folder that is reviewed.
+SUFFIX = ".review.jsonl"
+
+
+class Journal:
+    """An open journal.
+
+    Parameters
+    ----------
+    path : Path
+    model : str
+        SHA-256 of the model whose labels are reviewed.
+    """
+
+    def __init__(self, path: Path, model: str) -> None:
+        self.path, self.model = path, model
+
+    def append(
+        self, changes: Sequence[Change], action: str = "label", seed: int | None = None
+    ) -> None:
+        """Append changes; what was appended outlives a crash of napari.
+
+        Parameters
+        ----------
+        changes : sequence of Change
+        action : str
+            What the reader did.
+        seed : int, optional
+            Of the order of the cells, where the reader was blind to the model.
+
+        Raises
+        ------
+        RunError
+            If the file cannot be written.
+        """
+        lines = [
+            json.dumps(
+                {
+                    "who": change.by,
+                    "when": change.at,
+                    "cell_id": change.cell_id,
+                    "old": change.old,
+                    "new": change.new,
+                    "action": action,
+                    "model": self.model,
+                    "blind_seed": seed,
+                },
+                ensure_ascii=False,
+            )
+            for change in changes
+        ]
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a+b") as file:
+                if file.tell():  # a line that a crash cut off shall spoil itself alone
+                    file.seek(-1, os.SEEK_END)
+                    lines = lines if file.read(1) == b"\n" else ["", *lines]
+                file.write("".join(line + "\n" for line in lines).encode())
+        except OSError as error:
+            raise RunError(
+                f"{self.path}: the review cannot be saved there ({error.strerror}); "
+                "save its corrections elsewhere before napari is closed."
+            ) from error
+
+    def read(self, cell_ids: Sequence[str]) -> list[Change]:
+        """Read the changes of known cells, in their order; what is damaged is passed over."""
+        try:
+            text = self.path.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return []
+        rows = {cell_id: row for row, cell_id in enumerate(cell_ids) if cell_id}
+        changes = []
+        for line in text.splitlines():
+            entry = _entry(line)
+            if entry is not None and entry["cell_id"] in rows:
+                place = rows[entry["cell_id"]]
+                said = (entry[key] for key in ("cell_id", "old", "new", "who", "when"))
+                changes.append(Change(place, *said))
+        return changes
+
+
+def _entry(line: str) -> dict[str, str] | None:
+    try:
+        entry = json.loads(line)
+        whole = all(isinstance(entry[key], str) for key in ("who", "when", "cell_id", "old", "new"))
+    except (ValueError, KeyError, TypeError):
+        return None
+    return entry if whole and entry["who"] else None
+
+
+def journal_path(source: str, name: str, sample: Any) -> Path:
+    """Where the journal of a layer or run lies: beside its file, else in the user's data folder.
+
+    Parameters
+    ----------
+    source : str
+        File or folder that is reviewed, or a name where there is none.
+    name : str
+        Of the layer.
+    sample : ndarray
+        Some pixels: they tell layers of one name apart that came from no file.
+    """
+    place = Path(source)
+    if source and place.is_absolute() and place.exists():
+        beside = (
+            place / f"napari{SUFFIX}" if _is_run(place) else place.with_name(place.name + SUFFIX)
+        )
+        if _writable(beside.parent):
+            return beside
+    from platformdirs import user_data_path
+
+    content = np.ascontiguousarray(sample).tobytes() + f"{source}\0{name}".encode()
+    digest = blake2b(content, digest_size=8).hexdigest()
+    readable = re.sub(r"\W+", "-", name)[:40].strip("-") or "layer"
+    return user_data_path("wbc-napari") / "reviews" / f"{readable}-{digest}{SUFFIX}"
+
+
+def _is_run(place: Path) -> bool:
+    return place.is_dir() and (place / "cells.csv").is_file()
+
+
+def _writable(folder: Path) -> bool:
+    return os.access(folder, os.W_OK)

@@ -1,0 +1,66 @@
+"""File > Open: batch runs and their tables; zarr stores of crops. File > Save: corrections."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from wbc_napari.appearance import MARK, LayerData
+
+__all__ = ["read_crops", "read_run", "write_corrections"]
+
+Reader = Callable[[Any], list[LayerData]]
+
+
+def read_run(path: str | list[str]) -> Reader | None:
+    """Offer to read a run directory or a ``cells.csv``; None for anything else."""
+    from wbc_napari.batch_run import is_run, open_run, run_layers
+
+    if isinstance(path, list) or not is_run(Path(path)):
+        return None
+    return lambda _path: run_layers(open_run(Path(path)))
+
+
+def read_crops(path: str | list[str]) -> Reader | None:
+    """Offer to read a zarr array of crops, (N, Y, X, 3) or (N, Y, X), lazily; None for anything else."""
+    if isinstance(path, list) or not Path(path).is_dir():
+        return None
+    array = _crops(Path(path))
+    if array is None:
+        return None
+    name = Path(path).name.removesuffix(".zarr")
+    attributes = {"name": name, "rgb": array.ndim == 4, "axis_labels": ("cell", "y", "x")}
+    return lambda _path: [(array, attributes, "image")]
+
+
+def _crops(path: Path) -> Any:
+    """Return the array of crops in a store: itself, or the one named ``crops`` or ``images`` in a group."""
+    import zarr
+
+    try:
+        node = zarr.open(str(path), mode="r")
+        if not hasattr(node, "shape"):
+            names = [name for name in ("crops", "images") if name in node]
+            node = node[names[0]] if names else None
+    except Exception:  # noqa: BLE001 - whatever is wrong with it, another reader may know it
+        return None
+    coloured = node is not None and node.ndim == 4 and node.shape[-1] in (3, 4)
+    return node if coloured or (node is not None and node.ndim == 3) else None
+
+
+def write_corrections(path: str, _data: Any, attributes: dict[str, Any]) -> list[str]:
+    """Write the reviewed cells of a Points layer as a corrections file."""
+    from napari.utils.notifications import show_error
+
+    from wbc_batch.errors import WbcError
+    from wbc_napari.export import save_corrections
+
+    features = attributes.get("features")
+    if MARK not in attributes.get("metadata", {}) or features is None:
+        show_error("This layer holds no cells that were reviewed here; nothing was written.")
+        return []
+    try:
+        save_corrections(features, Path(path))
+    except WbcError as error:
+        show_error(str(error))
+        return []
+    return [path]

@@ -1,0 +1,221 @@
+"""The review of a table of cells: labels by a reader, one history of changes, an order to look at them.
+
+Plain data: no layer, no file, no window.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from wbc_batch.errors import InputError
+from wbc_batch.schema import CLASSES, STATUS_OK, UNIDENTIFIED
+
+__all__ = ["ORDERS", "REVIEW_LABELS", "Change", "Reading", "Review", "queue"]
+
+#: What a reader may say, in the order of the keys 1 to 5 and U.
+REVIEW_LABELS = (*CLASSES, UNIDENTIFIED)
+
+#: Orders of the queue: column, and whether the largest comes first.
+ORDERS = {
+    "Least confident first": ("confidence", False),
+    "Smallest margin first": ("margin", False),
+    "Most novel first": ("novelty", True),
+    "Class by class": ("label", False),
+    "As in the table": ("", False),
+}
+
+
+@dataclass(frozen=True)
+class Change:
+    """One cell's label before and after; "" where there is none."""
+
+    row: int
+    cell_id: str
+    old: str
+    new: str
+    by: str
+    at: str
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What one reader said of each cell: label and time, "" where nothing yet."""
+
+    label: NDArray[np.object_]
+    at: NDArray[np.object_]
+
+
+def now() -> str:
+    """Time of day in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class Review:
+    """Labels of cells by one or more readers; every change can be undone.
+
+    Parameters
+    ----------
+    cell_ids : sequence of str
+        One per row; "" for a row that is no cell.
+    reader : str
+        Whose labels are changed.
+    clock : callable
+        Gives the time of a change.
+    """
+
+    def __init__(
+        self, cell_ids: Sequence[str], reader: str, clock: Callable[[], str] = now
+    ) -> None:
+        self.cell_ids = np.asarray(cell_ids, object)
+        self.readings: dict[str, Reading] = {}
+        self._clock = clock
+        self._done: list[tuple[Change, ...]] = []
+        self._undone: list[tuple[Change, ...]] = []
+        self.reader = ""
+        self.read_as(reader)
+
+    def read_as(self, reader: str) -> None:
+        """Make someone the reader; what others said stays as it is."""
+        if not reader.strip():
+            raise InputError("A review needs the name of its reader; enter one.")
+        self.reader = reader.strip()
+        if self.reader not in self.readings:
+            empty = np.full(len(self.cell_ids), "", object)
+            self.readings[self.reader] = Reading(empty, empty.copy())
+
+    @property
+    def labels(self) -> NDArray[np.object_]:
+        """Labels by the present reader."""
+        return self.readings[self.reader].label
+
+    @property
+    def times(self) -> NDArray[np.object_]:
+        """When they were given."""
+        return self.readings[self.reader].at
+
+    @property
+    def reviewed(self) -> NDArray[np.bool_]:
+        """Which cells the present reader has labelled."""
+        return self.labels != ""
+
+    def relabel(self, rows: Sequence[int] | NDArray[np.intp], label: str) -> tuple[Change, ...]:
+        """Give cells a label, in one step of the history.
+
+        Returns
+        -------
+        tuple of Change
+            Of the cells that had another label before.
+        """
+        return self.label_each(dict.fromkeys((int(row) for row in rows), label))
+
+    def label_each(self, labels: dict[int, str]) -> tuple[Change, ...]:
+        """Give each cell a label of its own, in one step of the history."""
+        unknown = set(labels.values()) - set(REVIEW_LABELS)
+        if unknown:
+            raise InputError(f"'{min(unknown)}' is none of {', '.join(REVIEW_LABELS)}.")
+        at, old = self._clock(), self.labels
+        step = tuple(
+            Change(row, self.cell_ids[row], old[row], label, self.reader, at)
+            for row, label in labels.items()
+            if old[row] != label and self.cell_ids[row]
+        )
+        if step:
+            self._apply(step)
+            self._done.append(step)
+            self._undone.clear()
+        return step
+
+    def undo(self) -> tuple[Change, ...]:
+        """Take the last step back; return what changed by that."""
+        return self._move(self._done, self._undone)
+
+    def redo(self) -> tuple[Change, ...]:
+        """Take the last step that was undone again; return what changed by that."""
+        return self._move(self._undone, self._done)
+
+    def _move(
+        self, source: list[tuple[Change, ...]], target: list[tuple[Change, ...]]
+    ) -> tuple[Change, ...]:
+        if not source:
+            return ()
+        at = self._clock()
+        # A step stands on either pile as what leads onward from the present labels, turned round.
+        back = tuple(Change(c.row, c.cell_id, c.new, c.old, c.by, at) for c in source.pop())
+        target.append(back)
+        self._apply(back)
+        return back
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is a step to take back."""
+        return bool(self._done)
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether there is a step to take again."""
+        return bool(self._undone)
+
+    def restore(self, changes: Sequence[Change]) -> None:
+        """Enter what was said earlier, in its order and beyond the history."""
+        reader = self.reader
+        for change in changes:
+            self.read_as(change.by)
+            self._apply((change,))
+        self.read_as(reader)
+
+    def _apply(self, step: tuple[Change, ...]) -> None:
+        for change in step:
+            reading = self.readings[change.by]
+            reading.label[change.row] = change.new
+            reading.at[change.row] = change.at if change.new else ""
+
+
+def queue(
+    cells: pd.DataFrame,
+    order: str,
+    label: str = "",
+    unreviewed: bool = False,
+    seed: int | None = None,
+) -> NDArray[np.intp]:
+    """Rows of the cells to look at, first things first.
+
+    Parameters
+    ----------
+    cells : DataFrame
+        See `wbc_napari.tables.cell_table`.
+    order : str
+        One of `ORDERS`.
+    label : str
+        Only cells that bear this label now; "" for all.
+    unreviewed : bool
+        Only cells without a reviewer's label.
+    seed : int, optional
+        Shuffle them instead: the same seed gives the same order.
+    """
+    from wbc_napari.appearance import current_labels
+
+    wanted = np.array(cells["status"] == STATUS_OK)
+    labels = current_labels(cells).to_numpy(object)
+    if label:
+        wanted &= labels == label
+    if unreviewed:
+        wanted &= (cells["reviewed_label"].fillna("") == "").to_numpy()
+    rows = np.flatnonzero(wanted)
+    if seed is not None:
+        # Over all rows, so that the order of two cells does not depend on which others are left.
+        rank = np.random.default_rng(seed).permutation(len(cells))
+        return rows[np.argsort(rank[rows], kind="stable")]
+    column, falling = ORDERS[order]
+    if not column:
+        return rows
+    if column == "label":
+        place = {name: number for number, name in enumerate(REVIEW_LABELS)}
+        confidence = cells["confidence"].to_numpy(float)[rows]
+        places = np.array([place.get(labels[row], len(place)) for row in rows], np.intp)
+        return rows[np.lexsort((confidence, places))]
+    values = cells[column].to_numpy(float)[rows]
+    return rows[np.argsort(-values if falling else values, kind="stable")]

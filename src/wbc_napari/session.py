@@ -1,0 +1,290 @@
+"""A review of one layer of cells: changes go to the layer, the journal and whoever listens. Knows no Qt."""
+
+import getpass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from psygnal import Signal
+
+from wbc_batch.errors import ImageError, InputError, RunError
+from wbc_batch.schema import UNIDENTIFIED
+from wbc_napari.appearance import MARK, current_labels, repaint
+from wbc_napari.batch_run import listed_crops
+from wbc_napari.crops import Crops, FieldCrops
+from wbc_napari.geometry import world_matrix
+from wbc_napari.images import colour_axis
+from wbc_napari.journal import Journal, journal_path
+from wbc_napari.layers import crop_stack, field_crops
+from wbc_napari.review import ORDERS, Change, Review, queue
+from wbc_napari.tables import BOX_COLUMNS, REVIEW_COLUMNS
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image, Layer
+
+__all__ = ["Session", "cells_layers", "crops_behind", "default_reader", "image_of"]
+
+#: Part of the shorter side of the canvas that a cell of a field fills when the camera has moved to it.
+_FILL = 0.4
+
+
+def default_reader() -> str:
+    """Return the name of the user's account."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "reviewer"
+
+
+def cells_layers(viewer: "ViewerModel") -> list["Layer"]:
+    """Layers that carry results."""
+    return [layer for layer in viewer.layers if "model" in layer.metadata.get(MARK, {})]
+
+
+def image_of(viewer: "ViewerModel", cells: "Layer") -> "Image | None":
+    """Return the image whose cells a layer shows."""
+    mark = cells.metadata[MARK]
+    for layer in viewer.layers:
+        if layer._type_string != "image":
+            continue
+        run = layer.metadata.get(MARK, {}).get("run")
+        if layer.unique_id == mark.get("image") or (run and run == mark.get("run")):
+            return layer
+    return None
+
+
+def crops_behind(viewer: "ViewerModel", cells: "Layer") -> Crops:
+    """Return the crops of a layer of cells, in the order of its rows.
+
+    Raises
+    ------
+    InputError
+        If the image that they were cut from is no longer open.
+    """
+    mark, table = cells.metadata[MARK], cells.features
+    if "run" in mark:
+        return listed_crops(cells.name, table, Path(mark["base"]) if mark["base"] else None)
+    image = image_of(viewer, cells)
+    if image is None:
+        raise InputError(f"The image of '{cells.name}' is no longer open; open it again.")
+    if set(BOX_COLUMNS) <= set(table.columns):
+        boxes = table[list(BOX_COLUMNS)].fillna(0).to_numpy(np.int64)
+        leading = np.zeros((len(table), max(image.ndim - 2, 0)), np.int64)
+        colours = colour_axis(image)
+        frame_axes = [axis for axis in range(image.ndim - 2) if image.rgb or axis != colours]
+        if frame_axes and not table["index"].isna().any():
+            leading[:, frame_axes[0]] = table["index"]
+        return field_crops(image, boxes, leading)
+    return crop_stack(image)
+
+
+class Session:
+    """Looks at the cells of a layer one after the other, and labels them.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+    layer : Points or Shapes
+        With results, see `cells_layers`.
+    reader : str
+    journal : Path, optional
+        Default: beside the file that is reviewed, see `wbc_napari.journal.journal_path`.
+
+    Attributes
+    ----------
+    changed : Signal
+        Labels were changed: ndarray of the rows.
+    moved : Signal
+        Another cell is the present one: its row, or -1.
+    """
+
+    changed = Signal(object)
+    moved = Signal(int)
+
+    def __init__(
+        self, viewer: "ViewerModel", layer: "Layer", reader: str, journal: Path | None = None
+    ) -> None:
+        self.viewer, self.layer = viewer, layer
+        self.crops = crops_behind(viewer, layer)
+        cells = layer.features
+        self.review = Review(cells["cell_id"].fillna("").tolist(), reader)
+        self.model: dict[str, Any] = layer.metadata[MARK]["model"]
+        self.journal = Journal(journal or self._journal_path(), self.model.get("sha256", ""))
+        self.seed: int | None = None
+        self._saving = True
+        self.rows = np.zeros(0, np.intp)
+        self.row = -1
+        self._keep_what_the_table_says(cells)
+        earlier = self.journal.read(self.review.cell_ids.tolist())
+        self.review.restore(earlier)
+        self.restored = int(self.review.reviewed.sum()) if earlier else 0
+        self._show_reading()
+        self.set_queue()
+
+    def _journal_path(self) -> Path:
+        mark = self.layer.metadata[MARK]
+        source = mark.get("run") or (self.crops.cell(0).source if len(self.crops) else "")
+        sample: Any = np.zeros(1)
+        for image in self.crops.read([0]) if len(self.crops) else ():
+            sample = sample if isinstance(image, ImageError) else image
+        return journal_path(source, self.layer.name, sample)
+
+    def _keep_what_the_table_says(self, cells: pd.DataFrame) -> None:
+        """Take over a review that came with the table."""
+        if not set(REVIEW_COLUMNS) <= set(cells.columns):
+            return
+        said = cells[cells["reviewed_label"].fillna("") != ""]
+        columns = ("cell_id", *REVIEW_COLUMNS)
+        self.review.restore(
+            [
+                Change(row, cell_id, "", label, by or self.review.reader, str(at))
+                for row, cell_id, label, by, at in zip(
+                    said.index, *(said[name] for name in columns), strict=True
+                )
+            ]
+        )
+
+    # --- what is shown ---
+
+    @property
+    def cells(self) -> pd.DataFrame:
+        """The table of the layer."""
+        return self.layer.features
+
+    @property
+    def blind(self) -> bool:
+        """Whether predictions are hidden and the order is shuffled."""
+        return self.seed is not None
+
+    def labels(self) -> NDArray[np.object_]:
+        """Present label of each cell, for all to see: in blind mode only what the reader said."""
+        if self.blind:
+            return self.review.labels.copy()
+        return current_labels(self.cells).to_numpy(object)
+
+    def set_blind(self, seed: int | None) -> None:
+        """Hide what the model said and shuffle the queue by a seed; None shows all again."""
+        self.seed = seed
+        repaint(self.layer, hidden=self.blind)
+        self.set_queue()
+        self.changed.emit(np.arange(len(self.cells)))
+
+    def read_as(self, reader: str) -> None:
+        """Make someone the reader; the layer shows that reader's labels."""
+        self.review.read_as(reader)
+        self._show_reading()
+        self.changed.emit(np.arange(len(self.cells)))
+
+    def _show_reading(self) -> None:
+        review, cells = self.review, self.layer.features
+        reviewed = review.reviewed
+        cells["reviewed_label"] = pd.Series(review.labels, cells.index, dtype=object)
+        cells["reviewed_by"] = pd.Series(
+            np.where(reviewed, review.reader, "").astype(object), cells.index, dtype=object
+        )
+        cells["reviewed_at"] = pd.Series(review.times, cells.index, dtype=object)
+        self.layer.features = cells
+        repaint(self.layer, hidden=self.blind)
+
+    # --- the queue ---
+
+    def set_queue(
+        self, order: str = next(iter(ORDERS)), label: str = "", unreviewed: bool = False
+    ) -> None:
+        """Order the cells to look at; the present one stays where it is among them."""
+        shown = self.cells
+        if self.blind:
+            label = ""
+        self.rows = queue(shown, order, label, unreviewed, self.seed)
+
+    @property
+    def place(self) -> int:
+        """Number of the present cell in the queue; -1 where it is not among them."""
+        found = np.flatnonzero(self.rows == self.row)
+        return int(found[0]) if len(found) else -1
+
+    def step(self, by: int) -> None:
+        """Go on, or back, in the queue; it ends at its ends."""
+        if len(self.rows):
+            self.go(int(self.rows[min(max(self.place + by, 0), len(self.rows) - 1)]))
+
+    def go(self, row: int) -> None:
+        """Make a cell the present one: the camera follows."""
+        if not 0 <= row < len(self.layer.data):
+            return
+        self.row = row
+        points = self.layer._type_string == "points"
+        data = np.asarray(self.layer.data[row], float)
+        centre = data if points else data.mean(axis=0)
+        world = np.asarray(self.layer.data_to_world(centre))
+        offset = self.viewer.dims.ndim - len(world)
+        for axis, value in enumerate(world[:-2]):
+            self.viewer.dims.set_point(offset + axis, value)
+        if isinstance(self.crops, FieldCrops):
+            self.viewer.camera.center = (0.0, *(float(value) for value in world[-2:]))
+            self._zoom_to(row)
+        self.layer.selected_data = {row}
+        self.moved.emit(row)
+
+    def _zoom_to(self, row: int) -> None:
+        """Zoom in until a cell of a field can be told; a nearer view is kept."""
+        image = image_of(self.viewer, self.layer)
+        if image is None or not isinstance(self.crops, FieldCrops):
+            return
+        matrix = world_matrix(image)
+        side = float(np.linalg.norm(matrix[:-1, image.ndim - 1])) * self.crops.boxes[row, 2:].max()
+        # The canvas is some 600 pixels wide where nobody says otherwise.
+        wanted = _FILL * 600 / max(side, 1e-9)
+        if self.viewer.camera.zoom < wanted / 2:
+            self.viewer.camera.zoom = wanted
+
+    # --- labelling ---
+
+    def relabel(self, rows: NDArray[np.intp] | list[int], label: str) -> None:
+        """Give cells a label; one step of the history."""
+        self._tell(self.review.relabel(rows, label), "label")
+
+    def confirm(self, rows: NDArray[np.intp] | list[int]) -> None:
+        """Give cells the label that they have; in blind mode nothing is there to confirm."""
+        if self.blind:
+            raise InputError("In blind mode there is nothing to confirm; choose a class.")
+        labels = current_labels(self.cells.iloc[list(rows)])
+        said = {
+            int(row): str(label) or UNIDENTIFIED for row, label in zip(rows, labels, strict=True)
+        }
+        self._tell(self.review.label_each(said), "confirm")
+
+    def undo(self) -> None:
+        """Take the last change back, and show it."""
+        self._tell(self.review.undo(), "undo", show=True)
+
+    def redo(self) -> None:
+        """Make the change again that was taken back, and show it."""
+        self._tell(self.review.redo(), "redo", show=True)
+
+    def _tell(self, changes: tuple[Change, ...], action: str, show: bool = False) -> None:
+        if not changes:
+            return
+        if changes[0].by != self.review.reader:  # undone across a change of reader
+            self.read_as(changes[0].by)
+        rows = np.array([change.row for change in changes], np.intp)
+        cells = self.layer.features
+        places = [cells.columns.get_loc(name) for name in REVIEW_COLUMNS]
+        for change in changes:
+            said = (change.new, change.by, change.at) if change.new else ("", "", "")
+            for place, value in zip(places, said, strict=True):
+                cells.iat[change.row, place] = value
+        self.layer.events.features()  # napari's own table of features follows
+        repaint(self.layer, rows, hidden=self.blind)
+        self.changed.emit(rows)
+        if show:
+            self.go(int(rows[0]))
+        try:
+            self.journal.append(changes, action, self.seed)
+        except RunError:
+            if self._saving:  # told once; the review goes on
+                self._saving = False
+                raise

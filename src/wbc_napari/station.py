@@ -1,0 +1,249 @@
+"""The dock: pages that share one review. Wires them to the viewer, and lets go of it on close."""
+
+import secrets
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from napari.layers import Layer
+from napari.utils.notifications import show_error, show_info
+from qtpy.QtCore import QEvent, QSize, Qt
+from qtpy.QtWidgets import (
+    QComboBox,
+    QHBoxLayout,
+    QLabel,
+    QSizePolicy,
+    QTabWidget,
+    QVBoxLayout,
+    QWidget,
+)
+
+from wbc_batch.errors import WbcError
+from wbc_napari import keys
+from wbc_napari.classify_widget import ClassifyWidget
+from wbc_napari.gallery_view import GalleryView
+from wbc_napari.report_page import ReportPage
+from wbc_napari.review_page import ReviewPage
+from wbc_napari.session import Session, cells_layers, default_reader, image_of
+from wbc_napari.zoom import show_captions
+
+if TYPE_CHECKING:
+    import napari
+
+__all__ = ["StationWidget"]
+
+#: Of the dock, pixels: nothing in it is cut off, and a screen of 1366 keeps most for the canvas.
+_WIDTH = 380
+
+#: How Qt names the keys of a review.
+_QT_KEYS = {
+    **{Qt.Key.Key_1 + number: str(number + 1) for number in range(5)},
+    Qt.Key.Key_U: "U",
+    Qt.Key.Key_Space: "Space",
+    Qt.Key.Key_Right: "Right",
+    Qt.Key.Key_Left: "Left",
+}
+
+
+class StationWidget(QWidget):
+    """Classify cells, look at them one by one or class by class, count them.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+    """
+
+    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+        super().__init__()
+        self._viewer = viewer
+        self.session: Session | None = None
+        self._bound: list[Any] = []
+        self._closed = False
+        self.classify = ClassifyWidget(viewer)
+        self.review = ReviewPage(default_reader())
+        self.gallery = GalleryView()
+        self.report = ReportPage()
+        self._build()
+        self._connect()
+        self.reset_choices()
+
+    def _build(self) -> None:
+        self._layers = QComboBox()
+        self._layers.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self._layers.setToolTip("The layer with the cells that are reviewed")
+        self._layers.setAccessibleName("Cells under review")
+        self.tabs = QTabWidget()
+        self.tabs.setDocumentMode(True)
+        pages = {
+            "Classify": (self.classify, "Find and classify cells"),
+            "Review": (self.review, "Cell by cell, the doubtful ones first"),
+            "Gallery": (self.gallery, "Class by class"),
+            "Report": (self.report, "The differential, and files"),
+        }
+        for title, (page, tip) in pages.items():
+            self.tabs.setTabToolTip(self.tabs.addTab(page, title), tip)
+        line = QHBoxLayout()
+        line.addWidget(QLabel("Cells"))
+        line.addWidget(self._layers, 1)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(4, 4, 4, 4)
+        layout.addLayout(line)
+        layout.addWidget(self.tabs, 1)
+        self.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
+        self.setMinimumWidth(_WIDTH)
+
+    def sizeHint(self) -> QSize:  # noqa: N802  Qt's name
+        """Leave the canvas most of a small screen."""
+        return QSize(_WIDTH, super().sizeHint().height())
+
+    def _connect(self) -> None:
+        self._layers.activated.connect(self._on_chosen)
+        self.tabs.currentChanged.connect(self._bind_keys)
+        self.classify.classified.connect(self.review_layer)
+        self.review.acted.connect(self._act)
+        self.review.blinded.connect(self._blind)
+        self.review.reader_changed.connect(self._read_as)
+        for signal, callback in self._signals():
+            signal.connect(callback)
+
+    def _signals(self) -> list[tuple[Any, Callable[..., None]]]:
+        events = self._viewer.layers.events
+        return [
+            *((e, self.reset_choices) for e in (events.inserted, events.removed, events.renamed)),
+            (self._viewer.camera.events.zoom, self._show_captions),
+        ]
+
+    def _show_captions(self, _: Any = None) -> None:
+        show_captions(self._viewer)
+
+    # --- which cells ---
+
+    def reset_choices(self, _: Any = None) -> None:
+        """Offer the layers with results that there are now (napari calls this on every change)."""
+        layers = cells_layers(self._viewer)
+        if self.session is not None and self.session.layer in layers:
+            self._list(layers)
+            return
+        self.review_layer(layers[-1] if layers else None)
+
+    def _list(self, layers: list[Layer]) -> None:
+        """Show the layers with results, the reviewed one chosen."""
+        self._layers.clear()
+        for layer in layers:
+            self._layers.addItem(layer.name, layer)
+        self._layers.setEnabled(bool(layers))
+        self._layers.setPlaceholderText("none yet")
+        chosen = None if self.session is None else self.session.layer
+        self._layers.setCurrentIndex(layers.index(chosen) if chosen in layers else -1)
+
+    def _on_chosen(self, number: int) -> None:
+        self.review_layer(self._layers.itemData(number))
+
+    def review_layer(self, layer: Layer | None) -> None:
+        """Review the cells of another layer, or none; its journal is read."""
+        self._release_keys()
+        self._watch(False)
+        self.session = None
+        if layer is not None:
+            reader = self.review.reader.text().strip() or default_reader()
+            try:
+                self.session = Session(self._viewer, layer, reader)
+            except WbcError as error:
+                show_error(str(error))
+        self._watch(True)
+        for page in (self.review, self.gallery, self.report):
+            page.set_session(self.session)
+        self._list(cells_layers(self._viewer))
+        if self.session is not None:
+            if self.review.blind:
+                self._blind(True)
+            if self.session.restored:
+                show_info(
+                    f"{self.session.restored} reviewed cells were restored from {self.session.journal.path}."
+                )
+        self._bind_keys()
+        self._show_captions()
+
+    def _watch(self, watch: bool) -> None:
+        """Follow deletions and additions in the layer that is reviewed."""
+        if self.session is None:
+            return
+        signal = self.session.layer.events.data
+        if watch:
+            signal.connect(self._on_data)
+        else:
+            signal.disconnect(self._on_data)
+
+    def _on_data(self, _: Any) -> None:
+        session = self.session
+        if session is not None and len(session.layer.data) != len(session.review.cell_ids):
+            self.review_layer(session.layer)
+
+    # --- what buttons and keys do ---
+
+    def _act(self, key: str) -> None:
+        self._guarded(lambda: self.review.act(key))
+
+    def _guarded(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except WbcError as error:
+            show_error(str(error))
+
+    def _blind(self, blind: bool) -> None:
+        if self.session is not None:
+            self.session.set_blind(secrets.randbelow(2**31) if blind else None)
+            self.review.order_queue()
+
+    def _read_as(self, reader: str) -> None:
+        if self.session is not None and reader.strip() != self.session.review.reader:
+            self._guarded(lambda: self.session.read_as(reader))  # type: ignore[union-attr]
+
+    def keyPressEvent(self, event: Any) -> None:  # noqa: N802  Qt's name
+        """Take the keys of a review where no field of the dock wanted them."""
+        key = _QT_KEYS.get(event.key())
+        modifiers = event.modifiers()
+        if event.key() == Qt.Key.Key_Z and modifiers & Qt.KeyboardModifier.ControlModifier:
+            shift = modifiers & Qt.KeyboardModifier.ShiftModifier
+            key = "Control-Shift-Z" if shift else "Control-Z"
+        if key is None or not self._reviewing():
+            super().keyPressEvent(event)
+            return
+        self._act(key)
+
+    def _reviewing(self) -> bool:
+        return self.session is not None and self.tabs.currentWidget() is not self.classify
+
+    def _bind_keys(self, _: Any = None) -> None:
+        """Bind the keys on the canvas while a page of the review is shown."""
+        self._release_keys()
+        session = self.session
+        if session is None or not self._reviewing():
+            return
+        actions = keys.key_actions(session)
+        guarded = {key: self._guarding(action) for key, action in actions.items()}
+        layers = [session.layer, image_of(self._viewer, session.layer)]
+        self._bound = keys.bind([layer for layer in layers if layer is not None], guarded)
+        self._viewer.layers.selection.active = session.layer
+
+    def _guarding(self, action: Callable[[], None]) -> Callable[[], None]:
+        return lambda: self._guarded(action)
+
+    def _release_keys(self) -> None:
+        keys.release(self._bound)
+        self._bound = []
+
+    # --- closing ---
+
+    def changeEvent(self, event: QEvent) -> None:  # noqa: N802  Qt's name
+        """Let go of the viewer when the dock is closed: napari takes the widget out of it."""
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None and not self._closed:
+            self._closed = True
+            self._release_keys()
+            self._watch(False)
+            for page in (self.review, self.gallery, self.report):
+                page.set_session(None)
+            self.session = None
+            self.classify.let_go()
+            for signal, callback in self._signals():
+                signal.disconnect(callback)

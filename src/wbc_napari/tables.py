@@ -1,0 +1,115 @@
+"""The table of cells, as layers carry it and ``cells.csv`` holds it."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from wbc_batch.schema import CELL_COLUMNS, STATUS_ERROR, STATUS_OK
+from wbc_napari.crops import Crops, FieldCrops
+
+if TYPE_CHECKING:
+    from wbc_batch.classifier import Predictions
+
+__all__ = ["BOX_COLUMNS", "PENDING", "REVIEW_COLUMNS", "cell_table", "resumed", "with_results"]
+
+#: What a reviewer adds; never overwrites what the model said.
+REVIEW_COLUMNS = ("reviewed_label", "reviewed_by", "reviewed_at")
+
+#: Where a crop lies in its field of view: pixels, from the top left corner.
+BOX_COLUMNS = ("x", "y", "width", "height")
+
+#: Status of a cell that was not classified yet.
+PENDING = "pending"
+
+_TEXT = ("label", "predicted", "error", *REVIEW_COLUMNS)
+
+
+def cell_table(crops: Crops) -> pd.DataFrame:
+    """List crops as a table: a row per crop, nothing classified yet.
+
+    Returns
+    -------
+    DataFrame
+        The columns of `wbc_batch.schema.CELL_COLUMNS`, of boxes where there are any, and
+        `REVIEW_COLUMNS`. Where there is nothing to say, text is "" and a number NaN.
+    """
+    cells = [crops.cell(index) for index in range(len(crops))]
+    table = pd.DataFrame(
+        {
+            "cell_id": [cell.cell_id for cell in cells],
+            "source": [cell.source for cell in cells],
+            "member": [cell.member for cell in cells],
+            "index": pd.array([cell.index for cell in cells], dtype="Float64").to_numpy(
+                float, na_value=np.nan
+            ),
+            "group": [cell.group for cell in cells],
+            "status": PENDING,
+        }
+    ).reindex(columns=[*CELL_COLUMNS, *REVIEW_COLUMNS])
+    if not table["index"].isna().any():
+        table["index"] = table["index"].astype(np.int64)
+    if isinstance(crops, FieldCrops):
+        table[list(BOX_COLUMNS)] = crops.boxes
+    numbers = [
+        name
+        for name in CELL_COLUMNS
+        if name.startswith("prob_") or name in ("confidence", "margin", "novelty")
+    ]
+    table = table.astype(dict.fromkeys(numbers, np.float32)).astype(dict.fromkeys(_TEXT, object))
+    return table.fillna(dict.fromkeys(_TEXT, ""))
+
+
+def with_results(
+    table: pd.DataFrame,
+    rows: NDArray[np.intp],
+    predictions: "Predictions | None",
+    errors: dict[int, str],
+) -> None:
+    """Enter the results of one batch into a table.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As `cell_table` returns it; changed in place.
+    rows : ndarray of int
+        The crops of the batch.
+    predictions : Predictions or None
+        Of those that are not in `errors`, in order; None if there is none.
+    errors : dict
+        From the number of a crop to the reason why it could not be classified.
+    """
+    good = [row for row in rows if row not in errors]
+    if predictions is not None:
+        results = predictions.to_frame().set_index(pd.Index(good))
+        for name in results.columns:
+            table.loc[good, name] = results[name].astype(table[name].dtype)
+        table.loc[good, "status"] = STATUS_OK
+        table.loc[good, "error"] = ""
+    for row, reason in errors.items():
+        table.loc[row, ["status", "error"]] = [STATUS_ERROR, reason]
+
+
+def resumed(table: pd.DataFrame, earlier: pd.DataFrame, results: bool) -> pd.DataFrame:
+    """Take over what was known of the same cells.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As `cell_table` returns it.
+    earlier : DataFrame
+        Of an earlier run.
+    results : bool
+        Take over results; else only what reviewers said.
+    """
+    known = earlier[earlier["cell_id"].isin(set(table["cell_id"]))].drop_duplicates("cell_id")
+    places = pd.Series(table.index, index=table["cell_id"])[known["cell_id"]].to_numpy()
+    names = list(REVIEW_COLUMNS)
+    if results:
+        first, last = CELL_COLUMNS.index("status"), CELL_COLUMNS.index("error")
+        names += CELL_COLUMNS[first : last + 1]
+    for name in names:
+        if name in known:
+            table.loc[places, name] = known[name].astype(table[name].dtype).to_numpy()
+    return table

@@ -1,0 +1,114 @@
+"""Small pictures of cells, read in a thread of their own, those asked for last first."""
+
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from qtpy.QtCore import QObject, Signal
+from qtpy.QtGui import QImage, QPixmap
+
+from wbc_batch.classifier.images import as_rgb
+from wbc_batch.errors import ImageError
+
+if TYPE_CHECKING:
+    from wbc_napari.crops import Crops
+
+__all__ = ["Thumbnails", "fitted", "to_pixmap"]
+
+#: Pictures that are kept: some screens full.
+_KEPT = 4000
+#: Requests that are kept: what was scrolled past is not read any more.
+_WAITING = 200
+
+
+class Thumbnails(QObject):
+    """Pictures of crops by row; one that is not there yet is read, and `ready` tells when it is.
+
+    Parameters
+    ----------
+    crops : Crops
+    side : int
+        Of the square that a crop is fitted into, pixels.
+    """
+
+    ready = Signal(int)
+    _read = Signal(int, object)
+
+    def __init__(self, crops: "Crops", side: int) -> None:
+        super().__init__()
+        self._crops, self._side = crops, side
+        self._kept: OrderedDict[int, QPixmap] = OrderedDict()
+        self._wanted: list[int] = []
+        self._lock = Lock()
+        self._closed = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="thumbnails")
+        self._read.connect(self._keep)
+
+    def get(self, row: int) -> QPixmap | None:
+        """Return the picture of a row, or None and ask for it."""
+        if row in self._kept:
+            self._kept.move_to_end(row)
+            return self._kept[row]
+        with self._lock:
+            if not self._closed and row not in self._wanted:
+                self._wanted.append(row)
+                del self._wanted[:-_WAITING]
+                self._thread.submit(self._read_last)
+        return None
+
+    def close(self) -> None:
+        """Stop reading; what is under way is finished first."""
+        with self._lock:
+            self._closed = True
+            self._wanted.clear()
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _read_last(self) -> None:
+        with self._lock:
+            if not self._wanted:
+                return
+            row = self._wanted[-1]
+        picture = fitted(next(iter(self._crops.read([row]))), self._side)
+        with self._lock:
+            if row in self._wanted:
+                self._wanted.remove(row)
+            if not self._closed:
+                self._read.emit(row, picture)
+
+    def _keep(self, row: int, picture: NDArray[np.uint8]) -> None:
+        self._kept[row] = to_pixmap(picture)
+        while len(self._kept) > _KEPT:
+            self._kept.popitem(last=False)
+        self.ready.emit(row)
+
+
+def fitted(image: "NDArray | ImageError", side: int) -> NDArray[np.uint8]:
+    """Fit a crop into a square of RGBA; the rest, and all where there is no picture, is transparent."""
+    square = np.zeros((side, side, 4), np.uint8)
+    try:
+        if isinstance(image, ImageError):
+            raise image
+        picture = as_rgb(image)
+    except ImageError:
+        return square
+    zoom = side / max(picture.shape[:2])
+    width, height = (max(1, round(length * zoom)) for length in picture.shape[1::-1])
+    way = cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC
+    top, left = (side - height) // 2, (side - width) // 2
+    place = square[top : top + height, left : left + width]
+    place[..., :3] = cv2.resize(picture, (width, height), interpolation=way)
+    place[..., 3] = 255
+    return square
+
+
+def to_pixmap(picture: NDArray[np.uint8]) -> QPixmap:
+    """Turn RGBA, shape (H, W, 4), into a pixmap."""
+    height, width = picture.shape[:2]
+    picture = np.ascontiguousarray(picture)
+    return QPixmap.fromImage(
+        QImage(picture.data, width, height, 4 * width, QImage.Format.Format_RGBA8888).copy()
+    )

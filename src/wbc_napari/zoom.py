@@ -1,0 +1,42 @@
+"""Captions are shown where there is room for them: not on a thousand cells of some pixels each."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wbc_napari.appearance import MARK
+from wbc_napari.geometry import world_matrix
+from wbc_napari.tables import BOX_COLUMNS
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Layer
+
+__all__ = ["LEAST_PIXELS", "show_captions"]
+
+#: A cell that is smaller on the screen, in pixels, gets no caption.
+LEAST_PIXELS = 60.0
+
+#: Shapes that are measured: they are of one kind of cell.
+_SOME = 50
+
+
+def show_captions(viewer: "ViewerModel", _: Any = None) -> None:
+    """Show or hide the captions of all layers of cells in fields of view, by the zoom of the camera."""
+    for layer in viewer.layers:
+        if "model" in layer.metadata.get(MARK, {}) and set(BOX_COLUMNS) <= set(
+            layer.features.columns
+        ):
+            wanted = viewer.camera.zoom * _side(layer) >= LEAST_PIXELS
+            if layer.text.visible != wanted:
+                layer.text.visible = wanted
+
+
+def _side(layer: "Layer") -> float:
+    """Typical side of a cell, in units of the world."""
+    if layer._type_string == "points":
+        side = np.median(layer.size) if len(layer.data) else 0.0
+    else:
+        some = [np.ptp(np.asarray(shape)[:, -2:], axis=0).max() for shape in layer.data[:_SOME]]
+        side = np.median(some) if some else 0.0
+    return float(side) * float(np.sqrt(abs(np.linalg.det(world_matrix(layer)[-3:-1, -3:-1]))))

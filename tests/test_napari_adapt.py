@@ -1,0 +1,124 @@
+"""Adapting a model to reviewed cells: the training is a process, the comparison is on cells held out."""
+
+import importlib.util
+from threading import Event
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+if importlib.util.find_spec("napari") is None:
+    pytest.skip("napari is not installed", allow_module_level=True)
+
+from napari.utils.notifications import notification_manager
+from qtpy.QtWidgets import QApplication, QPushButton
+
+from wbc_batch.classifier import read_bundle
+from wbc_batch.errors import InputError, RunError
+from wbc_batch.schema import CLASSES
+from wbc_batch.synthetic import draw_cells
+from wbc_napari.adapt import Comparison, Progress, adapt, adaptation, train_command
+from wbc_napari.adapt_widget import AdaptWidget
+from wbc_napari.crops import CropStack
+
+SHORT = ("--epochs", "1", "--cells-per-epoch", "32")
+
+
+@pytest.fixture(scope="module")
+def reviewed():
+    """Thirty drawn cells that a reader has labelled, and one that is unidentified."""
+    crops, labels = draw_cells(31, seed=2, size=64)
+    said = [*labels[:30], "unidentified"]
+    cells = pd.DataFrame({"cell_id": [f"{n:016x}" for n in range(31)], "reviewed_label": said})
+    return SimpleNamespace(cells=cells, crops=CropStack("slide", "slide", crops, 3))
+
+
+def test_a_quarter_of_each_class_is_held_out_whatever_the_order(reviewed, tmp_path):
+    plan = adaptation(reviewed.cells, reviewed.crops, tmp_path)
+    assert len(plan.rows) == 30
+    for label in CLASSES:
+        held = plan.held_out[plan.labels == label]
+        assert held.sum() == len(held) // 4
+    turned = reviewed.cells.iloc[::-1].reset_index(drop=True)
+    again = adaptation(turned, reviewed.crops, tmp_path)
+    assert set(plan.names[plan.held_out]) == set(again.names[again.held_out])
+
+
+def test_too_few_cells_are_refused_with_their_number(reviewed, tmp_path):
+    few = reviewed.cells.assign(reviewed_label=[*["monocyte"] * 7, *[""] * 24])
+    with pytest.raises(InputError, match="Only 7 cells"):
+        adaptation(few, reviewed.crops, tmp_path)
+    with pytest.raises(InputError, match="Only 0 cells"):
+        adaptation(reviewed.cells[["cell_id"]], reviewed.crops, tmp_path)
+
+
+def test_a_model_is_trained_on_and_compared_on_the_cells_it_did_not_see(reviewed, tmp_path):
+    plan = adaptation(
+        reviewed.cells, reviewed.crops, tmp_path / "ours", device="cpu", options=SHORT
+    )
+    steps = list(adapt(plan, Event()))
+    last = steps[-1]
+    assert isinstance(last, Comparison)
+    assert last.before.cells == last.after.cells == plan.held_out.sum()
+    assert any("epoch 1/1" in step.line for step in steps[:-1])
+    assert [step.done for step in steps[:-1] if step.done is not None][-1] == 1.0
+    bundle = read_bundle(last.bundle)
+    assert bundle.name == "ours"
+    assert bundle.sha256 != read_bundle("default").sha256
+    written = {path.stem for path in (tmp_path / "ours" / "cells").rglob("*.png")}
+    assert written == set(plan.names[~plan.held_out])
+
+
+def test_a_training_that_fails_says_why_in_a_sentence(reviewed, tmp_path):
+    plan = adaptation(reviewed.cells, reviewed.crops, tmp_path / "x", str(tmp_path / "none"), "cpu")
+    with pytest.raises(RunError, match=r"ended early: .*none"):
+        list(adapt(plan, Event()))
+
+
+def test_a_training_that_is_stopped_ends_its_process_and_compares_nothing(reviewed, tmp_path):
+    plan = adaptation(reviewed.cells, reviewed.crops, tmp_path / "y", device="cpu")
+    stop, steps = Event(), []
+    for step in adapt(plan, stop):
+        steps.append(step)
+        stop.set()
+    assert all(isinstance(step, Progress) for step in steps)
+    assert not plan.bundle.exists()
+
+
+def test_the_command_is_the_one_that_is_run(reviewed, tmp_path):
+    words = train_command(adaptation(reviewed.cells, reviewed.crops, tmp_path / "ours"))
+    assert words[:3] == ["wbc-batch", "train", f"own={tmp_path / 'ours' / 'cells'}"]
+    assert words[words.index("--init") + 1] == "default"
+
+
+def test_without_reviewed_cells_the_dock_says_so_and_nothing_begins(make_napari_viewer):
+    viewer = make_napari_viewer()
+    widget = AdaptWidget(viewer)
+    viewer.window.add_dock_widget(widget)
+    notification_manager.records.clear()
+    buttons = {button.text(): button for button in widget.findChildren(QPushButton)}
+    buttons["Adapt"].click()
+    assert [str(r.message) for r in notification_manager.records] == [
+        "There are no classified cells; classify and review some first."
+    ]
+    assert not buttons["Cancel"].isEnabled()
+
+
+def test_the_dock_copies_the_command_of_the_chosen_cells(make_napari_viewer, tmp_path):
+    viewer = make_napari_viewer()
+    crops, labels = draw_cells(24, seed=2, size=64)
+    image = viewer.add_image(crops, name="slide", rgb=True)
+    features = pd.DataFrame(
+        {"cell_id": [f"{n:016x}" for n in range(24)], "reviewed_label": np.array(labels, object)}
+    )
+    mark = {"image": image.unique_id, "model": {"name": "m", "sha256": ""}}
+    viewer.add_points(np.zeros((24, 3)), features=features, metadata={"wbc_napari": mark})
+    widget = AdaptWidget(viewer)
+    viewer.window.add_dock_widget(widget)
+    widget.reset_choices()
+    widget._folder.value = tmp_path / "ours"
+    next(b for b in widget.findChildren(QPushButton) if b.text() == "Copy as command").click()
+    line = QApplication.clipboard().text()
+    assert line.startswith("wbc-batch train own=")
+    assert str(tmp_path / "ours") in line

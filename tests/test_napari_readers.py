@@ -1,0 +1,62 @@
+"""What File > Open and File > Save offer."""
+
+import importlib.util
+
+import numpy as np
+import pandas as pd
+import pytest
+import zarr
+
+if importlib.util.find_spec("napari") is None:
+    pytest.skip("napari is not installed", allow_module_level=True)
+
+from napari.layers import Layer
+
+from wbc_batch.run import classify_paths
+from wbc_batch.synthetic import write_slides
+from wbc_napari.readers import read_crops, read_run, write_corrections
+
+
+def test_a_zarr_array_of_crops_is_opened_lazily(tmp_path):
+    data = np.random.default_rng(0).integers(0, 255, (5, 20, 30, 3)).astype(np.uint8)
+    zarr.create_array(tmp_path / "slide.zarr", data=data, chunks=(2, 20, 30, 3))
+    ((array, attributes, kind),) = read_crops(str(tmp_path / "slide.zarr"))(None)
+    assert (kind, attributes["name"], attributes["rgb"]) == ("image", "slide", True)
+    assert isinstance(array, zarr.Array)
+    layer = Layer.create(array, attributes, kind)
+    np.testing.assert_array_equal(np.asarray(layer.data[3]), data[3])
+
+
+def test_other_stores_and_files_are_left_to_other_readers(tmp_path):
+    zarr.create_array(tmp_path / "flat.zarr", data=np.zeros((5, 4)), chunks=(5, 4))
+    zarr.create_group(tmp_path / "group.zarr")
+    (tmp_path / "a.csv").write_text("axis-0,axis-1\n1,2\n")
+    (tmp_path / "folder").mkdir()
+    for name in ("flat.zarr", "group.zarr", "folder", "absent.zarr"):
+        assert read_crops(str(tmp_path / name)) is None
+    for name in ("a.csv", "folder", "absent.csv"):
+        assert read_run(str(tmp_path / name)) is None
+
+
+def test_a_run_is_opened_with_its_crops_and_corrections_are_saved(tmp_path):
+    write_slides(tmp_path / "drawn", slides=1, cells=6)
+    slides, run = tmp_path / "drawn" / "slides", tmp_path / "run"
+    broken = next(slides.rglob("*.png"))
+    broken.write_bytes(b"no picture")
+    classify_paths(slides, run, device="cpu", workers=1)
+    image, points = (Layer.create(*data) for data in read_run(str(run))(None))
+    cells = pd.read_csv(run / "cells.csv", keep_default_na=False)
+    assert points.features["cell_id"].tolist() == cells["cell_id"].tolist()
+    assert points.features["status"].tolist().count("error") == 1
+    stds = [float(np.asarray(image.data[row]).std()) for row in range(6)]
+    wrong = points.features["status"].tolist().index("error")
+    assert stds[wrong] == 0  # blank, and no traceback
+    assert min(std for row, std in enumerate(stds) if row != wrong) > 0
+    points.features.loc[2, ["reviewed_label", "reviewed_by", "reviewed_at"]] = [
+        "monocyte",
+        "a",
+        "t",
+    ]
+    path = str(tmp_path / "c.csv")
+    assert write_corrections(path, points.data, points._get_state()) == [path]
+    assert pd.read_csv(path)["cell_id"].tolist() == [cells["cell_id"][2]]
