@@ -47,6 +47,7 @@ TINY = Settings(
     epochs=3,
     cells_per_epoch=256,
     batch_size=16,
+    prior=0.0,
     averaging=0.8,
     device="cpu",
 )
