@@ -11,7 +11,7 @@ if importlib.util.find_spec("napari") is None:
 
 from napari.components import ViewerModel
 
-from wbc_napari.zoom import LEAST_PIXELS, show_captions
+from wbc_napari.zoom import LEAST_PIXELS, camera, show_captions
 
 BOXES = pd.DataFrame({"x": [0, 50], "y": [0, 50], "width": 40, "height": 40})
 MARK = {"wbc_napari": {"model": {}}}
@@ -28,7 +28,7 @@ def test_captions_are_shown_where_cells_are_large_on_the_screen(kind):
         layer = viewer.add_shapes([box, box + 50], shape_type="rectangle", **attributes)
     enough = LEAST_PIXELS / (40 * 0.5)
     for zoom, shown in ((0.9 * enough, False), (1.1 * enough, True)):
-        viewer.camera.zoom = zoom
+        camera(viewer).zoom = zoom
         show_captions(viewer)
         assert layer.text.visible == shown
 
@@ -37,6 +37,6 @@ def test_crops_of_a_stack_and_other_layers_keep_theirs():
     viewer = ViewerModel()
     viewer.add_points(np.zeros((2, 2)), text={"string": "a"}, features=BOXES)
     viewer.add_points(np.zeros((2, 3)), text={"string": "a"}, metadata=MARK)
-    viewer.camera.zoom = 0.01
+    camera(viewer).zoom = 0.01
     show_captions(viewer)
     assert all(layer.text.visible for layer in viewer.layers)

@@ -20,6 +20,7 @@ from wbc_napari.journal import Journal, journal_path
 from wbc_napari.layers import crop_stack, field_crops
 from wbc_napari.review import ORDERS, Change, Review, queue
 from wbc_napari.tables import BOX_COLUMNS, REVIEW_COLUMNS
+from wbc_napari.zoom import camera
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -224,7 +225,7 @@ class Session:
         for axis, value in enumerate(world[:-2]):
             self.viewer.dims.set_point(offset + axis, value)
         if isinstance(self.crops, FieldCrops):
-            self.viewer.camera.center = (0.0, *(float(value) for value in world[-2:]))
+            camera(self.viewer).center = (0.0, *(float(value) for value in world[-2:]))
             self._zoom_to(row)
         self.layer.selected_data = {row}
         self.moved.emit(row)
@@ -238,8 +239,8 @@ class Session:
         side = float(np.linalg.norm(matrix[:-1, image.ndim - 1])) * self.crops.boxes[row, 2:].max()
         # The canvas is some 600 pixels wide where nobody says otherwise.
         wanted = _FILL * 600 / max(side, 1e-9)
-        if self.viewer.camera.zoom < wanted / 2:
-            self.viewer.camera.zoom = wanted
+        if camera(self.viewer).zoom < wanted / 2:
+            camera(self.viewer).zoom = wanted
 
     # --- labelling ---
 

@@ -24,7 +24,7 @@ from wbc_napari.gallery_view import GalleryView
 from wbc_napari.report_page import ReportPage
 from wbc_napari.review_page import ReviewPage
 from wbc_napari.session import Session, cells_layers, default_reader, image_of
-from wbc_napari.zoom import show_captions
+from wbc_napari.zoom import camera, show_captions
 
 if TYPE_CHECKING:
     import napari
@@ -109,7 +109,7 @@ class StationWidget(QWidget):
         events = self._viewer.layers.events
         return [
             *((e, self.reset_choices) for e in (events.inserted, events.removed, events.renamed)),
-            (self._viewer.camera.events.zoom, self._show_captions),
+            (camera(self._viewer).events.zoom, self._show_captions),
         ]
 
     def _show_captions(self, _: Any = None) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Layer
 
-__all__ = ["LEAST_PIXELS", "show_captions"]
+__all__ = ["LEAST_PIXELS", "camera", "show_captions"]
 
 #: A cell that is smaller on the screen, in pixels, gets no caption.
 LEAST_PIXELS = 60.0
@@ -21,13 +21,18 @@ LEAST_PIXELS = 60.0
 _SOME = 50
 
 
+def camera(viewer: "ViewerModel") -> Any:
+    """Return the viewer's camera; since napari 0.9 it belongs to the scene."""
+    return viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera
+
+
 def show_captions(viewer: "ViewerModel", _: Any = None) -> None:
     """Show or hide the captions of all layers of cells in fields of view, by the zoom of the camera."""
     for layer in viewer.layers:
         if "model" in layer.metadata.get(MARK, {}) and set(BOX_COLUMNS) <= set(
             layer.features.columns
         ):
-            wanted = viewer.camera.zoom * _side(layer) >= LEAST_PIXELS
+            wanted = camera(viewer).zoom * _side(layer) >= LEAST_PIXELS
             if layer.text.visible != wanted:
                 layer.text.visible = wanted
 
