@@ -13,6 +13,7 @@ def load_decoder() -> None:
     """Import torchvision, if that has not been done, as where Triton is not installed."""
     if "torchvision" in sys.modules or "triton" in sys.modules or sys.platform != "linux":
         return
+    # None makes an import fail as if it were not installed; the type of sys.modules does not know that.
     sys.modules["triton"] = None  # type: ignore[assignment]
     try:
         import torchvision.io  # noqa: F401

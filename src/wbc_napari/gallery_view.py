@@ -83,7 +83,7 @@ class GalleryView(QWidget):
             self._list.scrollToTop()
 
     def _first_label(self) -> str:
-        labels = self._session.labels()  # type: ignore[union-attr]
+        labels = np.zeros(0, object) if self._session is None else self._session.labels()
         return next((label for label in REVIEW_LABELS if (labels == label).any()), REVIEW_LABELS[0])
 
     def _count(self) -> None:
@@ -136,8 +136,8 @@ class GalleryView(QWidget):
         if not self.isVisible():  # keys on another page shall not wait for this one
             self._stale = True
             return
-        if self._model is not None:
-            if len(rows) == len(self._session.cells):  # type: ignore[union-attr]
+        if self._model is not None and self._session is not None:
+            if len(rows) == len(self._session.cells):
                 self._model.show_label(self._model.label)
             else:
                 self._model.follow(np.asarray(rows))
@@ -146,11 +146,11 @@ class GalleryView(QWidget):
     def showEvent(self, event: Any) -> None:  # noqa: N802  Qt's name
         """Take in what was changed on other pages."""
         super().showEvent(event)
-        if self._stale and self._model is not None:
+        if self._stale and self._model is not None and self._session is not None:
             self._stale = False
             self._model.show_label(self._model.label)
             self._count()
-            self._on_moved(self._session.row)  # type: ignore[union-attr]
+            self._on_moved(self._session.row)
 
     def _on_moved(self, row: int) -> None:
         if self._model is None:

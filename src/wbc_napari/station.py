@@ -195,8 +195,9 @@ class StationWidget(QWidget):
             self.review.order_queue()
 
     def _read_as(self, reader: str) -> None:
-        if self.session is not None and reader.strip() != self.session.review.reader:
-            self._guarded(lambda: self.session.read_as(reader))  # type: ignore[union-attr]
+        session = self.session
+        if session is not None and reader.strip() != session.review.reader:
+            self._guarded(lambda: session.read_as(reader))
 
     def keyPressEvent(self, event: Any) -> None:  # noqa: N802  Qt's name
         """Take the keys of a review where no field of the dock wanted them."""

@@ -237,4 +237,5 @@ def _page(comparison: Comparison) -> str:
 def _shares(common: pd.DataFrame, suffix: str) -> list[dict[str, Any]]:
     """Differential of the common cells in one of the runs: the classes, then unidentified."""
     cells = common[[f"{name}{suffix}" for name in _COMPARED]].set_axis(list(_COMPARED), axis=1)
+    # Columns are text; pandas' types allow any key.
     return differential(cells).head(len(_LABELS)).to_dict("records")  # type: ignore[return-value]
