@@ -1,0 +1,95 @@
+"""Stores that are named by URL, fetched from a server over HTTP by the workers themselves."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from aiohttp import web
+from runs import draw
+from typer.testing import CliRunner
+
+from wbc_batch.cli import app
+from wbc_batch.errors import ExitCode, InputError
+from wbc_batch.sources import list_cells, read_image
+from wbc_batch.sources.pack import pack
+
+CELLS, PLAIN = 48, 32
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A packed store of drawn cells, and the array inside it as one of no known origin."""
+    folder = tmp_path_factory.mktemp("served")
+    for number in range(CELLS):
+        draw(folder / "slides" / f"slide-{number % 3}" / f"{number:02d}.png", number)
+    (folder / "slides" / "slide-1" / "zz.png").write_bytes(b"not a picture")
+    pack([folder / "slides"], folder / "packed.zarr")
+    crops = zarr.open_group(folder / "packed.zarr", mode="r")["crops"][:PLAIN]
+    shape = crops.shape[1:]
+    zarr.create_array(folder / "plain.zarr", data=crops, chunks=(8, *shape), shards=(16, *shape))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[str]:
+    """A server that answers requests for parts of files, as object stores do."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    application = web.Application()
+    application.router.add_static("/", folder)
+    runner = web.AppRunner(application)
+
+    async def start() -> int:
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        return runner.addresses[0][1]
+
+    port = asyncio.run_coroutine_threadsafe(start(), loop).result(timeout=30)
+    yield f"http://127.0.0.1:{port}"
+    asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(timeout=30)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(timeout=30)
+    loop.close()
+
+
+def test_the_crops_of_an_array_by_url_are_its_crops(folder: Path, server: str) -> None:
+    crops = zarr.open_array(folder / "plain.zarr", mode="r")[:]
+    for url in (f"{server}/plain.zarr", f"file://{folder}/plain.zarr"):
+        cells = list(list_cells([url]))
+        assert [(cell.source, cell.index, cell.group) for cell in cells] == [
+            (url, number, "plain") for number in range(PLAIN)
+        ]
+        for cell, crop in zip(cells, crops, strict=True):
+            np.testing.assert_array_equal(read_image(cell), crop)
+
+
+def test_a_packed_store_by_url_gives_the_rows_of_the_local_one(
+    folder: Path, server: str, tmp_path: Path
+) -> None:
+    for name, store in (("local", str(folder / "packed.zarr")), ("url", f"{server}/packed.zarr")):
+        options = ["-o", str(tmp_path / name), "--device", "cpu", "--workers", "2"]
+        result = CliRunner().invoke(app, ["classify", store, *options])
+        assert result.exit_code == ExitCode.CELL_ERRORS, result.output
+    local, by_url = ((tmp_path / name / "cells.csv").read_bytes() for name in ("local", "url"))
+    assert local.count(b"\n") == CELLS + 2
+    assert by_url == local
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("{server}/none.zarr", "cannot be opened"),
+        ("http://127.0.0.1:1/crops.zarr", "Cannot connect to host"),
+        ("nowhere://bucket/crops.zarr", "Protocol not known"),
+    ],
+)
+def test_a_url_that_leads_nowhere_is_named(url: str, reason: str, server: str) -> None:
+    url = url.format(server=server)
+    with pytest.raises(InputError, match=reason) as refused:
+        list(list_cells([url]))
+    assert str(refused.value).startswith(url)
