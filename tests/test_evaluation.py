@@ -18,10 +18,11 @@ from wbc_batch.classifier import Classifier, Predictions, read_bundle
 from wbc_batch.classifier.preprocessing import Preprocessing
 from wbc_batch.cli import app
 from wbc_batch.errors import InputError, RunError
-from wbc_batch.evaluation.figures import exact_limits, measure
+from wbc_batch.evaluation.figures import measure
 from wbc_batch.evaluation.folders import evaluate_folders
 from wbc_batch.evaluation.leave_one_out import leave_one_out, recipe
 from wbc_batch.evaluation.unknown import auroc, read_unknown
+from wbc_batch.report.limits import exact_limits
 from wbc_batch.schema import CLASSES
 from wbc_batch.synthetic import draw_cells
 from wbc_batch.training.folders import train_folders

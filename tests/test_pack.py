@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -175,8 +176,8 @@ def test_nothing_to_pack_and_nothing_left(slides: Path, monkeypatch: pytest.Monk
 def test_an_input_that_grows_is_noticed(slides: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measure = pack._measure
 
-    def then_grow(*arguments: object) -> object:
-        sizes = measure(*arguments)  # type: ignore[arg-type]
+    def then_grow(*arguments: Any) -> Any:
+        sizes = measure(*arguments)
         write_bmp(slides / "slide-1" / "new.bmp", 30, 30)
         return sizes
 

@@ -24,6 +24,7 @@ from wbc_batch.report import (
     reviewed_labels,
 )
 from wbc_batch.report.confusion import ENOUGH
+from wbc_batch.report.differential import Tally
 from wbc_batch.report.flags import OUTSIDE, TOO_FEW, UNIDENTIFIED_MANY, UNLIKE
 from wbc_batch.report.groups import label_in, read_grouping
 from wbc_batch.report.wbc_counts import read_wbc_counts
@@ -181,7 +182,73 @@ def test_differential_carries_both_pairs_of_limits_and_absolute_counts():
     assert row["confusion_lower"] == pytest.approx(100 * lower[4], abs=3)  # other draws
 
 
+# --- counts, means, medians -----------------------------------------------------------------------
+
+
+def test_counts_means_and_medians_are_those_of_pandas_however_the_cells_come():
+    rng = np.random.default_rng(11)
+    cells = pd.DataFrame(
+        {
+            "group": rng.choice(["a", "b", "c"], 3001),
+            "label": rng.choice([*CLASSES, UNIDENTIFIED], 3001),
+            "confidence": rng.random(3001).astype("f4"),
+            "novelty": rng.exponential(0.5, 3001),
+        }
+    )
+    tally = Tally()
+    for part in np.array_split(np.arange(len(cells)), 7):
+        tally.add(cells.iloc[part])
+    found = tally.by_group().set_index(["group", "label"])
+    grouped = cells.groupby(["group", "label"])
+    expected = grouped["confidence"].agg(["size", "mean", "median"])
+    rows = found.loc[expected.index]
+    np.testing.assert_array_equal(rows["count"], expected["size"])
+    np.testing.assert_allclose(rows["mean_confidence"], expected["mean"], atol=1e-6)
+    np.testing.assert_allclose(rows["median_confidence"], expected["median"], atol=1e-7)
+    np.testing.assert_array_equal(rows["unlike"], grouped["novelty"].agg(lambda n: (n > 1).sum()))
+
+    together = tally.overall().set_index("label")
+    for label, part in cells.groupby("label"):
+        assert together.loc[label, "median_confidence"] == pytest.approx(
+            part["confidence"].median(), abs=1e-7
+        )
+        histogram, _ = np.histogram(part["confidence"], 40, (0, 1))
+        np.testing.assert_array_equal(tally.histogram(label), histogram)
+    identified = cells[cells["label"] != UNIDENTIFIED]
+    for label in CLASSES:
+        share = 100 * (identified["label"] == label).mean()
+        assert together.loc[label, "percent"] == pytest.approx(share)
+
+
 # --- agreement ------------------------------------------------------------------------------------
+
+
+def test_agreement_is_counted_as_pandas_counts_it():
+    rng = np.random.default_rng(12)
+    labels = [*CLASSES, UNIDENTIFIED]
+    first, second = rng.choice(labels, (2, 700))
+    found = agreement(first, second)
+    expected = pd.crosstab(first, second).reindex(index=labels, columns=labels, fill_value=0)
+    np.testing.assert_array_equal(found.table, expected)
+    both = (first != UNIDENTIFIED) & (second != UNIDENTIFIED)
+    for row in found.classes():
+        known, said = (first == row.label)[both], (second == row.label)[both]
+        assert row.recall == pytest.approx(said[known].mean())
+        assert row.precision == pytest.approx(known[said].mean())
+        assert row.f1 == pytest.approx(stats.hmean([row.recall, row.precision]))
+        exact = stats.binomtest(int((known & said).sum()), int(known.sum())).proportion_ci()
+        assert row.recall_limits == pytest.approx((exact.low, exact.high))
+
+
+def test_kappa_is_the_agreement_that_shuffling_does_not_give():
+    rng = np.random.default_rng(13)
+    first = rng.choice(CLASSES, 400, p=(0.05, 0.1, 0.3, 0.1, 0.45))
+    second = np.where(rng.random(400) < 0.7, first, rng.permutation(first))
+    observed = (first == second).mean()
+    chance = np.mean([(first == rng.permutation(second)).mean() for _ in range(2000)])
+    assert agreement(first, second).kappa == pytest.approx(
+        (observed - chance) / (1 - chance), abs=0.003
+    )
 
 
 def test_kappa_of_a_published_table():

@@ -1,7 +1,7 @@
 """What a run would be: cells, groups, shards, workers, memory. Nothing is started or written."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,8 +106,10 @@ def plan_run(
     bundle = read_bundle(model)
     groups: Counter[str] = Counter()
     firsts: list[Cell] = []
-    for cell in _noting_firsts(list_cells(paths, group_by), firsts):
+    for cell in list_cells(paths, group_by):
         groups[cell.group] += 1
+        if len(firsts) < _TRIAL_CELLS:
+            firsts.append(cell)
     cells = groups.total()
     crew = crew.for_cells(cells)
     staff = _staff(crew, device)
@@ -137,13 +139,6 @@ def plan_run(
         worker_memory=trial.memory if trial else None,
         seconds=cells / (trial.cells_per_second * crew.workers) if trial and crew.local else None,
     )
-
-
-def _noting_firsts(cells: Iterator[Cell], firsts: list[Cell]) -> Iterator[Cell]:
-    for cell in cells:
-        if len(firsts) < _TRIAL_CELLS:
-            firsts.append(cell)
-        yield cell
 
 
 def _staff(crew: Crew, device: str) -> _Staff:

@@ -35,7 +35,7 @@ InputsArgument = Annotated[
 ]
 
 #: As `wbc_batch.report.ranges` has it, which is not imported for ``--help``.
-DEFAULT_PROFILE = "dacie-lewis"
+DEFAULT_PROFILE = "uchicago"
 
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else.")
@@ -69,7 +69,7 @@ ClusterOption = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Start the cluster that this YAML file describes."),
 ]
-PROFILE_HELP = "Reference ranges: dacie-lewis, uchicago, none, or a YAML file like theirs."
+PROFILE_HELP = "Reference ranges: uchicago, dacie-lewis, none, or a YAML file like theirs."
 ProfileOption = Annotated[str, typer.Option(help=PROFILE_HELP)]
 WbcCountsOption = Annotated[
     Path | None,

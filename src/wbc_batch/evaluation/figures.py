@@ -7,11 +7,12 @@ from pathlib import PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 from wbc_batch.classifier import Classifier, Predictions
 from wbc_batch.classifier.calibration import expected_calibration_error
 from wbc_batch.datasets.labelled import LabelledCells
+from wbc_batch.report.agreement import count_codes
+from wbc_batch.report.limits import exact_limits
 from wbc_batch.schema import CLASSES, UNIDENTIFIED
 
 __all__ = [
@@ -22,7 +23,6 @@ __all__ = [
     "Judged",
     "KindFigures",
     "ReliabilityBin",
-    "exact_limits",
     "judge",
     "measure",
 ]
@@ -47,7 +47,7 @@ class ClassFigures:
         Cells that are of this class.
     precision, recall, f1 : float
     precision_limits, recall_limits : tuple of float
-        See `exact_limits`.
+        See `wbc_batch.report.limits.exact_limits`.
     """
 
     cells: int
@@ -67,7 +67,7 @@ class KindFigures:
     cells : int
     recall : float
     recall_limits : tuple of float
-        See `exact_limits`.
+        See `wbc_batch.report.limits.exact_limits`.
     """
 
     cells: int
@@ -121,7 +121,7 @@ class Evaluation:
     cells : int
     accuracy : float
     accuracy_limits : tuple of float
-        See `exact_limits`.
+        See `wbc_batch.report.limits.exact_limits`.
     balanced_accuracy : float
         Mean recall of the classes that are there.
     macro_f1 : float
@@ -216,7 +216,7 @@ def measure(
     """
     probabilities = predictions.probabilities
     guess = probabilities.argmax(axis=1)
-    confusion = _confusion(labels, guess)
+    confusion = count_codes(labels, guess, len(CLASSES))
     figures = {name: _figures(confusion, k) for k, name in enumerate(CLASSES)}
     there = [f for f in figures.values() if f.cells]
     correct = guess == labels
@@ -241,24 +241,12 @@ def measure(
         if len(neutrophils) == len(_NEUTROPHILS)
         else _NAN,
         confusion=confusion.tolist(),
-        confusion_identified=_confusion(labels[identified], guess[identified]).tolist(),
+        confusion_identified=count_codes(
+            labels[identified], guess[identified], len(CLASSES)
+        ).tolist(),
         reliability=_reliability(confidence, correct),
         coverage=_coverage(confidence, correct),
     )
-
-
-def exact_limits(hits: int, cells: int) -> tuple[float, float]:
-    """95 % limits of a fraction after Clopper and Pearson (1934); NaN without cells."""
-    if not cells:
-        return _NAN, _NAN
-    found = binomtest(hits, cells).proportion_ci(0.95, method="exact")
-    return float(found.low), float(found.high)
-
-
-def _confusion(labels: NDArray[np.intp], guess: NDArray[np.intp]) -> NDArray[np.int64]:
-    confusion = np.zeros((len(CLASSES), len(CLASSES)), np.int64)
-    np.add.at(confusion, (labels, guess), 1)
-    return confusion
 
 
 def _figures(confusion: NDArray[np.int64], k: int) -> ClassFigures:

@@ -6,8 +6,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from wbc_batch.evaluation.figures import Evaluation, exact_limits
+from wbc_batch.evaluation.figures import Evaluation
 from wbc_batch.pages.drawing import FAINT, INK, POINT
+from wbc_batch.report.limits import exact_limits
 from wbc_batch.schema import CLASSES
 
 __all__ = ["confusion", "coverage", "reliability"]

@@ -14,7 +14,8 @@ from wbc_batch.classifier.preprocessing import Preprocessing
 from wbc_batch.datasets.labelled import prepare
 from wbc_batch.datasets.manifest import ManifestPart, read_manifest
 from wbc_batch.errors import ImageError, InputError
-from wbc_batch.evaluation.figures import Judged, exact_limits
+from wbc_batch.evaluation.figures import Judged
+from wbc_batch.report.limits import exact_limits
 from wbc_batch.schema import CLASSES, UNIDENTIFIED
 from wbc_batch.sources import decode, list_cells, read_file
 
@@ -82,7 +83,7 @@ class UnknownFigures:
     unidentified : float
         Fraction that is left unidentified, as it should be.
     unidentified_limits : tuple of float
-        See `wbc_batch.evaluation.figures.exact_limits`.
+        See `wbc_batch.report.limits.exact_limits`.
     auroc : dict of str to Separation
         By data set of known cells.
     """

@@ -8,10 +8,17 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from wbc_batch.errors import InputError
-from wbc_batch.report.limits import clopper_pearson
+from wbc_batch.report.limits import exact_limits
 from wbc_batch.schema import CLASSES, UNIDENTIFIED
 
-__all__ = ["Agreement", "ClassAgreement", "agreement", "cohen_kappa", "count_pairs"]
+__all__ = [
+    "Agreement",
+    "ClassAgreement",
+    "agreement",
+    "cohen_kappa",
+    "count_codes",
+    "count_pairs",
+]
 
 _LABELS = (*CLASSES, UNIDENTIFIED)
 _NAN = float("nan")
@@ -31,7 +38,7 @@ class ClassAgreement:
     recall, precision, f1 : float
         Of the second labels, the first being right.
     recall_limits, precision_limits : tuple of float
-        Exact 95 % limits (`wbc_batch.report.clopper_pearson`).
+        See `wbc_batch.report.limits.exact_limits`.
     """
 
     label: str
@@ -75,7 +82,7 @@ class Agreement:
     @property
     def limits(self) -> tuple[float, float]:
         """Exact 95 % limits of `fraction`."""
-        return _limits(self.agreeing, self.cells)
+        return exact_limits(self.agreeing, self.cells)
 
     @property
     def kappa(self) -> float:
@@ -132,8 +139,24 @@ def count_pairs(
     """
     rows, columns = _codes(first), _codes(second)
     both = (rows >= 0) & (columns >= 0)
-    table = np.zeros((len(_LABELS), len(_LABELS)), np.int64)
-    np.add.at(table, (rows[both], columns[both]), 1)
+    return count_codes(rows[both], columns[both], len(_LABELS))
+
+
+def count_codes(rows: NDArray[np.intp], columns: NDArray[np.intp], kinds: int) -> NDArray[np.int64]:
+    """Count pairs of codes.
+
+    Parameters
+    ----------
+    rows, columns : ndarray of int, shape (N,)
+        From 0 up to, not including, `kinds`.
+    kinds : int
+
+    Returns
+    -------
+    ndarray of int64, shape (kinds, kinds)
+    """
+    table = np.zeros((kinds, kinds), np.int64)
+    np.add.at(table, (rows, columns), 1)
     return table
 
 
@@ -186,11 +209,6 @@ def _class_figures(
         recall=hits / there if there else _NAN,
         precision=hits / said if said else _NAN,
         f1=2 * hits / (there + said) if there + said else _NAN,
-        recall_limits=_limits(hits, there),
-        precision_limits=_limits(hits, said),
+        recall_limits=exact_limits(hits, there),
+        precision_limits=exact_limits(hits, said),
     )
-
-
-def _limits(hits: int, cells: int) -> tuple[float, float]:
-    lower, upper = clopper_pearson(hits, cells)
-    return float(lower), float(upper)

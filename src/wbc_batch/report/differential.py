@@ -19,6 +19,7 @@ __all__ = [
     "DIFFERENTIAL_COLUMNS",
     "ERROR",
     "LABELS",
+    "MAX_NOVELTY",
     "Tally",
     "differential",
     "read_differential",
@@ -33,6 +34,9 @@ LABELS = (*CLASSES, UNIDENTIFIED, ERROR)
 
 #: Bins of a histogram of confidences, from 0 to 1.
 BINS = 40
+
+#: A cell with a higher novelty is unlike the training data, as are 1 % of the validation cells.
+MAX_NOVELTY = 1.0
 
 _TEXT = ("group", "label")
 _WHOLE = ("count", "unlike")
@@ -104,7 +108,7 @@ def differential(
             Percentage and limits of the group's white blood cell count, 10^9 per litre; the count itself is
             taken as exact. NaN where it is not given.
         unlike
-            Cells with a novelty above 1, as have 1 % of the validation cells.
+            Cells with a novelty above `MAX_NOVELTY`.
 
     Raises
     ------
@@ -142,7 +146,7 @@ class Tally:
             )
         rows["confidence"] = pd.to_numeric(cells["confidence"]).to_numpy(np.float32)
         if "novelty" in cells:
-            rows["unlike"] = (pd.to_numeric(cells["novelty"]) > 1.0).to_numpy()
+            rows["unlike"] = (pd.to_numeric(cells["novelty"]) > MAX_NOVELTY).to_numpy()
         for key, part in rows.groupby(["group", "label"], sort=False):
             group, label = str(key[0]), str(key[1])
             counts = self._counts.setdefault(group, dict.fromkeys(LABELS, 0))

@@ -85,7 +85,7 @@ def confidences(tally: Tally) -> Figure:
         axes = figure.add_subplot(rows, columns, number)
         axes.stairs(tally.histogram(label), edges, fill=True, color=CLASS_COLORS[label])
         axes.set_title(f"{label}, {tally.histogram(label).sum():,}", loc="left")
-        axes.set(xlim=(0, 1))
+        axes.set(xlim=(0, 1), xticks=(0, 0.5, 1))
         axes.yaxis.set_major_locator(_few_whole_ticks())
     figure.supxlabel("confidence", fontsize=10)
     figure.supylabel("cells", fontsize=10)

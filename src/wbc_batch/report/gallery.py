@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from wbc_batch.errors import WbcError
 from wbc_batch.pages import picture_uri
+from wbc_batch.report.differential import MAX_NOVELTY
 from wbc_batch.schema import STATUS_OK
 from wbc_batch.sources import cell_of, read_image
 
@@ -80,6 +81,8 @@ class Plate:
         The whole way to the crop, for those who look for it.
     label, predicted : str
     confidence : float
+    unlike : bool
+        Whether the cell is unlike the training data: see `MAX_NOVELTY`.
     reviewed : str
         What a reviewer said; empty if nothing.
     original, canonical : str
@@ -93,6 +96,7 @@ class Plate:
     label: str
     predicted: str
     confidence: float
+    unlike: bool
     reviewed: str
     original: str
     canonical: str
@@ -157,6 +161,7 @@ def _plate(row: Mapping[Hashable, Any], canonical: Canonical | None, base: Path 
         label=row["label"],
         predicted=row["predicted"],
         confidence=float(row["confidence"]),
+        unlike=(row.get("novelty") or 0.0) > MAX_NOVELTY,
         reviewed=row.get("reviewed_label") or "",
         original=original,
         canonical=cut,

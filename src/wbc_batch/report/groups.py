@@ -1,6 +1,5 @@
 """Which group a cell is counted with, and what the names of its folders say that it is."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -8,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from wbc_batch.errors import InputError
 from wbc_batch.report.lists import name_rows, read_list
 from wbc_batch.schema import CLASSES
+from wbc_batch.sources.groups import PathPattern
 
 __all__ = ["AS_LISTED", "Grouping", "label_in", "read_grouping"]
 
@@ -99,23 +99,8 @@ def read_grouping(groups: str | None) -> Grouping:
 
 
 def _by_pattern(text: str) -> Rule:
-    try:
-        pattern = re.compile(text)
-    except re.error as error:
-        raise InputError(f"--groups {text!r} is no regular expression: {error}") from error
-    if pattern.groups == 0:
-        raise InputError(
-            f"--groups {text!r} has no group; put round brackets around what names the group"
-        )
-
-    def rule(source: str, member: str, _group: str) -> str:
-        place = "/".join(part for part in (source, member) if part)
-        found = pattern.search(place)
-        if not (found and found[1]):
-            raise InputError(f"--groups {text!r} finds no group in {place!r}; change the pattern")
-        return found[1]
-
-    return rule
+    pattern = PathPattern.of("--groups", text)
+    return lambda source, member, _group: pattern.find(source, member)
 
 
 def _by_list(path: Path) -> Rule:

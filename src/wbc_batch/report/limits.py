@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-__all__ = ["clopper_pearson", "confusion_limits"]
+__all__ = ["clopper_pearson", "confusion_limits", "exact_limits"]
 
 #: Jeffreys' prior of a multinomial: half a count in every cell.
 _PRIOR = 0.5
@@ -51,6 +51,12 @@ def clopper_pearson(
     lower = np.where(k == 0, 0.0, stats.beta.ppf(tail, np.maximum(k, 1), n - k + 1))
     upper = np.where(k == n, 1.0, stats.beta.isf(tail, k + 1, np.maximum(n - k, 1)))
     return np.where(n > 0, lower, np.nan), np.where(n > 0, upper, np.nan)
+
+
+def exact_limits(hits: int, cells: int) -> tuple[float, float]:
+    """95 % limits of one fraction, see `clopper_pearson`; NaN without cells."""
+    lower, upper = clopper_pearson(hits, cells)
+    return float(lower), float(upper)
 
 
 def confusion_limits(

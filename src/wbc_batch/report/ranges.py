@@ -20,7 +20,7 @@ __all__ = [
     "read_profile",
 ]
 
-DEFAULT_PROFILE = "dacie-lewis"
+DEFAULT_PROFILE = "uchicago"
 
 #: The name that stands for no reference ranges at all.
 NO_PROFILE = "none"

@@ -7,7 +7,60 @@ from pathlib import Path
 from wbc_batch.errors import InputError
 from wbc_batch.sources.cells import Cell
 
-__all__ = ["Grouping", "parent_folder", "parse_grouping"]
+__all__ = ["Grouping", "PathPattern", "parent_folder", "parse_grouping"]
+
+
+@dataclass(frozen=True)
+class PathPattern:
+    """A regular expression that finds the group of a cell in its path.
+
+    Attributes
+    ----------
+    option : str
+        Where the user gave it, such as ``--group-by``.
+    pattern : re.Pattern
+        Its first group names the group of a cell.
+    """
+
+    option: str
+    pattern: re.Pattern[str]
+
+    @classmethod
+    def of(cls, option: str, text: str) -> "PathPattern":
+        """Compile what a user wrote.
+
+        Raises
+        ------
+        InputError
+            If it is no regular expression, or has no group.
+        """
+        try:
+            pattern = re.compile(text)
+        except re.error as error:
+            raise InputError(f"{option} {text!r} is no regular expression: {error}") from error
+        if pattern.groups == 0:
+            raise InputError(
+                f"{option} {text!r} has no group; put what names it in parentheses, "
+                "such as '/(patient-[0-9]+)/'"
+            )
+        return cls(option, pattern)
+
+    def find(self, source: str, member: str) -> str:
+        """Name the group of a cell.
+
+        Raises
+        ------
+        InputError
+            If the pattern is not found in its path.
+        """
+        place = "/".join(part for part in (source, member) if part)
+        found = self.pattern.search(place)
+        if not (found and found[1]):
+            raise InputError(
+                f"{self.option} {self.pattern.pattern!r} finds no group in {place!r}; "
+                "change the pattern, or leave such cells out"
+            )
+        return found[1]
 
 
 @dataclass(frozen=True)
@@ -18,12 +71,12 @@ class Grouping:
     ----------
     rule : str
         As the user gave it; empty: the group that a table or a packed store names, else ``parent``.
-    pattern : re.Pattern or None
-        If `rule` is a regular expression; its first group names the group of a cell.
+    pattern : PathPattern or None
+        If `rule` is a regular expression.
     """
 
     rule: str
-    pattern: re.Pattern[str] | None
+    pattern: PathPattern | None
 
     @property
     def column(self) -> str | None:
@@ -42,14 +95,7 @@ class Grouping:
             return replace(cell, group=cell.source)
         if self.pattern is None:
             return cell
-        place = "/".join(part for part in (cell.source, cell.member) if part)
-        found = self.pattern.search(place)
-        if not (found and found[1]):
-            raise InputError(
-                f"--group-by {self.rule!r} finds no group in {place!r}; "
-                "change the pattern, or leave such cells out"
-            )
-        return replace(cell, group=found[1])
+        return replace(cell, group=self.pattern.find(cell.source, cell.member))
 
 
 def parse_grouping(rule: str | None) -> Grouping:
@@ -73,16 +119,7 @@ def parse_grouping(rule: str | None) -> Grouping:
     rule = (rule or "").strip()
     if "(" not in rule:
         return Grouping(rule, None)
-    try:
-        pattern = re.compile(rule)
-    except re.error as error:
-        raise InputError(f"--group-by {rule!r} is no regular expression: {error}") from error
-    if pattern.groups == 0:
-        raise InputError(
-            f"--group-by {rule!r} has no group; put what names it in parentheses, "
-            "such as '/(patient-[0-9]+)/'"
-        )
-    return Grouping(rule, pattern)
+    return Grouping(rule, PathPattern.of("--group-by", rule))
 
 
 def parent_folder(source: str, member: str) -> str:
