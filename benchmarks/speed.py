@@ -4,8 +4,8 @@ On the same files and cores, in turn, round after round: this package with each 
 a ZIP archive and a packed zarr store, its bounds (only decoding and preparing; only the network), and the
 ways of `rivals.py`. The files are those of FOLDER that have the most frequent size, or drawn cells, linked
 many times. Prints medians of images per second with their range. Workers and networks are warm, and a way
-takes as many files as it
-does in some seconds; the row "command" has everything that a user waits for, with start and report.
+takes as many files as it does in some seconds; the row "command" is all that a user waits for, with start
+and report.
 
 Then what Dask costs, measured as `engine.py` does, and what comes of it all beside the targets.
 """
@@ -199,8 +199,9 @@ class Timm:
 
 def measure(ways: dict[str, Way], options: argparse.Namespace) -> None:
     """Let all ways take turns, so that no one has the quieter machine."""
-    for way in ways.values():
+    for name, way in ways.items():
         if not way.cells:
+            print(f"trying: {name}", file=sys.stderr, flush=True)
             way.prepare()
             seconds(way, TRY)
             rate = TRY / seconds(way, TRY)
