@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wbc_batch.cli.shared import DeviceOption, JsonOption, print_json
+from wbc_batch.cli.shared import (
+    BackendOption,
+    DeviceOption,
+    JsonOption,
+    PrecisionOption,
+    print_json,
+)
 from wbc_batch.errors import InputError
 
 if TYPE_CHECKING:
@@ -55,6 +61,8 @@ def evaluate(
         int | None, typer.Option(min=1, help="With --leave-one-out: instead of the recipe's.")
     ] = None,
     device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    backend: BackendOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Measure a model, or its recipe, on labelled cells."""
@@ -76,6 +84,8 @@ def evaluate(
             named_folders(datasets or [], "test"),
             drawn,
             device,
+            precision,
+            backend,
             output,
             card,
             named_folders(unknown or [], "out_of_class"),
