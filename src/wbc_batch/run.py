@@ -300,8 +300,7 @@ def _description(request: _Request) -> Record:
         "versions": versions(),
         "scheduler": request.crew.scheduler,
         "workers_from": request.crew.place,
-        "finished": None,
-        "error": None,
+        **dict.fromkeys(("finished", "error")),
     }
 
 
