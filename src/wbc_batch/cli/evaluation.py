@@ -72,6 +72,10 @@ def evaluate(
             raise InputError(
                 "--leave-one-out measures a recipe; leave out --unknown, --card and --drawn"
             )
+        if (precision, backend) != ("auto", "auto"):
+            raise InputError(
+                "--leave-one-out computes as it trains; leave out --precision and --backend"
+            )
         assessment = _leave_one_out(model, datasets, also, output, epochs, device, command)
     else:
         if also or epochs:
