@@ -120,6 +120,7 @@ def run_shard(spec: ShardSpec) -> ShardResult:
         labels=labels,
         device=classifier.device,
         precision=classifier.precision,
+        backend=classifier.backend,
         seconds=round(time.perf_counter() - started, 3),
     )
     commit(Path(spec.job.shards), result, content)
@@ -162,7 +163,7 @@ def _load_classifier(job: Job) -> Classifier:
     # What decoders think of damaged files ends in the rows, not on the terminal.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module=r"PIL\.")
-    classifier = Classifier.load(job.model, job.device, job.precision)
+    classifier = Classifier.load(job.model, job.device, job.precision, job.backend)
     if model_digest(classifier.bundle) != job.model_digest:
         raise ModelError(
             f"{classifier.bundle.path} is another model on the workers than where the run began; "
