@@ -1,10 +1,10 @@
 """How fast cells are classified, and against what: python benchmarks/speed.py [FOLDER] [--timm inference.py].
 
-On the same files and cores, in turn, round after round: this package with each precision from a folder,
-a ZIP archive and a packed zarr store, its bounds (only decoding and preparing; only the network), and the
-ways of `rivals.py`. The files are those of FOLDER that have the most frequent size, or drawn cells, linked
-many times. Prints medians of images per second with their range. Workers and networks are warm, and a way
-takes as many files as it does in some seconds; the row "command" is all that a user waits for, with start
+On the same files and cores, in turn, round after round: this package with some backends and precisions from
+a folder, a ZIP archive and a packed zarr store, its bounds (only decoding and preparing; only the network),
+and the ways of `rivals.py`. The files are those of FOLDER that have the most frequent size, or drawn cells,
+linked many times. Prints medians of images per second with their range. Workers and networks are warm, and a
+way takes as many files as it does in some seconds; the row "command" is all that a user waits for, with start
 and report.
 
 Then what Dask costs, measured as `engine.py` does, and what comes of it all beside the targets.
@@ -40,6 +40,9 @@ from wbc_batch.sources.pack import pack
 
 TRY = 64  # files, to learn about how long a way takes
 LEAST = 128
+
+# What is chosen by itself comes first.
+WITH = ["auto:auto", "openvino:fp32", "torch:bf16"]
 
 RESNET = "our engine, ResNet18 at 224"
 COMMAND = "command, start and report included"
@@ -83,7 +86,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0, help="for a way in a round, about")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precisions", nargs="+", default=["auto", "fp32"])
+    parser.add_argument("--with", nargs="+", dest="ways", default=WITH, metavar="BACKEND:PRECISION")
     parser.add_argument("--timm", type=Path, help="inference.py of timm's repository")
     parser.add_argument("--dask-cells", type=int, default=20_000, help="0 leaves this part out")
     parser.add_argument("--scratch", type=Path, help="where files and results are written")
@@ -135,9 +138,9 @@ def all_ways(
         ProcessPoolExecutor(1, mp_context=spawn) as seed,
         ProcessPoolExecutor(1, mp_context=spawn) as loader,
     ):
-        ours = Ours(client, crew, "default", options.device, "", scratch)
-        ways = our_ways(ours, options.precisions, sources)
-        resnet = replace(ours, model=str(bundle), precision="auto")
+        ours = Ours(client, crew, "default", options.device, "auto", "auto", scratch)
+        ways = our_ways(ours, options.ways, sources)
+        resnet = replace(ours, model=str(bundle), backend="auto", precision="auto")
         ways[RESNET] = our_way(resnet, sources["folder"])
         ways[COMMAND] = Way(partial(command, options.device, scratch), cells=options.cells)
         files = sorted(sources["folder"].rglob("*.*"))
@@ -148,10 +151,11 @@ def all_ways(
         yield ways
 
 
-def our_ways(ours: Ours, precisions: list[str], sources: dict[str, Path]) -> dict[str, Way]:
+def our_ways(ours: Ours, backends: list[str], sources: dict[str, Path]) -> dict[str, Way]:
     ways, folder = {}, sources["folder"]
-    for number, precision in enumerate(precisions):
-        chosen = replace(ours, precision=precision)
+    for number, words in enumerate(backends):
+        backend, _, precision = words.partition(":")
+        chosen = replace(ours, backend=backend, precision=precision)
         name = chosen.warmed(folder)
         for kind, source in sources.items():
             ways[f"ours, {name}, {kind}"] = our_way(chosen, source)
@@ -243,7 +247,7 @@ def print_table(ways: dict[str, Way]) -> None:
 
 
 def print_targets(ways: dict[str, Way], chosen: str, dask: engine.Cost | None) -> None:
-    """Print what the ways make of each other beside what is wanted; `chosen` is the precision of ``auto``."""
+    """Print what the ways make of each other beside what is wanted; `chosen` is what ``auto`` chose."""
     rate = {name: way.rate for name, way in ways.items()}
     folder, zarr = rate[f"ours, {chosen}, folder"], rate[f"ours, {chosen}, zarr"]
     decoding, network = rate[DECODING], rate[f"only the network, {chosen}"]

@@ -28,7 +28,7 @@ class Ours:
     ----------
     client : distributed.Client
     crew : Crew
-    model, device, precision : str
+    model, device, backend, precision : str
         As `wbc_batch.Classifier.load` takes them.
     scratch : Path
         Where results are written.
@@ -38,17 +38,19 @@ class Ours:
     crew: Crew
     model: str
     device: str
+    backend: str
     precision: str
     scratch: Path
 
     def warmed(self, source: Path) -> str:
-        """Load the model on every worker and try it; the precision that ``auto`` is."""
+        """Load the model on every worker and try it; tell the backend and precision that ``auto`` is."""
         first, *_ = self.specs(source, WARM)
         todo = [
             self.client.submit(work.run_shard, first, workers=[worker], pure=False)
             for worker in self.client.nthreads()
         ]
-        return self.client.gather(todo)[0].precision
+        result, *_ = self.client.gather(todo)
+        return f"{result.backend} {result.precision}"
 
     def classify(self, source: Path, cells: int) -> None:
         """List, read, classify, and commit the rows: as a run does."""
@@ -68,9 +70,16 @@ class Ours:
         shards = self.scratch / SHARDS
         shards.mkdir(exist_ok=True)
         digest = model_digest(read_bundle(self.model))
-        base = str(Path.cwd())
-        threads = self.crew.threads
-        job = Job(self.model, digest, self.device, self.precision, threads, base, str(shards))
+        job = Job(
+            self.model,
+            digest,
+            self.device,
+            self.precision,
+            self.crew.threads,
+            base=str(Path.cwd()),
+            shards=str(shards),
+            backend=self.backend,
+        )
         some = islice(list_cells([source]), cells)
         return list(plan_shards(some, job, shard_size(cells, self.crew.workers)))
 
@@ -85,7 +94,8 @@ def only_prepare(spec: ShardSpec) -> None:
 def only_predict(spec: ShardSpec) -> None:
     """Classify as many crops that lie in memory: the bound of the network."""
     classifier = work._load_classifier(spec.job)
-    shape = (classifier.batch_size, classifier.input_size, classifier.input_size, 3)
+    count = work._at_once(classifier)
+    shape = (count, classifier.input_size, classifier.input_size, 3)
     batch = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    for _ in range(0, len(spec.cells), classifier.batch_size):
+    for _ in range(0, len(spec.cells), count):
         classifier.predict_prepared(batch)
