@@ -148,7 +148,8 @@ def compare(tree: Path, cells: int, scratch: Path) -> Cost:
         for part in range(parts):
             some = range(part * PART, min((part + 1) * PART, cells))
             for name, way in ways.items():
-                todo = specs(tree, new_job(scratch, way), some, SHARD)
+                size = min(SHARD, -(-len(some) // 4))  # work for every worker
+                todo = specs(tree, new_job(scratch, way), some, size)
                 taken[name].append(measured(way, todo))
                 speed = len(some) / taken[name][-1].clock
                 told = f"part {part + 1} of {parts}: {name}: {speed:.0f} cells/s"
