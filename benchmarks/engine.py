@@ -6,21 +6,24 @@ Classifies the same files in the same run
 - with one Dask worker that has two cores.
 
 Every worker is held to cores of its own, as on a machine where all cores have work; else one that
-decodes and infers at the same time would use its idle neighbour's core. Model and workers are warm;
-the time to start them is told apart. The ways take turns, round by round, and medians are printed,
-since other work on the machine changes from minute to minute. Where it is busy, trust the processor
-time, that of client, scheduler and workers together, more than the clock.
+decodes and infers at the same time would use its idle neighbour's core. Models and workers are warm, and
+wait while it is not their turn. The ways take turns, part by part of the cells, since other work on the
+machine changes from minute to minute; printed are the medians of the parts. Where the machine is busy,
+trust the processor time, that of client, scheduler and workers together, more than the clock.
 """
 
 import argparse
 import os
 import shutil
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,21 +36,44 @@ from wbc_batch.classifier import read_bundle
 from wbc_batch.engine.clusters import cores, local_workers, memory_of_workers
 from wbc_batch.engine.execute import execute
 from wbc_batch.engine.ledger import SHARDS
-from wbc_batch.engine.plan import MAX_SHARD, Job, ShardSpec, model_digest, plan_shards
+from wbc_batch.engine.plan import Job, ShardSpec, model_digest, plan_shards
 from wbc_batch.engine.work import run_shard
 from wbc_batch.sources import list_cells
 
 WARM = 64  # cells
-Way = Callable[[list[ShardSpec]], None]
+SHARD, PART = 1024, 4096  # cells
+
+BARE, ONE, TWO, WIDE = (
+    "the bare function",
+    "one Dask worker",
+    "two Dask workers",
+    "one Dask worker with two cores",
+)
+
+
+@dataclass(frozen=True)
+class Way:
+    """Something that classifies shards, the processes that do it, and the cores of each."""
+
+    run: Callable[[list[ShardSpec]], None]
+    processes: list[int]
+    threads: int
 
 
 @dataclass(frozen=True)
 class Taken:
-    """Seconds: to start and warm up; for the cells, by the clock and of processors."""
+    """Seconds of a part of the cells: by the clock, and of processors."""
 
-    start: float
     clock: float
     processor: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What comes of it: what Dask costs, per cent of the bare function, and how fast two workers are."""
+
+    percent: float
+    two_workers: float
 
 
 def hold_to(held: list[int]) -> None:
@@ -65,7 +91,8 @@ def bare(core: int) -> Iterator[Way]:
     try:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             pool.submit(hold_to, [core]).result()
-            yield lambda specs: pool.submit(all_of_them, specs).result()
+            process = pool.submit(os.getpid).result()
+            yield Way(lambda specs: pool.submit(all_of_them, specs).result(), [process], 1)
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
@@ -82,97 +109,107 @@ def dask(held: list[list[int]]) -> Iterator[Way]:
     with local_workers(len(held), len(held[0]), memory_of_workers(None, len(held))) as client:
         for worker, its in zip(client.nthreads(), held, strict=True):
             client.run(hold_to, its, workers=[worker])
-        warm_up(client)
-        yield lambda specs: execute(client, specs, lambda _: None, 600)
+        processes = list(client.run(os.getpid).values())
+        yield Way(partial(through_dask, client), processes, len(held[0]))
 
 
-def warm_up(client: Client) -> None:
-    """Import what shards need, on every worker: not every one gets a shard at first."""
-    client.run(__import__, "wbc_batch.engine.work")
+def through_dask(client: Client, specs: list[ShardSpec]) -> None:
+    execute(client, specs, lambda _: None, 600)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path, nargs="?", help="images; drawn ones without it")
-    parser.add_argument("--cells", type=int, default=20_000)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cells", type=int, default=20_000, help="that each way classifies")
     parser.add_argument("--scratch", type=Path, help="where links and results are written")
     options = parser.parse_args()
     if cores() < 2:
         parser.error("it takes two cores")
-    with TemporaryDirectory(dir=options.scratch) as scratch:
-        compare(options, Path(scratch))
+    with TemporaryDirectory(dir=options.scratch) as name:
+        scratch = Path(name)
+        originals = loads.images(options.folder, scratch)
+        tree = loads.linked_tree(originals, options.cells, scratch / "slides")
+        compare(tree, options.cells, scratch)
 
 
-def compare(options: argparse.Namespace, scratch: Path) -> None:
-    tree = loads.linked_tree(
-        loads.images(options.folder, scratch), options.cells, scratch / "slides"
-    )
-    ways = {
-        "the bare function": (1, lambda: bare(0)),
-        "one Dask worker": (1, lambda: dask([[0]])),
-        "two Dask workers": (1, lambda: dask([[0], [1]])),
-        "one Dask worker with two cores": (2, lambda: dask([[0, 1]])),
-    }
-    taken: dict[str, list[Taken]] = {name: [] for name in ways}
-    for number in range(options.rounds):
-        for name, (threads, way) in ways.items():
-            job = new_job(scratch, threads)
-            begun = time.perf_counter()
-            with way() as run:
-                run(specs(tree, job, WARM)[:2])
-                start = time.perf_counter() - begun
-                taken[name].append(measured(run, specs(tree, job, MAX_SHARD // 4), start))
-            speed = options.cells / taken[name][-1].clock
-            print(f"round {number + 1}: {name}: {speed:.0f} cells/s", flush=True)
-    show(options.cells, taken)
+def compare(tree: Path, cells: int, scratch: Path) -> Cost:
+    """Let all ways classify the cells, part by part in turn, and print what they took."""
+    parts = -(-cells // PART)
+    with ExitStack() as stack:
+        ways = {
+            BARE: stack.enter_context(bare(0)),
+            ONE: stack.enter_context(dask([[0]])),
+            TWO: stack.enter_context(dask([[0], [1]])),
+            WIDE: stack.enter_context(dask([[0, 1]])),
+        }
+        taken: dict[str, list[Taken]] = {name: [] for name in ways}
+        for way in ways.values():  # enough shards for every worker to get some
+            way.run(specs(tree, new_job(scratch, way), range(4 * WARM), WARM))
+        for part in range(parts):
+            some = range(part * PART, min((part + 1) * PART, cells))
+            for name, way in ways.items():
+                size = min(SHARD, -(-len(some) // 4))  # work for every worker
+                todo = specs(tree, new_job(scratch, way), some, size)
+                taken[name].append(measured(way, todo))
+                speed = len(some) / taken[name][-1].clock
+                told = f"part {part + 1} of {parts}: {name}: {speed:.0f} cells/s"
+                print(told, file=sys.stderr, flush=True)
+    return show(cells, taken)
 
 
-def measured(run: Way, todo: list[ShardSpec], start: float) -> Taken:
-    clock, processor = time.perf_counter(), processor_seconds()
-    run(todo)
-    return Taken(start, time.perf_counter() - clock, processor_seconds() - processor)
+def measured(way: Way, todo: list[ShardSpec]) -> Taken:
+    clock, processor = time.perf_counter(), processor_seconds(way.processes)
+    way.run(todo)
+    return Taken(time.perf_counter() - clock, processor_seconds(way.processes) - processor)
 
 
-def processor_seconds() -> float:
-    """Of this process and those that it started."""
-    here = psutil.Process()
-    times = [process.cpu_times() for process in (here, *here.children(recursive=True))]
+def processor_seconds(processes: list[int]) -> float:
+    """Of these, and of this one: client and scheduler."""
+    times = [psutil.Process(number).cpu_times() for number in (os.getpid(), *processes)]
     return sum(spent.user + spent.system for spent in times)
 
 
-def new_job(scratch: Path, threads: int) -> Job:
+def new_job(scratch: Path, way: Way) -> Job:
     shutil.rmtree(scratch / SHARDS, ignore_errors=True)
     (scratch / SHARDS).mkdir()
-    bundle = read_bundle()
-    place = str(scratch / SHARDS)
-    return Job("default", model_digest(bundle), "cpu", "auto", threads, str(Path.cwd()), place)
+    digest, place = model_digest(read_bundle()), str(scratch / SHARDS)
+    return Job("default", digest, "cpu", "auto", way.threads, str(Path.cwd()), place)
 
 
-def specs(tree: Path, job: Job, size: int) -> list[ShardSpec]:
-    return list(plan_shards(list_cells([tree]), job, size))
+def specs(tree: Path, job: Job, some: range, size: int) -> list[ShardSpec]:
+    cells = islice(list_cells([tree]), some.start, some.stop)
+    return list(plan_shards(cells, job, size))
 
 
-def show(cells: int, taken: dict[str, list[Taken]]) -> None:
-    rounds = len(next(iter(taken.values())))
-    print(f"\n{cells} cells, medians of {rounds} rounds")
-    print(f"{'':32}cells/s  from .. to    processor ms per cell   s to start")
-    clock, processor = {}, {}
+def show(cells: int, taken: dict[str, list[Taken]]) -> Cost:
+    parts = len(taken[BARE])
+    print(f"\n{cells} cells, medians of {parts} parts")
+    print(f"{'':32}cells/s  from .. to    processor ms per cell")
     for name, values in taken.items():
-        clocks = [value.clock for value in values]
-        clock[name] = statistics.median(clocks)
-        processor[name] = statistics.median(value.processor for value in values)
-        speeds = f"{cells / max(clocks):5.0f} .. {cells / min(clocks):.0f}"
-        start = statistics.median(value.start for value in values)
-        each = 1000 * processor[name] / cells
-        print(f"{name:32}{cells / clock[name]:7.0f}  {speeds:14}{each:12.2f}{start:21.1f}")
-    bare_, one, two, wide = clock.values()
-    busy, busy_one, *_ = processor.values()
+        # The last part may be smaller.
+        speeds = [count / value.clock for count, value in zip(sizes(cells), values, strict=True)]
+        each = 1000 * sum(value.processor for value in values) / cells
+        spread = f"{min(speeds):5.0f} .. {max(speeds):.0f}"
+        print(f"{name:32}{statistics.median(speeds):7.0f}  {spread:14}{each:12.2f}")
     print("\nDask against the bare function")
-    print(f"  by the clock        {100 * (one / bare_ - 1):+.1f} %")
-    print(f"  by processor time   {100 * (busy_one / busy - 1):+.1f} %")
-    print(f"two workers are {one / two:.2f} times as fast as one")
-    print(f"two workers with a core each are {wide / two:.2f} times as fast as one with two cores")
+    percent = 100 * (ratio(taken, ONE, BARE, "clock") - 1)
+    print(f"  by the clock        {percent:+.1f} %")
+    print(f"  by processor time   {100 * (ratio(taken, ONE, BARE, 'processor') - 1):+.1f} %")
+    two_workers = ratio(taken, ONE, TWO, "clock")
+    print(f"two workers are {two_workers:.2f} times as fast as one")
+    wide = ratio(taken, WIDE, TWO, "clock")
+    print(f"two workers with a core each are {wide:.2f} times as fast as one with two cores")
+    return Cost(percent, two_workers)
+
+
+def sizes(cells: int) -> list[int]:
+    return [min(PART, cells - begin) for begin in range(0, cells, PART)]
+
+
+def ratio(taken: dict[str, list[Taken]], one: str, other: str, what: str) -> float:
+    """How many times as long as another way one way took; the median of the parts."""
+    pairs = zip(taken[one], taken[other], strict=True)
+    return statistics.median(getattr(a, what) / getattr(b, what) for a, b in pairs)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
 """Loads for the benchmarks: few images, many cells."""
 
 import os
+from collections import Counter
 from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from wbc_batch.sources.cells import LITTER
+from wbc_batch.sources.folders import is_hidden
+from wbc_batch.sources.images import crop_size
 from wbc_batch.synthetic import draw_cells
 
 CELLS_PER_FOLDER = 1000
@@ -20,12 +22,19 @@ def images(folder: Path | None, scratch: Path) -> list[Path]:
     """Image files of a folder, or drawn cells as JPEGs of 360 x 360 pixels."""
     if folder is not None:
         found = sorted(path for path in folder.rglob("*") if path.is_file())
-        return [path for path in found if path.name.lower() not in LITTER]
+        return [path for path in found if not is_hidden(path.name)]
     drawn = scratch / "drawn"
     drawn.mkdir(parents=True)
     for number, image in enumerate(draw_cells(_DRAWN, seed=0)[0]):
         Image.fromarray(image).save(drawn / f"{number:04d}.jpg", quality=90)
     return sorted(drawn.iterdir())
+
+
+def of_one_size(files: list[Path]) -> tuple[list[Path], tuple[int, int]]:
+    """Keep the images of the most frequent size; that size, height and width."""
+    sizes = {file: crop_size(file.read_bytes()) for file in files}
+    ((most, _),) = Counter(sizes.values()).most_common(1)
+    return [file for file in files if sizes[file] == most], most
 
 
 def linked_tree(originals: list[Path], cells: int, tree: Path) -> Path:

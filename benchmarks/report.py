@@ -83,7 +83,7 @@ def write_run(run_dir: Path, cells: int, groups: int, pictures: Path | None) -> 
         pq.write_table(table, file, compression="zstd")
         result = ShardResult(
             *(f"{number}", number, f"{number:06d}-{number}.parquet", file.tell(), count, 0, {}),
-            *("cpu", "fp32", 1.0),
+            *("cpu", "fp32", "torch", 1.0),
         )
         commit(run_dir / SHARDS, result, file.getvalue())
     bundle = read_bundle()

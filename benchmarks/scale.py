@@ -140,7 +140,7 @@ def random_predictions() -> AbstractContextManager:
 def write_random_rows(spec: "ShardSpec") -> "ShardResult":
     from wbc_batch.engine import work
 
-    idle = SimpleNamespace(device="none", precision="none")
+    idle = SimpleNamespace(device="none", precision="none", backend="none")
     with (
         patch.object(work, "_refuse_blind", lambda _: None),
         patch.object(work, "_load_classifier", lambda _: idle),
@@ -232,7 +232,7 @@ def nothing(spec: "ShardSpec") -> "ShardResult":
 
     labels = {"neutrophil": len(spec.cells)}
     return ShardResult(
-        spec.shard_id, spec.number, "", 0, len(spec.cells), 0, labels, "cpu", "fp32", 0.0
+        spec.shard_id, spec.number, "", 0, len(spec.cells), 0, labels, "cpu", "fp32", "torch", 0.0
     )
 
 

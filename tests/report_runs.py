@@ -96,7 +96,17 @@ def finished_run(
         data = file.getvalue()
         stem = f"{number:06d}-test"
         result = ShardResult(
-            f"{number}", number, f"{stem}.parquet", len(data), len(part), 0, {}, "cpu", "fp32", 0.5
+            f"{number}",
+            number,
+            f"{stem}.parquet",
+            len(data),
+            len(part),
+            0,
+            {},
+            "cpu",
+            "fp32",
+            "torch",
+            0.5,
         )
         commit(run_dir / SHARDS, result, data)
     content = {"state": "finished", "cells": len(rows), "command": "wbc-batch classify x"} | record

@@ -20,7 +20,7 @@ TRAPS = """
 import os, signal, time
 from wbc_batch.sources import images
 
-plain = getattr(images, "plain_decode", images.decode)  # a worker may load this twice
+plain = getattr(images, "plain_decode", images.decode_crop)  # a worker may load this twice
 images.plain_decode = plain
 
 def decode(data):
@@ -33,7 +33,7 @@ def decode(data):
         time.sleep(600)
     return plain(data)
 
-images.decode = decode
+images.decode_crop = decode
 """
 
 

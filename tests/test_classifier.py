@@ -148,7 +148,7 @@ def test_memory_that_runs_out_halves_the_batch(drawn):
 
 
 def test_no_cell_is_lost_when_memory_runs_out(drawn):
-    classifier = Classifier.load(device="cpu", precision="fp32")
+    classifier = Classifier.load(device="cpu", precision="fp32", backend="torch")
     images = list(drawn[0]) * 3  # more than a batch, so that the batch shrinks on the way
     expected = classifier.predict(images)
     network = classifier._backend._network
@@ -185,7 +185,7 @@ def test_a_device_that_is_not_there_is_said(device):
 
 def test_an_unknown_precision_is_said():
     with pytest.raises(WbcError, match="fp8"):
-        Classifier.load(device="cpu", precision="fp8")
+        Classifier.load(device="cpu", precision="fp8", backend="torch")
 
 
 # --- bundles ---------------------------------------------------------------------------------------

@@ -108,6 +108,7 @@ def test_the_run_is_recorded(finished: subprocess.CompletedProcess[str], place: 
     assert record["model"]["sha256"] == read_bundle().sha256
     assert record["counts"]["errors"] == 20
     assert record["device"] == "cpu"
+    assert record["backend"] == record["settings"]["backend"] == "openvino"
     assert record["started"] <= record["finished"]
     assert "slides -o out" in record["command"]
     assert {"wbc-napari", "torch", "distributed", "python"} <= set(record["versions"])

@@ -229,7 +229,7 @@ def test_a_failed_write_leaves_the_old_file(
 
 # --- run folder
 
-SETTINGS = Settings("1.0", "default (ab)", "/slides", "10 (cd)", "auto", "auto")
+SETTINGS = Settings("1.0", "default (ab)", "/slides", "10 (cd)", "auto", "auto", "torch")
 
 
 def test_one_run_at_a_time(tmp_path: Path) -> None:
@@ -260,6 +260,8 @@ def test_an_unfinished_run_goes_on_with_the_same_settings_only(tmp_path: Path) -
         changed = replace(SETTINGS, model="other (ef)")
         with pytest.raises(RunError, match=r"model was 'default \(ab\)' and is now 'other \(ef\)'"):
             start(tmp_path, changed, force=False)
+        with pytest.raises(RunError, match="backend was 'torch' and is now 'openvino'"):
+            start(tmp_path, replace(SETTINGS, backend="openvino"), force=False)
         (tmp_path / SHARDS / "000000-ab.parquet").touch()
         assert start(tmp_path, changed, force=True) is None
         assert not list((tmp_path / SHARDS).iterdir())

@@ -81,6 +81,16 @@ def test_a_packed_store_holds_the_same_cells(
     assert_same_cells([slides], Path("again.zarr"))
 
 
+def test_large_jpeg_files_are_packed_as_they_are_classified(tmp_path: Path) -> None:
+    (tmp_path / "slide").mkdir()
+    for number, (height, width) in enumerate([(1033, 1024), (363, 360)]):
+        small = RNG.integers(30, 255, (4, 5, 3), dtype=np.uint8)
+        Image.fromarray(small).resize((width, height)).save(tmp_path / "slide" / f"{number}.jpg")
+    summary = pack.pack([tmp_path / "slide"], tmp_path / "crops.zarr")
+    assert (summary.height, summary.width, summary.errors) == (517, 512, 0)
+    assert_same_cells([tmp_path / "slide"], tmp_path / "crops.zarr")
+
+
 def test_groups_boxes_and_labels_are_kept(slides: Path) -> None:
     image = (slides / "slide-0" / "0.bmp").as_posix()
     Path("boxes.csv").write_text(

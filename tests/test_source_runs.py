@@ -171,7 +171,7 @@ def test_the_command_line_takes_paths_from_standard_input(folder: Path, tmp_path
 
 
 def test_another_rule_is_another_run() -> None:
-    old = Settings("1", "m", "i", "3 (a)", "cpu", "fp32", "by folder")
+    old = Settings("1", "m", "i", "3 (a)", "cpu", "fp32", "torch", "by folder")
     assert replace(old, groups="source").differences(asdict(old)) == [
         "groups was 'by folder' and is now 'source'"
     ]

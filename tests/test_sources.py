@@ -120,6 +120,45 @@ def test_truncated_files_are_refused(kind: str, share: float) -> None:
         decode(data[: int(len(data) * share)])
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "shape"),
+    [
+        (1023, 1400, (1023, 1400)),
+        (1025, 1031, (513, 516)),
+        (2049, 4000, (513, 1000)),
+        (4096, 4096, (512, 512)),
+    ],
+)
+@pytest.mark.parametrize("colours", ["RGB", "L"])
+def test_large_jpeg_crops_are_decoded_smaller(
+    height: int, width: int, shape: tuple[int, int], colours: str, tmp_path: Path
+) -> None:
+    whole = Image.fromarray(PICTURE).resize((width, height)).convert(colours)
+    pixels = read(encoded(np.asarray(whole), "JPEG", quality=95), tmp_path)
+    assert pixels.shape == (*shape, 3)
+    expected = np.asarray(whole.convert("RGB").resize(shape[::-1], Image.Resampling.BOX), float)
+    assert np.abs(pixels - expected).mean() < 3
+
+
+def test_a_box_is_cut_from_a_jpeg_of_full_size(tmp_path: Path) -> None:
+    left = np.zeros((1100, 1200, 3), np.uint8)
+    left[:, 600:] = 255
+    (tmp_path / "field.jpg").write_bytes(encoded(left, "JPEG", quality=95))
+    (tmp_path / "cells.csv").write_text("path,x,y,width,height\nfield.jpg,560,1000,80,60\n")
+    (cell,) = list_cells([tmp_path / "cells.csv"])
+    pixels = read_image(cell)
+    assert pixels.shape == (60, 80, 3)
+    assert pixels[:, :30].max() < 50
+    assert pixels[:, 50:].min() > 200
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_truncated_large_crops_are_refused(share: float, tmp_path: Path) -> None:
+    data = encoded(np.asarray(Image.fromarray(PICTURE).resize((1500, 1100))), "JPEG")
+    with pytest.raises(ImageError, match="truncated or damaged"):
+        read(data[: int(len(data) * share)], tmp_path)
+
+
 def huge_png() -> bytes:
     data = bytearray(encoded(PICTURE, "PNG"))
     data[16:24] = struct.pack(">II", 60_000, 60_000)

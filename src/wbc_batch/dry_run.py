@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wbc_batch.classifier import read_bundle
+from wbc_batch.classifier.backend import choose_backend
 from wbc_batch.engine.cluster_file import read_cluster_file
 from wbc_batch.engine.clusters import expected_workers
 from wbc_batch.engine.crew import Crew, choose_crew
@@ -76,6 +77,7 @@ def plan_run(
     model: str | Path = "default",
     device: str = "auto",
     precision: str = "auto",
+    backend: str = "auto",
     group_by: str | None = None,
     workers: int | None = None,
     memory_limit: str | None = None,
@@ -91,7 +93,8 @@ def plan_run(
 
     Parameters
     ----------
-    inputs, model, device, precision, group_by, workers, memory_limit, scheduler, scheduler_file, cluster
+    inputs, model, device, precision, backend, group_by
+    workers, memory_limit, scheduler, scheduler_file, cluster
         See `wbc_batch.classify_paths`.
 
     Raises
@@ -119,6 +122,7 @@ def plan_run(
             model_digest=model_digest(bundle),
             device=device,
             precision=precision,
+            backend=choose_backend(backend),
             threads=staff.threads or 1,
             base=str(Path.cwd()),
             shards="",

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from wbc_batch.classifier import Bundle, read_bundle
+from wbc_batch.classifier.backend import choose_backend
 from wbc_batch.classifier.conformal import conformal_thresholds
 from wbc_batch.engine.clusters import Client
 from wbc_batch.engine.crew import Crew, choose_crew
@@ -93,6 +94,7 @@ class _Request:
     model: str
     device: str
     precision: str
+    backend: str
     crew: Crew
     stall_timeout: float
     progress: Progress
@@ -106,6 +108,7 @@ class _Request:
             cells=f"{self.listing.cells} ({self.listing.digest})",
             device=self.device,
             precision=self.precision,
+            backend=self.backend,
             groups=self.group_by or BY_FOLDER,
         )
 
@@ -115,6 +118,7 @@ class _Request:
             model_digest=model_digest(self.bundle),
             device=self.device,
             precision=self.precision,
+            backend=self.backend,
             threads=max(self.crew.threads, 1),
             base=str(Path.cwd()),
             shards=str((self.run_dir / SHARDS).absolute()),
@@ -129,6 +133,7 @@ def classify_paths(
     model: str | Path = "default",
     device: str = "auto",
     precision: str = "auto",
+    backend: str = "auto",
     coverage: float | None = None,
     group_by: str | None = None,
     profile: str | Path = DEFAULT_PROFILE,
@@ -156,7 +161,7 @@ def classify_paths(
         The run directory; made if it does not exist.
     model : str or Path
         The name of a bundled model, or a bundle's directory.
-    device, precision : str
+    device, precision, backend : str
         See `wbc_batch.Classifier.load`.
     coverage : float, optional
         Adds the column ``prediction_set`` to ``cells.csv``: the classes that cannot be excluded, such that
@@ -220,6 +225,7 @@ def classify_paths(
         model=str(bundle.path.resolve()) if bundle.path == Path(model) else str(model),
         device=device,
         precision=precision,
+        backend=choose_backend(backend),
         crew=crew.for_cells(listing.cells),
         stall_timeout=stall_timeout,
         progress=progress or (lambda _done, _all: None),
@@ -294,8 +300,7 @@ def _description(request: _Request) -> Record:
         "versions": versions(),
         "scheduler": request.crew.scheduler,
         "workers_from": request.crew.place,
-        "finished": None,
-        "error": None,
+        **dict.fromkeys(("finished", "error")),
     }
 
 
@@ -349,6 +354,7 @@ def _classify(request: _Request, record: Record) -> Record:
         "cells_per_second": round((cells - before) / max(seconds, 1e-3), 1),
         "device": ", ".join(sorted({result.device for result in results})),
         "precision": ", ".join(sorted({result.precision for result in results})),
+        "backend": ", ".join(sorted({result.backend for result in results})),
         "counts": {
             "cells": cells,
             "errors": sum(result.errors for result in results),

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CARD_FILE",
     "FORMAT",
+    "QUANTISED_FILES",
     "WEIGHTS_FILE",
     "Bundle",
     "bundles_in",
@@ -38,6 +39,8 @@ __all__ = [
 #: Version of the bundle layout; a reader refuses newer ones.
 FORMAT = 1
 WEIGHTS_FILE = "model.safetensors"
+#: The quantised network as OpenVINO stores it: description and weights.
+QUANTISED_FILES = ("int8.xml", "int8.bin")
 METADATA_FILE = "model.json"
 CARD_FILE = "README.md"
 _NETWORK, _NOVELTY, _CONFORMAL = "network.", "novelty.", "conformal."
@@ -69,6 +72,9 @@ class Bundle:
         Of the weights file.
     path : Path
         The directory it was read from.
+    quantised : dict
+        Of a model with an int8 network: SHA-256 of its files (`files`, by name), and how it was calibrated
+        and compared, as `wbc_batch.exchange.quantise` wrote it. Else empty.
     """
 
     name: str
@@ -84,6 +90,7 @@ class Bundle:
     licence: str = "BSD-3-Clause"
     sha256: str = ""
     path: Path = Path()
+    quantised: dict[str, Any] = field(default_factory=dict)
 
     def load(self) -> tuple[Network, NoveltyModel | None]:
         """Read the weights.
@@ -144,18 +151,26 @@ class Bundle:
                 "scores; leave --coverage out, or use a model trained by this version of wbc-batch"
             ) from error
 
+    def read_quantised(self) -> tuple[bytes, bytes]:
+        """Read the int8 network: its description and weights, as OpenVINO stores them.
+
+        Raises
+        ------
+        ModelError
+            If a file is missing, or its SHA-256 is not the one in ``model.json``.
+        """
+        hashes = self.quantised.get("files", {})
+        description, weights = (
+            _read_verified(self.path / name, hashes.get(name, "")) for name in QUANTISED_FILES
+        )
+        return description, weights
+
     def _verified(self) -> bytes:
         """Content of the weights file, checked."""
         from safetensors import SafetensorError, deserialize
 
         path = self.path / WEIGHTS_FILE
-        content = _read_bytes(path)
-        digest = hashlib.sha256(content).hexdigest()
-        if digest != self.sha256:
-            raise ModelError(
-                f"{path} is damaged or was exchanged: its SHA-256 is {digest[:12]}…, but model.json "
-                f"names {self.sha256[:12]}…; get the bundle anew"
-            )
+        content = _read_verified(path, self.sha256)
         try:
             deserialize(content)
         except SafetensorError as error:
@@ -244,6 +259,7 @@ def read_bundle(model: str | Path = "default") -> Bundle:
         content["temperature"] = float(content["temperature"])
         if content["novelty_scale"] is not None:
             content["novelty_scale"] = float(content["novelty_scale"])
+        _check_quantised(content.get("quantised") or {})
         bundle = Bundle(**content, path=path)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ModelError(f"{source} is not a usable model description: {error}") from error
@@ -312,12 +328,29 @@ def write_bundle(
     (path / WEIGHTS_FILE).write_bytes(content)
     digest = hashlib.sha256(content).hexdigest()
     scale = None if novelty is None else novelty.scale
-    replace(bundle, novelty_scale=scale, sha256=digest, path=path).describe(card)
+    described = replace(bundle, novelty_scale=scale, sha256=digest, path=path, quantised={})
+    described.describe(card)
     return read_bundle(path)
+
+
+def _check_quantised(quantised: dict[str, Any]) -> None:
+    if quantised and {*quantised["files"]} != {*QUANTISED_FILES}:
+        raise ValueError(f"its quantised network is not in {' and '.join(QUANTISED_FILES)}")
 
 
 def _from_json(kind: type, content: dict[str, Any]) -> Any:
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in content.items()})
+
+
+def _read_verified(path: Path, sha256: str) -> bytes:
+    content = _read_bytes(path)
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != sha256:
+        raise ModelError(
+            f"{path} is damaged or was exchanged: its SHA-256 is {digest[:12]}…, but model.json "
+            f"names {sha256[:12]}…; get the bundle anew"
+        )
+    return content
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from wbc_batch.classifier.architecture import Network
+from wbc_batch.classifier.backend import Backend, choose_backend
 from wbc_batch.classifier.bundle import Bundle, read_bundle
 from wbc_batch.classifier.images import as_rgb
 from wbc_batch.classifier.novelty import NoveltyModel
@@ -30,14 +32,18 @@ class Classifier:
         The model's description.
     """
 
-    def __init__(self, bundle: Bundle, backend: TorchBackend, novelty: NoveltyModel | None) -> None:
+    def __init__(self, bundle: Bundle, backend: Backend, novelty: NoveltyModel | None) -> None:
         self.bundle = bundle
         self._backend = backend
         self._novelty = novelty
 
     @classmethod
     def load(
-        cls, model: str | Path = "default", device: str = "auto", precision: str = "auto"
+        cls,
+        model: str | Path = "default",
+        device: str = "auto",
+        precision: str = "auto",
+        backend: str = "auto",
     ) -> "Classifier":
         """Load a model bundle and verify it.
 
@@ -48,7 +54,11 @@ class Classifier:
         device : str
             ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         precision : str
-            ``auto`` (bf16 or fp16 where the device computes in it), ``fp32``, ``bf16`` or ``fp16``.
+            ``auto`` (bf16 or fp16 where the device computes in it), ``fp32``, ``bf16``, ``fp16`` (torch only)
+            or ``int8`` (OpenVINO only, with models that were quantised).
+        backend : str
+            What runs the network on the CPU: ``auto`` (OpenVINO where it is installed), ``openvino`` or
+            ``torch``. On CUDA devices it is torch.
 
         Returns
         -------
@@ -59,11 +69,13 @@ class Classifier:
         ModelError
             If the bundle is missing, damaged or does not fit.
         InputError
-            If the device or precision is unknown or not there.
+            If the device, precision or backend is unknown or not there.
         """
         chosen = choose_device(device)
         bundle = read_bundle(model)
         network, novelty = bundle.load()
+        if chosen.type == "cpu" and choose_backend(backend) == "openvino":
+            return cls(bundle, _with_openvino(bundle, network, precision), novelty)
         return cls(
             bundle, TorchBackend(network, chosen, choose_precision(precision, chosen)), novelty
         )
@@ -91,12 +103,17 @@ class Classifier:
     @property
     def device(self) -> str:
         """The device in use, such as ``cpu`` or ``cuda``."""
-        return str(self._backend.device)
+        return self._backend.device
 
     @property
     def precision(self) -> str:
         """The precision in use."""
         return self._backend.precision
+
+    @property
+    def backend(self) -> str:
+        """What runs the network: ``openvino`` or ``torch``."""
+        return self._backend.name
 
     @property
     def batch_size(self) -> int:
@@ -196,6 +213,14 @@ class Classifier:
             return self.prepare(image)
         except ImageError as error:
             raise ImageError(f"image {number}: {error}") from error
+
+
+def _with_openvino(bundle: Bundle, network: Network, precision: str) -> Backend:
+    from wbc_batch.classifier.openvino_backend import OpenVinoBackend, choose_precision
+
+    chosen = choose_precision(precision, bool(bundle.quantised))
+    quantised = bundle.read_quantised() if chosen == "int8" else None
+    return OpenVinoBackend(network, bundle.preprocessing.size, chosen, quantised)
 
 
 def _is_grey_stack(images: NDArray) -> bool:

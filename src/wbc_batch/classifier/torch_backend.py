@@ -53,12 +53,15 @@ def choose_precision(precision: str, device: torch.device) -> str:
         native = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
         return "bf16" if native else "fp32"
     if precision not in PRECISIONS:
-        raise InputError(f"unknown precision {precision!r}; use auto, {', '.join(PRECISIONS)}")
+        raise InputError(
+            f"torch does not compute in {precision!r} here; use auto, {', '.join(PRECISIONS)}"
+            + (', or install OpenVINO: pip install "wbc-napari[openvino]"' * (precision == "int8"))
+        )
     return precision
 
 
 class TorchBackend:
-    """A network, ready to run.
+    """A network, ready to run; see `wbc_batch.classifier.backend.Backend`.
 
     Every batch has the same size, the last one padded: so a cell gets the same result in whatever
     company it comes, to the last bit. Matrix libraries choose their order of additions by the shape.
@@ -74,6 +77,8 @@ class TorchBackend:
         Cells per batch; halved whenever the device runs out of memory.
     """
 
+    name = "torch"
+
     def __init__(
         self,
         network: Network,
@@ -81,7 +86,8 @@ class TorchBackend:
         precision: str,
         batch_size: int | None = None,
     ) -> None:
-        self.device = device
+        self.device = str(device)
+        self._device = device
         self.precision = precision
         self.batch_size = batch_size or _BATCH[device.type]
         self._dtype = PRECISIONS[precision]
@@ -127,7 +133,7 @@ class TorchBackend:
         if self.batch_size == 1:
             raise WbcError(f"{self.device} has not enough memory for one cell") from error
         self.batch_size //= 2
-        if self.device.type == "cuda":
+        if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
     @torch.inference_mode()
@@ -136,7 +142,7 @@ class TorchBackend:
         if count < self.batch_size:
             filler = np.zeros((self.batch_size - count, *crops.shape[1:]), np.uint8)
             crops = np.concatenate([crops, filler])
-        pixels = torch.from_numpy(np.ascontiguousarray(crops)).to(self.device)
+        pixels = torch.from_numpy(np.ascontiguousarray(crops)).to(self._device)
         # (N, H, W, 3) seen as (N, 3, H, W) already is channels_last.
         images = pixels.permute(0, 3, 1, 2).to(self._dtype).div_(255.0)
         features, traces = self._network.describe(images)

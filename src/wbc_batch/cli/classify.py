@@ -8,6 +8,7 @@ import typer
 
 from wbc_batch.cli.shared import (
     DEFAULT_PROFILE,
+    BackendOption,
     ClusterOption,
     DeviceOption,
     GroupByOption,
@@ -15,6 +16,7 @@ from wbc_batch.cli.shared import (
     JsonOption,
     MemoryLimitOption,
     ModelOption,
+    PrecisionOption,
     ProfileOption,
     SchedulerFileOption,
     SchedulerOption,
@@ -36,6 +38,8 @@ def classify(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")],
     model: ModelOption = "default",
     device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    backend: BackendOption = "auto",
     group_by: GroupByOption = None,
     coverage: Annotated[
         float | None,
@@ -75,6 +79,8 @@ def classify(
                 output,
                 model=model,
                 device=device,
+                precision=precision,
+                backend=backend,
                 coverage=coverage,
                 group_by=group_by,
                 profile=profile,

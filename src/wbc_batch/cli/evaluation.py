@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wbc_batch.cli.shared import DeviceOption, JsonOption, print_json
+from wbc_batch.cli.shared import (
+    BackendOption,
+    DeviceOption,
+    JsonOption,
+    PrecisionOption,
+    print_json,
+)
 from wbc_batch.errors import InputError
 
 if TYPE_CHECKING:
@@ -55,6 +61,8 @@ def evaluate(
         int | None, typer.Option(min=1, help="With --leave-one-out: instead of the recipe's.")
     ] = None,
     device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    backend: BackendOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Measure a model, or its recipe, on labelled cells."""
@@ -63,6 +71,10 @@ def evaluate(
         if unknown or card or drawn:
             raise InputError(
                 "--leave-one-out measures a recipe; leave out --unknown, --card and --drawn"
+            )
+        if (precision, backend) != ("auto", "auto"):
+            raise InputError(
+                "--leave-one-out computes as it trains; leave out --precision and --backend"
             )
         assessment = _leave_one_out(model, datasets, also, output, epochs, device, command)
     else:
@@ -76,6 +88,8 @@ def evaluate(
             named_folders(datasets or [], "test"),
             drawn,
             device,
+            precision,
+            backend,
             output,
             card,
             named_folders(unknown or [], "out_of_class"),

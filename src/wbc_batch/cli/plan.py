@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from wbc_batch.cli.shared import (
+    BackendOption,
     ClusterOption,
     DeviceOption,
     GroupByOption,
@@ -14,6 +15,7 @@ from wbc_batch.cli.shared import (
     JsonOption,
     MemoryLimitOption,
     ModelOption,
+    PrecisionOption,
     SchedulerFileOption,
     SchedulerOption,
     WorkersOption,
@@ -33,6 +35,8 @@ def plan(
     inputs: InputsArgument,
     model: ModelOption = "default",
     device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    backend: BackendOption = "auto",
     group_by: GroupByOption = None,
     workers: WorkersOption = None,
     memory_limit: MemoryLimitOption = None,
@@ -54,6 +58,8 @@ def plan(
             kept,
             model=model,
             device=device,
+            precision=precision,
+            backend=backend,
             group_by=group_by,
             workers=workers,
             memory_limit=memory_limit,

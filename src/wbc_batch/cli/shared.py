@@ -9,6 +9,7 @@ import typer
 __all__ = [
     "DEFAULT_PROFILE",
     "PROFILE_HELP",
+    "BackendOption",
     "ClusterOption",
     "DeviceOption",
     "GroupByOption",
@@ -16,6 +17,7 @@ __all__ = [
     "JsonOption",
     "MemoryLimitOption",
     "ModelOption",
+    "PrecisionOption",
     "ProfileOption",
     "SchedulerFileOption",
     "SchedulerOption",
@@ -41,6 +43,10 @@ JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else.")
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+PrecisionOption = Annotated[str, typer.Option(help="auto, fp32, bf16, fp16 or int8.")]
+BackendOption = Annotated[
+    str, typer.Option(help="On CPUs: openvino, torch, or auto (openvino where it is installed).")
+]
 GroupByOption = Annotated[
     str | None,
     typer.Option(

@@ -18,7 +18,7 @@ from wbc_batch.datasets.manifest import Entry, ManifestPart, is_manifest, read_m
 from wbc_batch.datasets.splits import TRAIN
 from wbc_batch.errors import ImageError, InputError
 from wbc_batch.schema import CLASSES
-from wbc_batch.sources import decode, read_file
+from wbc_batch.sources import decode_crop, read_file
 from wbc_batch.synthetic import draw_cells
 
 __all__ = [
@@ -241,7 +241,7 @@ def _read(entry: Entry, preprocessing: Preprocessing) -> tuple[NDArray[np.uint8]
         data = read_file(entry.path)
         digest = sha256(data).hexdigest()
         if entry.sha256 in ("", digest):
-            return prepare(decode(data), preprocessing), digest
+            return prepare(decode_crop(data), preprocessing), digest
     except ImageError as error:
         raise InputError(
             f"{entry.path} cannot be used for training: {error}; repair or remove it"

@@ -40,8 +40,8 @@ class ShardResult:
         Rows, and rows with ``status=error``.
     labels : dict of str to int
         Cells per label.
-    device, precision : str
-        What the model ran on.
+    device, precision, backend : str
+        What the model ran on, and what ran it.
     seconds : float
         Wall time on the worker.
     """
@@ -55,6 +55,7 @@ class ShardResult:
     labels: dict[str, int]
     device: str
     precision: str
+    backend: str
     seconds: float
 
 

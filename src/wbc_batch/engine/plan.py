@@ -51,6 +51,8 @@ class Job:
         The folder that results are written to.
     columns : tuple of str
         Of `wbc_batch.schema.OPTIONAL_TYPES` and `wbc_batch.schema.PLACE_TYPES`: those of every shard.
+    backend : str
+        As `wbc_batch.Classifier.load` takes it; but for ``auto``, all workers have the same.
     """
 
     model: str
@@ -61,6 +63,7 @@ class Job:
     base: str
     shards: str
     columns: tuple[str, ...] = ()
+    backend: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,10 +172,12 @@ def shard_size(cells: int, workers: int) -> int:
 def model_digest(bundle: Bundle) -> str:
     """Hash everything in a model that a prediction depends on.
 
-    That is the SHA-256 of its weights, its network, preprocessing, temperature and rejection thresholds.
+    That is the SHA-256 of its weights, quantised or not, its network, preprocessing, temperature and
+    rejection thresholds.
     """
     decisive = {
         "sha256": bundle.sha256,
+        "quantised": bundle.quantised.get("files"),
         "network": [bundle.architecture, bundle.arguments, bundle.classes],
         "preprocessing": asdict(bundle.preprocessing),
         "temperature": bundle.temperature,

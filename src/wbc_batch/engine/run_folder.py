@@ -40,6 +40,7 @@ _PACKAGES = (
     "wbc-napari",
     "torch",
     "torchvision",
+    "openvino",
     "dask",
     "distributed",
     "numpy",
@@ -77,6 +78,8 @@ class Settings:
         How many, and the digest of their identities.
     device, precision : str
         As they were asked for.
+    backend : str
+        As it was chosen.
     groups : str
         What cells are counted together.
     """
@@ -87,6 +90,7 @@ class Settings:
     cells: str
     device: str
     precision: str
+    backend: str
     groups: str = BY_FOLDER
 
     def differences(self, old: Mapping[str, str]) -> list[str]:

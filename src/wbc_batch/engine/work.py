@@ -41,7 +41,10 @@ FATAL_REASON = "reading this image kills the process that reads it"
 #: Columns and types of a shard's Parquet file.
 SHARD_SCHEMA = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in CELL_TYPES.items()])
 
-# Images that are decoded ahead of the network, in batches.
+# Cells that are classified and put into rows at once, at least: each time costs a millisecond or two,
+# and a backend's own batches may be small.
+_AT_ONCE = 64
+# So many times as many images are decoded ahead of the network.
 _AHEAD = 2
 
 # Workers of other people's clusters may have many threads. A shard uses all the cores of its process,
@@ -117,6 +120,7 @@ def run_shard(spec: ShardSpec) -> ShardResult:
         labels=labels,
         device=classifier.device,
         precision=classifier.precision,
+        backend=classifier.backend,
         seconds=round(time.perf_counter() - started, 3),
     )
     commit(Path(spec.job.shards), result, content)
@@ -159,7 +163,7 @@ def _load_classifier(job: Job) -> Classifier:
     # What decoders think of damaged files ends in the rows, not on the terminal.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module=r"PIL\.")
-    classifier = Classifier.load(job.model, job.device, job.precision)
+    classifier = Classifier.load(job.model, job.device, job.precision, job.backend)
     if model_digest(classifier.bundle) != job.model_digest:
         raise ModelError(
             f"{classifier.bundle.path} is another model on the workers than where the run began; "
@@ -189,11 +193,16 @@ def _classify(classifier: Classifier, spec: ShardSpec) -> pa.Table:
             continue
         positions.append(position)
         crops.append(crop)
-        if len(crops) >= classifier.batch_size:  # it may have become smaller
+        if len(crops) >= _at_once(classifier):
             predict()
     if crops:
         predict()
     return _rows(spec.job, spec.cells, pd.concat(frames), errors)
+
+
+def _at_once(classifier: Classifier) -> int:
+    """Choose how many cells to classify at once: whole batches, whose size may fall on the way."""
+    return classifier.batch_size * -(-_AT_ONCE // classifier.batch_size)
 
 
 def _crops(
@@ -202,7 +211,7 @@ def _crops(
     """Read and prepare cells on threads, a bounded number ahead of the consumer, in order."""
     prepare = partial(_prepare, classifier)
     reads = readers((spec.cells[position] for position in positions), Path(spec.job.base))
-    ahead = _AHEAD * classifier.batch_size
+    ahead = _AHEAD * _at_once(classifier)
     return zip(positions, run_ahead(prepare, reads, spec.job.threads, ahead), strict=True)
 
 

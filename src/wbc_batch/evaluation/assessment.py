@@ -99,7 +99,7 @@ def facts_of(classifier: Classifier, command: str) -> dict[str, str]:
         "SHA-256 of the weights": classifier.sha256,
         "Unidentified": f"confidence below {classifier.bundle.rejection.min_confidence:g}, or novelty above "
         f"{classifier.bundle.rejection.max_novelty:g}",
-        "Computed on": f"{classifier.device}, {classifier.precision}",
+        "Computed on": f"{classifier.device}, {classifier.backend} in {classifier.precision}",
         "Versions": f"wbc-napari {version('wbc-napari')}, torch {version('torch')}, "
         f"Python {platform.python_version()}",
     }

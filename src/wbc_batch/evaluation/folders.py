@@ -23,6 +23,8 @@ def evaluate_folders(
     datasets: Datasets,
     drawn: int = 0,
     device: str = "auto",
+    precision: str = "auto",
+    backend: str = "auto",
     output: Path | None = None,
     card: bool = False,
     unknown: Datasets | None = None,
@@ -37,7 +39,8 @@ def evaluate_folders(
         Cells of the five classes, by the name of their data set.
     drawn : int
         Synthetic cells to evaluate on as well.
-    device : str
+    device, precision, backend : str
+        See `wbc_batch.Classifier.load`.
     output : Path, optional
         New folder, or that of an earlier evaluation, for what
         `wbc_batch.evaluation.files.write_files` writes.
@@ -59,7 +62,7 @@ def evaluate_folders(
     RunError
         If `output` holds something else.
     """
-    classifier = Classifier.load(model, device)
+    classifier = Classifier.load(model, device, precision, backend)
     unknown = unknown or {}
     _check_names(datasets, unknown, drawn)
     if output is not None:

@@ -17,7 +17,7 @@ from wbc_batch.errors import ImageError, InputError
 from wbc_batch.evaluation.figures import Judged
 from wbc_batch.report.limits import exact_limits
 from wbc_batch.schema import CLASSES, UNIDENTIFIED
-from wbc_batch.sources import decode, list_cells, read_file
+from wbc_batch.sources import decode_crop, list_cells, read_file
 
 __all__ = [
     "JudgedUnknown",
@@ -232,6 +232,6 @@ def _list(dataset: Path | ManifestPart) -> list[tuple[Path, str, str]]:
 
 def _read(path: Path, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     try:
-        return prepare(decode(read_file(path)), preprocessing)
+        return prepare(decode_crop(read_file(path)), preprocessing)
     except ImageError as error:
         raise InputError(f"{path} cannot be evaluated: {error}; repair or remove it") from error

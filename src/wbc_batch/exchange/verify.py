@@ -13,7 +13,7 @@ __all__ = ["check_result", "drawn_crops", "verify"]
 
 
 def verify(model: str) -> Bundle:
-    """Check the weights' hash and fit, and run the model on a drawn cell.
+    """Check the hashes of all files and that the weights fit, and run the model on a drawn cell.
 
     Parameters
     ----------
@@ -33,6 +33,8 @@ def verify(model: str) -> Bundle:
     probabilities = classifier.predict_prepared(drawn_crops(classifier, 1)).probabilities
     if not np.isfinite(probabilities).all():
         raise ModelError(f"the model in {classifier.bundle.path} gives no usable probabilities")
+    if classifier.bundle.quantised:
+        classifier.bundle.read_quantised()
     return classifier.bundle
 
 

@@ -67,6 +67,7 @@ def read_provenance(run_dir: Path) -> Provenance:
         ("Workers", run.get("workers")),
         ("Device", run.get("device")),
         ("Precision", run.get("precision")),
+        ("Backend", run.get("backend")),
         ("Versions", run.get("versions")),
     )
     return Provenance(

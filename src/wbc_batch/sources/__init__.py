@@ -7,7 +7,7 @@ for each kind of source (`folders`, `archives`, `stacks`, `arrays`, `tables`, `s
 
 from wbc_batch.sources.cells import Box, Cell, Place, cell_of
 from wbc_batch.sources.fetching import read_file
-from wbc_batch.sources.images import decode
+from wbc_batch.sources.images import decode, decode_crop
 from wbc_batch.sources.inputs import AnyInput, describe, local_paths, spelled
 from wbc_batch.sources.listing import list_cells
 from wbc_batch.sources.reading import Read, read_image, readers, run_ahead
@@ -22,6 +22,7 @@ __all__ = [
     "Read",
     "cell_of",
     "decode",
+    "decode_crop",
     "describe",
     "list_cells",
     "local_paths",

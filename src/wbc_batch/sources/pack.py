@@ -20,7 +20,7 @@ from wbc_batch.errors import ImageError, InputError, RunError
 from wbc_batch.sources import packed
 from wbc_batch.sources.cells import Cell
 from wbc_batch.sources.fetching import Fetch
-from wbc_batch.sources.images import image_size
+from wbc_batch.sources.images import crop_size
 from wbc_batch.sources.inputs import AnyInput, local_paths
 from wbc_batch.sources.kinds import is_url
 from wbc_batch.sources.listing import list_cells
@@ -225,7 +225,7 @@ def _size(item: tuple[Cell, Fetch]) -> tuple[str, tuple[int, int]]:
     name = "/".join(part for part in (cell.source, cell.member) if part)
     try:
         data = fetch()
-        return name, image_size(data) if isinstance(data, bytes) else data.shape[:2]
+        return name, crop_size(data) if isinstance(data, bytes) else data.shape[:2]
     except Exception:  # noqa: BLE001 - reading it again will say why
         return name, (0, 0)
 

@@ -73,7 +73,8 @@ def read_image(cell: Cell, base: Path | None = None) -> NDArray[np.uint8]:
     """Read the pixels of a listed cell.
 
     Grey, transparent and 16-bit images become 8-bit RGB by the classifier's own rule
-    (`wbc_batch.classifier.images.as_rgb`). Orientation tags are ignored: a cell has no upside.
+    (`wbc_batch.classifier.images.as_rgb`), and large JPEG files are decoded smaller
+    (`wbc_batch.sources.images.decode_crop`). Orientation tags are ignored: a cell has no upside.
 
     Parameters
     ----------
@@ -130,7 +131,7 @@ def _read(fetch: Fetch) -> NDArray[np.uint8]:
     from wbc_batch.classifier.images import as_rgb
 
     data = fetch()
-    return as_rgb(images.decode(data) if isinstance(data, bytes) else data)
+    return as_rgb(images.decode_crop(data) if isinstance(data, bytes) else data)
 
 
 def _raise(error: ImageError) -> Any:

@@ -1,0 +1,73 @@
+"""What runs a network on this machine, and what the classifier asks of it."""
+
+from importlib.util import find_spec
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wbc_batch.errors import InputError
+
+__all__ = ["BACKENDS", "Backend", "choose_backend"]
+
+#: What can run a network on the CPU; on CUDA devices torch always does.
+BACKENDS = ("openvino", "torch")
+
+
+class Backend(Protocol):
+    """A network, ready to run.
+
+    Attributes
+    ----------
+    name : str
+        One of `BACKENDS`.
+    device : str
+        Such as ``cpu`` or ``cuda:0``.
+    precision : str
+        Such as ``bf16``.
+    batch_size : int
+        Cells that are computed at once.
+    """
+
+    name: str
+    device: str
+    precision: str
+    batch_size: int
+
+    def run(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Compute logits, and what the novelty score is made of.
+
+        A cell gets the same result, to the last bit, in whatever company it comes.
+
+        Parameters
+        ----------
+        crops : ndarray of uint8, shape (N, S, S, 3)
+            At least one.
+
+        Returns
+        -------
+        logits : ndarray of float32, shape (N, classes)
+        traces : ndarray of float32, shape (N, G)
+            See `wbc_batch.classifier.architecture.Network.describe`.
+        """
+
+
+def choose_backend(backend: str = "auto") -> str:
+    """Resolve ``auto``: what runs a network on the CPU is OpenVINO where it is installed, else torch.
+
+    Raises
+    ------
+    InputError
+        If the backend is unknown or not installed.
+    """
+    installed = find_spec("openvino") is not None
+    if backend == "auto":
+        return "openvino" if installed else "torch"
+    if backend not in BACKENDS:
+        raise InputError(f"unknown backend {backend!r}; use auto, {' or '.join(BACKENDS)}")
+    if backend == "openvino" and not installed:
+        raise InputError(
+            "the backend openvino is not installed; install it with: "
+            'pip install "wbc-napari[openvino]", or use the backend torch'
+        )
+    return backend
