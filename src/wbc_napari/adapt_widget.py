@@ -25,8 +25,8 @@ from qtpy.QtWidgets import (
 from wbc_batch.errors import WbcError
 from wbc_napari.adapt import Adaptation, Comparison, Progress, adapt, adaptation, train_command
 from wbc_napari.appearance import MARK
+from wbc_napari.companions import cells_layers, crops_behind
 from wbc_napari.runner import saying_why
-from wbc_napari.session import cells_layers, crops_behind
 
 if TYPE_CHECKING:
     import napari
