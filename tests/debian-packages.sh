@@ -9,7 +9,7 @@ set -eu
 packages="xvfb xauth libgl1 libegl1 libopengl0 libgl1-mesa-dri libglx-mesa0 libdbus-1-3
 libfontconfig1 libglib2.0-0 libxkbcommon0 libxkbcommon-x11-0 libxcb-cursor0 libxcb-icccm4
 libxcb-image0 libxcb-keysyms1 libxcb-randr0 libxcb-render-util0 libxcb-render0 libxcb-shape0
-libxcb-shm0 libxcb-sync1 libxcb-util1 libxcb-xfixes0 libxcb-xkb1"
+libxcb-shm0 libxcb-sync1 libxcb-util1 libxcb-xfixes0 libxcb-xkb1 libxtst6"
 
 if ! command -v dpkg-query >/dev/null 2>&1; then
     echo "Not a Debian system: the window tests need Xvfb, Mesa's software OpenGL and the XCB libraries of Qt 6." >&2

@@ -10,12 +10,21 @@ if importlib.util.find_spec("napari") is None:
     pytest.skip("napari is not installed", allow_module_level=True)
 
 from napari.components import ViewerModel
+from napari.utils.notifications import notification_manager
 from qtpy.QtCore import QMimeData, QPointF, Qt
 from qtpy.QtGui import QDropEvent
-from qtpy.QtWidgets import QListView, QProgressBar, QTableWidget, QToolButton
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QLabel,
+    QListView,
+    QProgressBar,
+    QTableWidget,
+    QToolButton,
+)
 
 from wbc_batch.errors import ImageError
-from wbc_batch.report import differential
+from wbc_batch.report import differential, group_flags, read_profile
 from wbc_batch.schema import CLASSES
 from wbc_batch.synthetic import draw_cells
 from wbc_napari.appearance import points_layer
@@ -24,9 +33,9 @@ from wbc_napari.differential_view import DifferentialView
 from wbc_napari.gallery_model import CELL_ROWS
 from wbc_napari.gallery_view import GalleryView
 from wbc_napari.layers import crop_stack
+from wbc_napari.pictures import fitted
 from wbc_napari.session import Session
 from wbc_napari.tables import cell_table
-from wbc_napari.thumbnails import fitted
 
 LEFT = Qt.MouseButton.LeftButton
 
@@ -68,7 +77,7 @@ def gallery(session, qtbot):
 
 
 def bins(view):
-    return {b.text().rsplit(" ", 1)[0]: b for b in view.findChildren(QToolButton) if b.text()}
+    return {b.text().rsplit(" ", 1)[0]: b for b in view.findChildren(QToolButton) if b.isVisible()}
 
 
 def shown_rows(view):
@@ -186,6 +195,23 @@ def test_in_blind_mode_the_gallery_says_nothing_of_the_model(gallery, session):
     assert "model" not in index.data(Qt.ItemDataRole.ToolTipRole)
 
 
+def test_cells_that_could_not_be_classified_have_a_bin_that_says_why(gallery, session, qtbot):
+    assert "not classified" not in bins(gallery)
+    errors = {"status": "error", "label": "", "predicted": "", "error": "the file is cut off"}
+    for name, value in errors.items():
+        session.cells.loc[[4, 8], name] = value
+    session.relabel([0], "monocyte")  # whatever makes the gallery look again
+    qtbot.mouseClick(bins(gallery)["not classified"], LEFT)
+    assert sorted(shown_rows(gallery)) == [4, 8]
+    cells = gallery.findChild(QListView)
+    assert "the file is cut off" in cells.model().index(0).data(Qt.ItemDataRole.ToolTipRole)
+    first = shown_rows(gallery)[0]
+    qtbot.mouseClick(cells.viewport(), LEFT, pos=place(cells, 0))
+    qtbot.keyClick(cells, "3")  # a person can see a cell in what the model could not read
+    assert session.labels()[first] == "lymphocyte"
+    assert first not in shown_rows(gallery)
+
+
 def test_a_gallery_that_is_hidden_catches_up_when_it_is_shown(gallery, session):
     gallery.show_label("basophil")
     first = shown_rows(gallery)[0]
@@ -213,6 +239,7 @@ def test_the_card_shows_the_crop_and_what_the_model_saw(session, qtbot):
     card.show()
     card.set_session(session)
     session.go(5)
+    qtbot.wait(50)
     original, canonical = (p.toImage() for p in card.pixmaps())
     assert original.pixelColor(70, 70).alpha() == canonical.pixelColor(70, 70).alpha() == 255
     assert original != canonical
@@ -249,9 +276,60 @@ def test_reviewed_and_unreviewed_cells_are_counted_apart_with_the_limits_of_the_
     limits = expected[["lower", "upper"]].to_numpy()[:5]
     assert texts(counted, 3)[:5] == [f"{low:.1f} – {high:.1f}" for low, high in limits]
     model = session.cells["label"][15:]
-    assert texts(counted, 4)[:5] == [str((model == label).sum()) for label in CLASSES]
+    assert texts(counted, 5)[:5] == [str((model == label).sum()) for label in CLASSES]
     session.set_blind(1)
-    qtbot.waitUntil(lambda: texts(counted, 4) == [""] * 6)
+    qtbot.waitUntil(lambda: texts(counted, 5) == [""] * 6)
+
+
+def choose_ranges(view, title):
+    box = next(b for b in view.findChildren(QComboBox) if b.accessibleName() == "Reference ranges")
+    box.setCurrentIndex(box.findText(title))
+    box.activated.emit(box.currentIndex())
+    return box
+
+
+def shown_flags(view):
+    labels = [b.text() for b in view.findChildren(QLabel) if b.isVisible() and "(" in b.text()]
+    return labels[0].splitlines() if labels else []
+
+
+def test_shares_are_held_against_a_profile_with_the_flags_of_the_report(tmp_path, drawn, qtbot):
+    session = session_of(tmp_path, drawn, 130)
+    view = DifferentialView()
+    qtbot.addWidget(view)
+    view.show()
+    view.set_session(session)
+    session.relabel(range(60), "neutrophil")
+    session.relabel(range(60, 120), "monocyte")
+    qtbot.waitUntil(lambda: texts(view, 1)[3] == "60")
+    assert view.findChild(QTableWidget).isColumnHidden(4)
+    assert shown_flags(view) == []
+    profile = read_profile("dacie-lewis")
+    choose_ranges(view, profile.title)
+    assert texts(view, 4) == [*(str(profile.percent[label]) for label in CLASSES), ""]
+    assert not view.findChild(QTableWidget).isColumnHidden(4)
+    said = session.cells.iloc[:120].assign(label=session.review.labels[:120])
+    expected = group_flags(differential(said[["label", "confidence", "novelty"]]), profile)
+    assert [flag.label for flag in expected] == ["lymphocyte", "monocyte"]
+    marks = {"below": "▼", "above": "▲"}
+    assert shown_flags(view) == [
+        f"{marks[flag.side]} {flag.label}: {flag.flag} ({flag.detail})" for flag in expected
+    ]
+    assert texts(view, 2)[3] == "▲ 50.0"
+    view.set_session(None)
+
+
+def test_ranges_of_ones_own_come_from_a_file_and_a_bad_one_is_told(counted, tmp_path, monkeypatch):
+    own = tmp_path / "own.yaml"
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_, **__: (str(own), ""))
+    own.write_text("title: Ours\npercent: {monocyte: [1, 2, 3]}\n")
+    notification_manager.records.clear()
+    assert choose_ranges(counted, "from a file…").currentText() == "none"
+    (record,) = notification_manager.records
+    assert "own.yaml" in str(record.message)
+    own.write_text("title: Ours\npercent: {monocyte: [1, 2]}\n")
+    assert choose_ranges(counted, "from a file…").currentText() == "Ours"
+    assert texts(counted, 4)[3] == "1–2"
 
 
 def test_the_target_is_marked_when_it_is_reached(tmp_path, drawn, qtbot):

@@ -5,6 +5,7 @@ With ``WBC_SCREENSHOT_DIR`` set, the pictures of the documentation are written t
 
 import importlib.util
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -17,18 +18,29 @@ import pytest
 if importlib.util.find_spec("napari") is None:
     pytest.skip("napari is not installed", allow_module_level=True)
 
+import mouse
 from napari.settings import get_settings
 from napari.utils.notifications import notification_manager
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QPoint, QRect, Qt
 from qtpy.QtWidgets import (
+    QAbstractButton,
     QApplication,
+    QComboBox,
     QFileDialog,
+    QLabel,
+    QLineEdit,
     QListView,
+    QProgressBar,
     QPushButton,
     QTabBar,
     QTableWidget,
+    QTabWidget,
+    QToolButton,
+    QWidget,
 )
 
+from wbc_batch.errors import ExitCode
+from wbc_batch.report import read_profile
 from wbc_batch.schema import CLASSES
 from wbc_batch.synthetic import write_slides
 
@@ -45,6 +57,12 @@ def entry(menu, *path):
         if action.text().replace("&", "").startswith(path[0]):
             return action if len(path) == 1 else entry(action.menu(), *path[1:])
     raise LookupError(f"{path[0]!r} is not among {[a.text() for a in menu.actions()]}")
+
+
+def wbc_batch(*words):
+    """Run the command line in a process of its own."""
+    command = [sys.executable, "-c", "from wbc_batch.cli import main; main()", *words]
+    return subprocess.run(command, check=False, capture_output=True, text=True)
 
 
 class Desk:
@@ -85,8 +103,16 @@ class Desk:
         """Press a key on the canvas."""
         self.bot.keyClick(self.viewer.window._qt_viewer.canvas.native, key, modifier)
 
+    def choose(self, box, text):
+        """Choose from a combo box, by the keyboard."""
+        box.setFocus()
+        while box.currentText() != text:
+            before = box.currentIndex()
+            self.bot.keyClick(box, Qt.Key.Key_Down)
+            assert box.currentIndex() > before, f"{text!r} is not offered"
+
     def until(self, condition):
-        self.bot.waitUntil(lambda: bool(condition()), timeout=60_000)
+        self.bot.waitUntil(lambda: bool(condition()), timeout=300_000)
 
     def classified(self, name, count):
         self.until(
@@ -175,8 +201,8 @@ def test_a_stack_from_the_menu_to_the_files(desk, tmp_path, monkeypatch):
     written = pd.read_csv(folder / "cells.csv", keep_default_na=False)
     assert written["label"].tolist() == points.features["label"].tolist()
     assert (written["reviewed_label"] != "").sum() == 9
-    counts = pd.read_csv(folder / "differential.csv")
-    assert counts["count"].sum() == 60
+    for name in ("differential.csv", "differential-reviewed.csv"):
+        assert pd.read_csv(folder / name)["count"].sum() == 60
     assert "<html" in (folder / "report.html").read_text(encoding="utf-8")
     assert desk.complaints() == []
 
@@ -211,12 +237,9 @@ def test_a_field_whose_cells_are_found_on_a_light_theme(desk):
 
 
 def test_a_batch_run_is_opened_corrected_saved_and_merged(desk, tmp_path, monkeypatch):
-    write_slides(tmp_path / "drawn", slides=2, cells=12)
-    run = tmp_path / "run"
-    command = [sys.executable, "-c", "from wbc_batch.cli import main; main()", "classify"]
-    command += [str(tmp_path / "drawn" / "slides"), "-o", str(run), "--device", "cpu"]
-    subprocess.run([*command, "--workers", "1"], check=True, capture_output=True)
+    run = run_with_an_error(tmp_path)
     said_before = pd.read_csv(run / "cells.csv")
+    cells_before = (run / "cells.csv").read_bytes()
 
     desk.menu("plugins", "White blood cells", "Classify cells")
     desk.viewer.open(str(run), plugin="wbc-napari")
@@ -230,16 +253,126 @@ def test_a_batch_run_is_opened_corrected_saved_and_merged(desk, tmp_path, monkey
     desk.press(Qt.Key.Key_Space)
     desk.picture("run")
 
+    only = next(b for b in desk.main.findChildren(QComboBox) if "bear this label" in b.toolTip())
+    desk.choose(only, "not classified")
+    failed = said_before[said_before["status"] == "error"]
+    desk.until(lambda: desk.viewer.dims.current_step[0] == failed.index[0])
+    about = [label.text() for label in desk.main.findChildren(QLabel) if label.isVisible()]
+    assert any(f"Not classified: {failed['error'].iloc[0]}" in text for text in about)
+    desk.press("4")
+
     desk.tab("Report")
+    ranges = desk.part(QComboBox, name="Reference ranges")
+    desk.choose(ranges, read_profile("dacie-lewis").title)
     path = tmp_path / "corrections.csv"
     monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_, **__: (str(path), ""))
     desk.click("Save corrections…")
     corrections = pd.read_csv(path)
-    assert len(corrections) == 3
+    assert len(corrections) == 4
     assert set(corrections.columns) >= {"cell_id", "reviewed_label", "reviewed_by", "reviewed_at"}
     assert set(corrections["cell_id"]) <= set(said_before["cell_id"])
     assert corrections["reviewed_label"].tolist().count("basophil") >= 1
-    pd.testing.assert_frame_equal(
-        pd.read_csv(run / "cells.csv"), said_before
-    )  # nothing overwritten
+    desk.picture("run-report")
+
+    desk.click("Copy as command")
+    line = shlex.split(QApplication.clipboard().text())
+    assert line[0] == "wbc-batch"
+    merged = wbc_batch(*line[1:])
+    assert merged.returncode == 0, merged.stderr
+    assert (run / "cells.csv").read_bytes() == cells_before  # what the model said
+    assert_merged(tmp_path / "run-reviewed", corrections)
+    assert desk.complaints() == []
+
+
+def run_with_an_error(folder):
+    """Classify 24 drawn cells, one of which is no picture."""
+    images = write_slides(folder / "drawn", slides=2, cells=12)
+    images[5].write_bytes(b"no picture")
+    run, slides = folder / "run", str(folder / "drawn" / "slides")
+    ended = wbc_batch("classify", slides, "-o", str(run), "--device", "cpu", "--workers", "1")
+    assert ended.returncode == ExitCode.CELL_ERRORS
+    return run
+
+
+def assert_merged(report, corrections):
+    """The reviewed differential counts the reader's label where there is one, else the model's."""
+    table = pd.read_csv(report / "cells.csv", keep_default_na=False).set_index("cell_id")
+    for cell_id, label in corrections[["cell_id", "reviewed_label"]].itertuples(index=False):
+        assert table.loc[cell_id, "reviewed_label"] == label
+    labels = table["reviewed_label"].where(table["reviewed_label"] != "", table["label"])
+    counts = pd.read_csv(report / "differential-reviewed.csv").groupby("label")["count"].sum()
+    assert counts[counts > 0].to_dict() == labels.value_counts().to_dict()
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_nothing_is_cut_off_on_a_small_screen_and_tab_goes_down_the_page(desk, theme, qtbot):
+    get_settings().appearance.theme = theme
+    desk.viewer.theme = theme
+    desk.menu("plugins", "White blood cells", "Classify cells")
+    desk.menu("file", "Open Sample", "White blood cells", "Drawn crops")
+    desk.click("Classify")
+    desk.classified("Drawn crops cells", 60)
+    for title in ("Classify", "Review", "Gallery", "Report"):
+        desk.tab(title)
+        desk.bot.wait(200)
+        page = next(w for w in desk.main.findChildren(QTabWidget) if w.isVisible()).currentWidget()
+        assert page.height() >= page.minimumSizeHint().height()
+        parts = [w for w in page.findChildren(QWidget) if w.isVisible()]
+        assert cut_off(page, parts) == [], title
+        assert not jumps(page, parts), title
+
+
+def cut_off(page, parts):
+    """Texts that have less room than they need, and parts that reach out of the page."""
+    found = []
+    shown = (QLabel, QAbstractButton, QComboBox, QLineEdit, QProgressBar, QTableWidget, QListView)
+    for part in (part for part in parts if isinstance(part, shown)):
+        text = part.text() if isinstance(part, QLabel | QAbstractButton) else ""
+        wraps = isinstance(part, QLabel) and part.wordWrap()
+        need = part.fontMetrics().horizontalAdvance(text)
+        if isinstance(part, QAbstractButton) and not part.icon().isNull():
+            need += part.iconSize().width()
+        narrow = not wraps and "\n" not in text and part.width() < need
+        low = wraps and part.height() < part.heightForWidth(part.width())
+        place = QRect(part.mapTo(page, QPoint()), part.size())
+        if narrow or low or not page.rect().contains(place):
+            found.append((type(part).__name__, text, place.getRect()))
+    return found
+
+
+def jumps(page, parts):
+    """Places where Tab goes up the page, other than from its end to its beginning."""
+    chain, part = [], page.nextInFocusChain()
+    while part is not page and len(chain) < 500:
+        wanted = part.focusPolicy() & Qt.FocusPolicy.TabFocus
+        if part in parts and wanted and part.isEnabled() and not part.focusProxy():
+            chain.append(part)
+        part = part.nextInFocusChain()
+    assert len(chain) > 1
+    tops = [part.mapTo(page, part.rect().center()).y() for part in chain]
+    pairs = zip(chain, tops, chain[1:], tops[1:], strict=False)
+    return [(str(a), str(b)) for a, above, b, below in pairs if below < above - 12]
+
+
+def test_cells_are_dragged_to_another_class_with_a_real_mouse(desk):
+    desk.menu("plugins", "White blood cells", "Classify cells")
+    desk.menu("file", "Open Sample", "White blood cells", "Drawn crops")
+    desk.click("Classify")
+    points = desk.classified("Drawn crops cells", 60)
+    desk.tab("Gallery")
+    cells = desk.part(QListView, name="Gallery")
+    desk.until(lambda: cells.model().rowCount() > 1)
+    dragged = cells.model().rows.tolist()[:2]
+    first, second = (cells.visualRect(cells.model().index(n)).center() for n in range(2))
+    desk.bot.mouseClick(cells.viewport(), LEFT, pos=first)
+    desk.bot.mouseClick(cells.viewport(), LEFT, CONTROL, pos=second)
+    target = next(
+        b for b in desk.main.findChildren(QToolButton) if b.text().startswith("eosinophil")
+    )
+    start = cells.viewport().mapToGlobal(second)
+    end = target.mapToGlobal(target.rect().center())
+    thread = mouse.drag((start.x(), start.y()), (end.x(), end.y()))
+    desk.until(lambda: not thread.is_alive())
+    desk.until(lambda: (points.features["reviewed_label"] != "").sum() == 2)
+    assert (points.features["reviewed_label"][dragged] == "eosinophil").all()
     assert desk.complaints() == []

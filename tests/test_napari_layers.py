@@ -9,15 +9,15 @@ import pytest
 if importlib.util.find_spec("napari") is None:
     pytest.skip("napari is not installed", allow_module_level=True)
 
-from napari.layers import Image, Labels, Points, Shapes
+from napari.layers import Image, Labels, Layer, Points, Shapes
 
 from wbc_batch.classifier import Predictions
 from wbc_batch.errors import ImageError, InputError
-from wbc_batch.schema import CELL_COLUMNS, CLASS_COLORS, CLASSES, ERROR_COLOR
+from wbc_batch.schema import BOX_COLUMNS, CELL_COLUMNS, CLASS_COLORS, CLASSES, ERROR_COLOR
 from wbc_batch.sources import Cell
 from wbc_napari.appearance import captions, dress, points_layer
-from wbc_napari.layers import CropSize, crop_stack, crops_of
-from wbc_napari.tables import BOX_COLUMNS, REVIEW_COLUMNS, cell_table, resumed, with_results
+from wbc_napari.layers import CropSize, crop_stack, crops_of, found_layer, whole_fields
+from wbc_napari.tables import REVIEW_COLUMNS, cell_table, resumed, with_results
 
 MODEL = {"name": "m", "sha256": "0" * 64, "device": "cpu"}
 
@@ -259,8 +259,8 @@ def test_captions_name_the_best_guess_the_reviewer_and_nothing_in_blind_mode():
     cells = results(crop_stack(stack_layer(2)), "monocyte", "basophil")
     cells["label"] = "unidentified"
     cells.loc[1, "reviewed_label"] = "eosinophil"
-    assert captions(cells) == ["unidentified (monocyte 80%)", "eosinophil ✓"]
-    assert captions(cells, hidden=True) == ["", "eosinophil ✓"]
+    assert captions(cells).tolist() == ["unidentified (monocyte 80%)", "eosinophil ✓"]
+    assert captions(cells, hidden=True).tolist() == ["", "eosinophil ✓"]
 
 
 @pytest.mark.parametrize("kind", ["points", "shapes"])
@@ -282,3 +282,36 @@ def test_results_become_features_of_the_users_own_layer(field, kind):
     assert layer.text.values.tolist() == ["monocyte 80%", "basophil 80%"]
     if kind == "points":
         np.testing.assert_allclose(layer.size, 2.0)  # 20 pixels of 0.1 um
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1, -1], ids=["grey", "CNYX", "NCYX", "NYXC"])
+def test_boxes_found_in_a_stack_of_fields_lie_on_their_fields(axis):
+    pixels = np.random.default_rng(2).integers(0, 255, (5, 50, 70, 3)).astype(np.uint8)
+    data = pixels[..., 0] if axis is None else np.moveaxis(pixels, -1, axis)
+    stack = Image(data, rgb=axis == -1, name="fields")
+    stack.scale = [2.0, *([0.1] * (stack.ndim - 1))]
+    fields = whole_fields(stack)
+    assert len(fields) == 5
+    np.testing.assert_array_equal(
+        next(fields.read([3])), pixels[3] if axis is not None else data[3]
+    )
+    found = {1: np.array([[3, 4, 10, 12]]), 3: np.array([[20, 5, 8, 8], [30, 30, 9, 9]])}
+    shapes = Layer.create(*found_layer(stack, fields, found))
+    crops = crops_of(stack, shapes, CropSize())
+    assert crops.frames.tolist() == [1, 3, 3]
+    assert crops.boxes.tolist() == [[3, 4, 10, 12], [20, 5, 8, 8], [30, 30, 9, 9]]
+
+
+@pytest.mark.parametrize(
+    ("layer", "sentence"),
+    [
+        (None, "There is no image to classify"),
+        (Image(np.zeros((2, 2, 4, 40, 60), np.uint8), name="5-D"), "'5-D' has the shape"),
+        (Image(np.zeros((0, 40, 60, 3), np.uint8), rgb=True, name="none"), "'none' is empty"),
+    ],
+    ids=["nothing", "5-D", "empty"],
+)
+def test_what_is_no_field_is_refused_in_one_sentence(layer, sentence):
+    with pytest.raises(InputError, match=sentence) as caught:
+        whole_fields(layer)
+    assert "\n" not in str(caught.value)

@@ -1,6 +1,8 @@
 """What File > Open and File > Save offer."""
 
 import importlib.util
+import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,8 +14,13 @@ if importlib.util.find_spec("napari") is None:
 
 from napari.layers import Layer
 
+from wbc_batch.errors import ImageError
 from wbc_batch.run import classify_paths
+from wbc_batch.sources import list_cells, pack, read_image
 from wbc_batch.synthetic import write_slides
+from wbc_napari.batch_run import open_run
+from wbc_napari.companions import crops_behind
+from wbc_napari.export import Export, write_export
 from wbc_napari.readers import read_crops, read_run, write_corrections
 
 
@@ -60,3 +67,29 @@ def test_a_run_is_opened_with_its_crops_and_corrections_are_saved(tmp_path):
     path = str(tmp_path / "c.csv")
     assert write_corrections(path, points.data, points._get_state()) == [path]
     assert pd.read_csv(path)["cell_id"].tolist() == [cells["cell_id"][2]]
+
+
+def test_the_crops_of_a_packed_run_come_from_its_store_when_the_pictures_are_gone(tmp_path):
+    write_slides(tmp_path / "drawn", slides=2, cells=5)
+    slides, store, run = tmp_path / "drawn" / "slides", tmp_path / "all.zarr", tmp_path / "run"
+    broken = next(slides.rglob("*.png"))
+    broken.write_bytes(b"no picture")
+    cells = list(list_cells([slides]))
+    pixels = {cell.cell_id: read_image(cell) for cell in cells if broken.name not in cell.member}
+    pack.pack([slides], store)
+    classify_paths(store, run, device="cpu", workers=1)
+    shutil.rmtree(slides)
+    image, points = (Layer.create(*data) for data in read_run(str(run / "cells.csv"))(None))
+    crops = crops_behind(SimpleNamespace(layers=[image, points]), points)
+    read = dict(zip(points.features["cell_id"], crops.read(range(10)), strict=True))
+    for cell_id, expected in pixels.items():
+        np.testing.assert_array_equal(read[cell_id], expected)
+    gone = [cell_id for cell_id, found in read.items() if isinstance(found, ImageError)]
+    wrong = points.features["status"] == "error"
+    assert points.features.loc[wrong, "cell_id"].tolist() == gone
+    assert points.features.loc[wrong, "error"].iloc[0] in str(read[gone[0]])
+    exported = tmp_path / "exported"
+    model = points.metadata["wbc_napari"]["model"]
+    list(write_export(Export(exported, points.features.copy(), crops, model)))
+    again = open_run(exported)
+    assert again.cells["position"].tolist() == points.features["position"].tolist()

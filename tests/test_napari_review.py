@@ -14,6 +14,8 @@ from napari.components import ViewerModel
 from napari.layers import Layer
 
 from wbc_batch.errors import InputError, RunError
+from wbc_batch.rebuild import rebuild_report
+from wbc_batch.report import read_profile
 from wbc_batch.schema import CLASSES
 from wbc_napari.appearance import points_layer
 from wbc_napari.batch_run import is_run, open_run, run_layers
@@ -217,16 +219,55 @@ def test_an_export_is_a_run_that_can_be_opened_again(session, tmp_path):
     assert written["label"].tolist() == cells["label"].tolist()
     assert written["reviewed_label"].tolist() == ["basophil", "", "", ""]
     counts = pd.read_csv(folder / "differential.csv").set_index("label")["count"]
-    assert (counts["basophil"], counts["monocyte"]) == (2, 1)  # as they are after the review
+    assert (counts["basophil"], counts["monocyte"]) == (1, 2)  # as the model says
+    counts = pd.read_csv(folder / "differential-reviewed.csv").set_index("label")["count"]
+    assert (counts["basophil"], counts["monocyte"]) == (2, 1)
     assert "data:image" in (folder / "report.html").read_text(encoding="utf-8")
     assert (folder / "gallery.png").stat().st_size > 1000
     assert is_run(folder)
     run = open_run(folder)
     (array, _, _), (places, attributes, _) = run_layers(run)
     assert run.cells["cell_id"].tolist() == cells["cell_id"].tolist()
-    assert attributes["text"]["string"][0] == "basophil ✓"
+    assert attributes["text"]["string"]["array"][0] == "basophil ✓"
     assert len(places) == 4
     np.testing.assert_array_equal(np.asarray(array[2]), next(session.crops.read([2])))
+
+
+def test_an_export_is_reported_again_by_the_command_line(session, tmp_path):
+    session.relabel([0], "basophil")
+    folder = tmp_path / "out"
+    profile = read_profile("uchicago")
+    list(write_export(Export(folder, session.cells.copy(), session.crops, session.model, profile)))
+    page = rebuild_report(folder, tmp_path / "again", review=folder / "corrections.csv")
+    assert profile.title in page.read_text(encoding="utf-8")  # as it was exported with
+    for name in ("differential.csv", "differential-reviewed.csv", "cells.csv"):
+        assert (page.parent / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_cells_that_could_not_be_classified_come_last_and_can_be_asked_for(viewer, tmp_path):
+    cells = viewer.layers[-1].features
+    for name, value in {
+        "status": "error",
+        "label": "",
+        "predicted": "",
+        "error": "cut off",
+    }.items():
+        cells.loc[2, name] = value
+    for name in ("confidence", "margin", "novelty"):
+        cells.loc[2, name] = np.nan
+    session = Session(viewer, viewer.layers[-1], "ann", tmp_path / "j.jsonl")
+    for order in ORDERS:
+        rows = queue(session.cells, order).tolist()
+        assert sorted(rows) == [0, 1, 2, 3]
+        assert rows[-1] == 2 or order == "As in the table"
+    assert queue(session.cells, "As in the table", label="not classified").tolist() == [2]
+    with pytest.raises(InputError, match="could not classify this cell; choose a class"):
+        session.confirm([2])
+    session.confirm([1, 2])  # of several, those that have a label
+    assert session.review.labels.tolist() == ["", "basophil", "", ""]
+    session.relabel([2], "monocyte")
+    assert queue(session.cells, "As in the table", label="not classified").tolist() == []
+    assert session.labels()[2] == "monocyte"
 
 
 def test_a_folder_with_something_else_in_it_is_refused(session, tmp_path):
@@ -258,7 +299,8 @@ def test_commands_are_the_lines_for_a_terminal(tmp_path):
     assert line == f"wbc-batch classify '{stack}' -o '{tmp_path}/my slide-report' --device cuda"
     with pytest.raises(InputError, match="was not opened from a file"):
         classify_command("Drawn crops", "default", "auto")
-    assert report_command("run", "c.csv") == "wbc-batch report run --review c.csv"
+    merging = "wbc-batch report run --review c.csv -o run-reviewed --force"
+    assert report_command("run", "c.csv") == merging
 
 
 def test_relabelling_is_quick_among_ten_thousand_cells(tmp_path):

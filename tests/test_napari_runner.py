@@ -19,7 +19,7 @@ from wbc_batch.synthetic import draw_cells, draw_field
 from wbc_napari.appearance import points_layer
 from wbc_napari.canonical import canonical_layer
 from wbc_napari.crops import BATCH
-from wbc_napari.layers import CropSize, crop_stack, crops_of, found_layer
+from wbc_napari.layers import CropSize, crop_stack, crops_of, found_layer, whole_fields
 from wbc_napari.runner import Plan, classify, find_cells, saying_why
 from wbc_napari.tables import cell_table, with_results
 
@@ -84,15 +84,22 @@ def test_thresholds_of_ones_own_leave_cells_unidentified(crops):
 
 def test_the_cells_of_a_field_are_found_and_classified():
     image, boxes, _ = draw_field(seed=0)
-    (found,) = find_cells(image)
-    assert len(found) == len(boxes)
     viewer = ViewerModel()
     layer = viewer.add_image(image, rgb=True, name="field", scale=(0.5, 0.5))
-    shapes = viewer.add_layer(Layer.create(*found_layer(layer, found)))
+    fields = whole_fields(layer)
+    (found,) = find_cells(fields)
+    assert len(found.boxes) == len(boxes)
+    shapes = viewer.add_layer(Layer.create(*found_layer(layer, fields, {0: found.boxes})))
     crops = crops_of(layer, shapes, CropSize())
-    assert crops.boxes.tolist() == found.tolist()
+    assert crops.boxes.tolist() == found.boxes.tolist()
     *_, last = classify(plan(crops))
-    assert len(last.predictions) == len(found)
+    assert len(last.predictions) == len(boxes)
+
+
+def test_a_field_of_floats_is_refused_with_its_name():
+    layer = ViewerModel().add_image(np.zeros((40, 60, 3), np.float32), rgb=True, name="field")
+    with pytest.raises(ImageError, match=r"'field' cannot be searched for cells: .*float"):
+        next(find_cells(whole_fields(layer)))
 
 
 @pytest.mark.parametrize("kind", ["dask", "zarr"])

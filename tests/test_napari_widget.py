@@ -1,6 +1,7 @@
 """The dock widget on a viewer that is not shown: what buttons do, and what bad input does."""
 
 import importlib.util
+import json
 import threading
 from types import SimpleNamespace
 
@@ -12,7 +13,18 @@ if importlib.util.find_spec("napari") is None:
 
 from napari.layers import Image, Points
 from napari.utils.notifications import notification_manager
-from qtpy.QtWidgets import QProgressBar, QPushButton
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QAbstractButton,
+    QAbstractSpinBox,
+    QCheckBox,
+    QComboBox,
+    QLabel,
+    QLineEdit,
+    QListView,
+    QProgressBar,
+    QPushButton,
+)
 from superqt.utils import WorkerBase
 
 from wbc_batch.classifier import Classifier
@@ -20,7 +32,16 @@ from wbc_batch.errors import ImageError
 from wbc_batch.schema import CELL_COLUMNS
 from wbc_batch.synthetic import draw_cells, draw_field
 from wbc_napari.crops import BATCH
+from wbc_napari.review import queue
 from wbc_napari.station import StationWidget
+from wbc_napari.zoom import camera
+
+
+def classified(dock, crops, name="slide"):
+    dock.viewer.add_image(crops, name=name)
+    dock.button("Classify").click()
+    dock.finish()
+    return dock.viewer.layers[f"{name} cells"]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +62,7 @@ def dock(make_napari_viewer, qtbot, tmp_path, monkeypatch):
         return next(b for b in widget.findChildren(QPushButton) if b.text() == text)
 
     def finish():
-        qtbot.waitUntil(lambda: button("Classify").isEnabled(), timeout=60_000)
+        qtbot.waitUntil(lambda: button("Classify").isEnabled(), timeout=300_000)
 
     def said():
         return [str(record.message) for record in notification_manager.records]
@@ -84,13 +105,23 @@ class HeldArray:
         return self.data[key]
 
 
+class HeldFields(HeldArray):
+    """Fields of view; whoever searches the second one is held, the canvas is not."""
+
+    def __getitem__(self, key):
+        if key[0] == 1 and threading.current_thread() is not threading.main_thread():
+            self.held.set()
+            self.go.wait(60)
+        return self.data[key]
+
+
 @pytest.fixture
 def half_done(dock, crops, qtbot):
     """A run that has classified 64 of 134 cells and stands before the next batch."""
     held = HeldArray(crops)
     layer = dock.viewer.add_image(held, rgb=True, name="slide")
     dock.button("Classify").click()
-    qtbot.waitUntil(held.held.is_set, timeout=60_000)
+    qtbot.waitUntil(held.held.is_set, timeout=300_000)
     yield SimpleNamespace(layer=layer, go=held.go)
     held.go.set()
 
@@ -124,25 +155,33 @@ def test_a_layer_that_is_deleted_during_the_run_ends_it(dock, half_done):
 def test_a_dock_that_is_closed_during_the_run_ends_it(dock, half_done, qtbot):
     dock.viewer.window.remove_dock_widget(dock.widget)
     half_done.go.set()
-    qtbot.waitUntil(lambda: not WorkerBase._worker_set, timeout=60_000)
+    qtbot.waitUntil(lambda: not WorkerBase._worker_set, timeout=300_000)
     assert [layer.name for layer in dock.viewer.layers] == ["slide"]
     assert dock.said() == []
 
 
-def test_a_closed_dock_lets_go_of_the_viewer(dock):
-    events = dock.viewer.layers.events
+def test_a_closed_dock_lets_go_of_viewer_layers_and_review(dock, crops):
+    points = classified(dock, crops[:5])
+    dock.widget.tabs.setCurrentWidget(dock.widget.review)
+    session, events = dock.widget.session, dock.viewer.layers.events
+    emitters = [
+        *(events.inserted, events.removed, events.reordered, events.renamed),
+        dock.viewer.layers.selection.events.active,
+        camera(dock.viewer).events.zoom,
+        points.events.data,
+    ]
+    parts = (dock.widget, dock.widget.classify)
 
     def ours():
-        callbacks = [c for e in (events.inserted, events.removed) for c in e.callbacks]
-        return [
-            c
-            for c in callbacks
-            if isinstance(c, tuple) and c[0]() in (dock.widget, dock.widget.classify)
-        ]
+        callbacks = [c for emitter in emitters for c in getattr(emitter, "callbacks", emitter)]
+        owners = [c[0]() if isinstance(c, tuple) else c for c in callbacks]
+        return [owner for owner in owners if any(owner is part for part in parts)]
 
     assert ours()
+    assert len(session.changed) > 0
     dock.viewer.window.remove_dock_widget(dock.widget)
     assert not ours()
+    assert len(session.changed) == len(session.moved) == 0
 
 
 @pytest.mark.parametrize(
@@ -152,22 +191,50 @@ def test_a_closed_dock_lets_go_of_the_viewer(dock):
         (np.zeros((2, 2, 4, 40, 60), np.uint8), False, "has the shape"),
         (np.zeros((40, 60), np.uint8), False, "is one picture"),
         (np.zeros((2, 40, 60, 3), np.float32), True, "cannot be classified"),
+        (np.zeros((0, 40, 60, 3), np.uint8), True, "is empty"),
     ],
-    ids=["no layer", "5-D", "2-D grey", "float"],
+    ids=["no layer", "5-D", "2-D grey", "float", "empty"],
 )
 def test_bad_input_is_told_once_and_the_viewer_stays_usable(dock, crops, data, rgb, sentence):
     if data is not None:
         dock.viewer.add_image(data, rgb=rgb, name="bad")
-    dock.button("Classify").click()
+    assert_told_once_and_usable(dock, crops, "Classify", sentence)
+
+
+@pytest.mark.parametrize(
+    ("data", "rgb", "sentence"),
+    [
+        (None, False, "There is no image to classify"),
+        (np.zeros((2, 2, 4, 40, 60), np.uint8), False, "has the shape"),
+        (np.zeros((40, 60, 3), np.float32), True, "cannot be searched for cells"),
+        (np.zeros((0, 40, 60, 3), np.uint8), True, "is empty"),
+    ],
+    ids=["no layer", "5-D", "float", "empty"],
+)
+def test_what_cells_cannot_be_found_in_is_told_once(dock, crops, data, rgb, sentence):
+    if data is not None:
+        dock.viewer.add_image(data, rgb=rgb, name="bad")
+    assert_told_once_and_usable(dock, crops, "Find cells", sentence)
+
+
+@pytest.mark.parametrize("kind", ["points", "shapes", "labels"])
+def test_a_layer_without_cells_is_told_once(dock, crops, kind):
+    field = dock.viewer.add_image(np.full((60, 80, 3), 200, np.uint8), rgb=True, name="field")
+    data = {"points": None, "shapes": None, "labels": np.zeros((60, 80), int)}[kind]
+    marks = getattr(dock.viewer, f"add_{kind}")(data, name="marks")
+    dock.widget.classify.form.image.value = field
+    dock.widget.classify.form.marks.value = marks
+    assert_told_once_and_usable(dock, crops, "Classify", "'marks' is empty; mark the cells")
+
+
+def assert_told_once_and_usable(dock, crops, button, sentence):
+    dock.button(button).click()
     dock.finish()
     assert len(dock.said()) == 1
     assert sentence in dock.said()[0]
     assert "\n" not in dock.said()[0]
     dock.viewer.layers.clear()
-    dock.viewer.add_image(crops[:3], name="good")
-    dock.button("Classify").click()
-    dock.finish()
-    assert "good cells" in dock.viewer.layers
+    assert (classified(dock, crops[:3], "good").features["status"] == "ok").all()
 
 
 def test_crops_that_cannot_be_prepared_are_not_shown_as_black(dock):
@@ -236,6 +303,49 @@ def test_cells_are_found_boxed_and_classified_on_the_boxes(dock):
     assert dock.said() == []
 
 
+@pytest.fixture(scope="module")
+def fields():
+    """Three fields of view, and the number of cells that were drawn on each."""
+    drawn = [draw_field(seed, leukocytes=2 + seed) for seed in range(3)]
+    return np.stack([image for image, _, _ in drawn]), [len(boxes) for _, boxes, _ in drawn]
+
+
+def on_each(shapes, count):
+    planes = [int(np.asarray(shape)[0, 0]) for shape in shapes.data]
+    return [planes.count(number) for number in range(count)]
+
+
+def test_cells_are_found_on_all_fields_of_a_stack(dock, fields):
+    data, drawn = fields
+    dock.viewer.add_image(data, rgb=True, name="fields")
+    dock.button("Find cells").click()
+    dock.finish()
+    shapes = dock.viewer.layers["fields cells"]
+    assert on_each(shapes, 3) == drawn
+    dock.button("Classify").click()
+    dock.finish()
+    assert (shapes.features["status"] == "ok").all()
+    assert shapes.features["index"].tolist() == np.repeat(range(3), drawn).tolist()
+    assert dock.said() == []
+
+
+def test_a_search_that_is_cancelled_keeps_the_fields_that_were_searched(dock, fields, qtbot):
+    data, drawn = fields
+    held = HeldFields(data)
+    dock.viewer.add_image(held, rgb=True, name="fields")
+    dock.button("Find cells").click()
+    qtbot.waitUntil(held.held.is_set, timeout=300_000)
+    bar = dock.widget.classify.findChild(QProgressBar)
+    qtbot.waitUntil(lambda: bar.text() == "1 of 3 fields", timeout=10_000)
+    dock.button("Cancel").click()
+    held.go.set()
+    dock.finish()
+    assert on_each(dock.viewer.layers["fields cells"], 3) == [drawn[0], drawn[1], 0]
+    said = [label.text() for label in dock.widget.classify.findChildren(QLabel)]
+    assert "Stopped; 2 of 3 fields were searched." in said
+    assert dock.said() == []
+
+
 def test_a_field_without_cells_is_told(dock):
     dock.viewer.add_image(np.full((60, 80, 3), 230, np.uint8), rgb=True, name="empty")
     dock.button("Find cells").click()
@@ -257,6 +367,105 @@ def test_keys_are_the_reviews_while_it_is_shown_and_napari_s_again_after(dock, c
     dock.widget.tabs.setCurrentWidget(dock.widget.review)
     dock.viewer.window.remove_dock_widget(dock.widget)
     assert not points.keymap
+
+
+def texts(page):
+    return "\n".join(label.text() for label in page.findChildren(QLabel))
+
+
+def test_a_second_reader_starts_from_nothing_and_kappa_is_shown(dock, crops, qtbot):
+    points = classified(dock, crops[:6])
+    page, session = dock.widget.review, dock.widget.session
+    page.reader.setText("ann")
+    page.reader.editingFinished.emit()
+    for row, label in enumerate(["monocyte", "monocyte", "basophil", "neutrophil"]):
+        session.relabel([row], label)
+    page.reader.setText("bob")
+    page.reader.editingFinished.emit()
+    assert (points.features["reviewed_label"] == "").all()
+    for row, label in enumerate(["monocyte", "basophil", "basophil", "neutrophil"]):
+        session.relabel([row], label)
+    assert set(points.features["reviewed_by"]) == {"bob", ""}
+    dock.widget.tabs.setCurrentWidget(dock.widget.report)
+    dock.widget.report.refresh()
+    by_chance = (2 * 1 + 1 * 2 + 1 * 1) / 4**2
+    kappa = (3 / 4 - by_chance) / (1 - by_chance)
+    assert f"With ann: 3 of 4 cells agree, κ = {kappa:.2f}" in texts(dock.widget.report)
+    page.reader.setText("ann")
+    page.reader.editingFinished.emit()
+    assert points.features["reviewed_label"].tolist()[:2] == ["monocyte"] * 2
+
+
+def test_a_blind_review_keeps_its_seed_and_tells_nothing_of_the_model(dock, crops):
+    points = classified(dock, crops[:6])
+    session = dock.widget.session
+    dock.widget.tabs.setCurrentWidget(dock.widget.review)
+    blind = next(b for b in dock.widget.review.findChildren(QCheckBox) if b.text() == "blind")
+    blind.click()
+    assert session.blind
+    assert "Model" not in texts(dock.widget.review)
+    session.relabel([2], "monocyte")
+    line = json.loads(session.journal.path.read_text(encoding="utf-8").splitlines()[-1])
+    assert line["blind_seed"] == session.seed
+    order = queue(points.features, "As in the table", seed=line["blind_seed"])
+    assert session.rows.tolist() == order.tolist()
+    blind.click()
+    assert "Model" in texts(dock.widget.review)
+
+
+def test_one_history_holds_what_was_done_on_every_page(dock, crops, qtbot):
+    classified(dock, crops[:6])
+    session = dock.widget.session
+    dock.widget.tabs.setCurrentWidget(dock.widget.review)
+    first = session.row
+    qtbot.keyClick(dock.widget, "1")
+    dock.widget.tabs.setCurrentWidget(dock.widget.gallery)
+    dock.widget.gallery.show_label("basophil")
+    cells = dock.widget.gallery.findChild(QListView)
+    cells.selectAll()
+    qtbot.keyClick(cells, "2")
+    assert session.review.labels[first] == "eosinophil"
+    dock.widget.tabs.setCurrentWidget(dock.widget.review)
+    control, shift = Qt.KeyboardModifier.ControlModifier, Qt.KeyboardModifier.ShiftModifier
+    qtbot.keyClick(dock.widget, "Z", control)
+    assert session.review.labels[first] == "basophil"
+    qtbot.keyClick(dock.widget, "Z", control)
+    assert not session.review.reviewed.any()
+    for _ in range(2):
+        qtbot.keyClick(dock.widget, "Z", control | shift)
+    assert session.review.labels[first] == "eosinophil"
+
+
+def test_after_a_crash_the_labels_are_back_and_the_reader_is_told(dock, crops):
+    classified(dock, crops[:6])
+    dock.widget.session.relabel([1, 4], "monocyte")
+    dock.viewer.layers.clear()  # nothing was saved by hand
+    points = classified(dock, crops[:6])
+    assert points.features["reviewed_label"].tolist() == ["", "monocyte", "", "", "monocyte", ""]
+    (said,) = dock.said()
+    assert said.startswith("2 reviewed cells were restored from")
+
+
+def test_every_control_explains_itself(dock, crops):
+    classified(dock, crops[:3])
+    kinds = (QAbstractButton, QComboBox, QLineEdit, QAbstractSpinBox)
+    for number in range(dock.widget.tabs.count()):
+        page = dock.widget.tabs.widget(number)
+        dock.widget.tabs.setCurrentWidget(page)
+        controls = [c for kind in kinds for c in page.findChildren(kind)]
+        mute = [c for c in controls if not c.toolTip() and not has_explaining_parent(c, page)]
+        assert mute == [], [(type(c).__name__, c.objectName()) for c in mute]
+        assert dock.widget.tabs.tabToolTip(number)
+
+
+def has_explaining_parent(control, page):
+    """A part of a combo or a spin box shows the tooltip of the whole."""
+    parent = control.parentWidget()
+    while parent is not None and parent is not page:
+        if parent.toolTip():
+            return True
+        parent = parent.parentWidget()
+    return False
 
 
 def test_a_layer_that_is_removed_under_review_ends_it(dock, crops):

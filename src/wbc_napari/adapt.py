@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from wbc_batch.classifier.images import as_rgb
 from wbc_batch.errors import ImageError, InputError, ModelError, RunError
 from wbc_batch.schema import CLASSES
+from wbc_napari.tables import reviewed_labels
 
 if TYPE_CHECKING:
     from wbc_batch.report.agreement import Agreement
@@ -127,18 +128,14 @@ def adaptation(
     InputError
         If too few cells were reviewed.
     """
-    labels = (
-        cells["reviewed_label"].fillna("")
-        if "reviewed_label" in cells
-        else pd.Series([], dtype=object)
-    )
-    rows = np.flatnonzero(labels.isin(CLASSES).to_numpy())
+    labels = reviewed_labels(cells)
+    rows = np.flatnonzero(np.isin(labels.astype(str), CLASSES))
     if len(rows) < LEAST_CELLS:
         raise InputError(
             f"Only {len(rows)} cells of the five classes were reviewed; {LEAST_CELLS} are the least to "
             "adapt a model with, and some hundred are better."
         )
-    said = labels.to_numpy(object)[rows]
+    said = labels[rows]
     names = cells["cell_id"].to_numpy(object)[rows]
     held = np.zeros(len(rows), bool)
     for label in CLASSES:

@@ -25,8 +25,8 @@ from qtpy.QtWidgets import (
 from wbc_batch.errors import WbcError
 from wbc_napari.adapt import Adaptation, Comparison, Progress, adapt, adaptation, train_command
 from wbc_napari.appearance import MARK
+from wbc_napari.companions import cells_layers, crops_behind
 from wbc_napari.runner import saying_why
-from wbc_napari.session import cells_layers, crops_behind
 
 if TYPE_CHECKING:
     import napari
@@ -53,6 +53,7 @@ class AdaptWidget(QWidget):
         self._viewer = viewer
         self._worker: GeneratorWorker | None = None
         self._stop = Event()
+        self._closed = False
         self._build()
         self._begin.clicked.connect(self.begin)
         self._cancel.clicked.connect(self.cancel)
@@ -224,7 +225,8 @@ class AdaptWidget(QWidget):
     def changeEvent(self, event: QEvent) -> None:  # noqa: N802  Qt's name
         """Let go of the viewer, and stop, when the dock is closed."""
         super().changeEvent(event)
-        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None and not self._closed:
+            self._closed = True
             self._stop.set()
             for signal in self._signals():
                 signal.disconnect(self.reset_choices)

@@ -1,6 +1,5 @@
 """How cells look on the canvas: a frame in the colour of the class, its name and confidence."""
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,13 +9,22 @@ from numpy.typing import NDArray
 from wbc_batch.schema import CLASS_COLORS, ERROR_COLOR, STATUS_ERROR, STATUS_OK, UNIDENTIFIED
 from wbc_napari.crops import CropStack, FieldCrops
 from wbc_napari.geometry import placed_like, world_matrix
-from wbc_napari.images import plane_axes
+from wbc_napari.images import overlay_axes
 from wbc_napari.layers import positions
+from wbc_napari.tables import current_labels, reviewed_labels
 
 if TYPE_CHECKING:
     from napari.layers import Image, Layer
 
-__all__ = ["MARK", "captions", "colours", "current_labels", "dress", "points_layer", "repaint"]
+__all__ = [
+    "MARK",
+    "captions",
+    "colours",
+    "dress",
+    "points_layer",
+    "repaint",
+    "text_of",
+]
 
 LayerData = tuple[Any, dict[str, Any], str]
 
@@ -26,44 +34,44 @@ MARK = "wbc_napari"
 #: Colour of what is not to be seen: predictions in blind mode, cells that were not classified yet.
 _HIDDEN = "#BBBBBB"
 
+#: What the look of a cell depends on.
+_LOOK = ("status", "label", "predicted", "confidence", "reviewed_label")
 
-def current_labels(cells: pd.DataFrame) -> pd.Series:
-    """Return the reviewer's label of each cell, the model's where there is none, else ""."""
-    said = cells["label"].where(cells["status"] == STATUS_OK, "").fillna("")
-    if "reviewed_label" not in cells:
-        return said
-    reviewed = cells["reviewed_label"].fillna("")
-    return said.where(reviewed == "", reviewed)
+#: Captions have room for the longest one, so that each can be written in its place.
+_CAPTION = np.dtype("<U40")
 
 
-def captions(cells: pd.DataFrame, hidden: bool = False) -> list[str]:
+def captions(cells: pd.DataFrame, hidden: bool = False) -> NDArray[np.str_]:
     """Text of each cell; with `hidden`, nothing that the model said."""
-    return [_caption(cell, hidden) for cell in cells.to_dict("records")]
+    said = reviewed_labels(cells)
+    model = np.full(len(cells), "", object) if hidden else _said_by_model(cells)
+    texts = [f"{label} ✓" if label else guess for label, guess in zip(said, model, strict=True)]
+    return np.array(texts, _CAPTION)
 
 
-def _caption(cell: Mapping[Any, Any], hidden: bool) -> str:
-    reviewed = cell.get("reviewed_label")
-    if isinstance(reviewed, str) and reviewed:
-        return f"{reviewed} ✓"
-    if hidden or cell["status"] not in (STATUS_OK, STATUS_ERROR):
-        return ""
-    if cell["status"] == STATUS_ERROR:
+def _said_by_model(cells: pd.DataFrame) -> list[str]:
+    columns = (cells[name].tolist() for name in ("status", "label", "predicted", "confidence"))
+    return [_guess(*cell) for cell in zip(*columns, strict=True)]
+
+
+def _guess(status: str, label: str, predicted: str, confidence: float) -> str:
+    if status == STATUS_ERROR:
         return "not classified"
-    sure = cell["confidence"] > 0.99  # rounding must not make up a certainty
-    guess = f"{cell['predicted']} {'>99%' if sure else format(cell['confidence'], '.0%')}"
-    return f"unidentified ({guess})" if cell["label"] == UNIDENTIFIED else guess
+    if status != STATUS_OK:
+        return ""
+    # Rounding must not make up a certainty.
+    guess = f"{predicted} {'>99%' if confidence > 0.99 else format(confidence, '.0%')}"
+    return f"unidentified ({guess})" if label == UNIDENTIFIED else guess
 
 
 def colours(cells: pd.DataFrame, hidden: bool = False) -> NDArray[np.float32]:
     """RGBA of each cell, (n, 4), 0..1."""
     table = {name: _rgba(colour) for name, colour in CLASS_COLORS.items()}
     table[""] = _rgba(_HIDDEN)
-    labels = current_labels(cells)
-    if hidden:
-        labels = cells["reviewed_label"].fillna("")
+    labels = reviewed_labels(cells) if hidden else current_labels(cells)
     rows = np.array([table.get(label, table[""]) for label in labels], np.float32).reshape(-1, 4)
-    failed = (cells["status"] == STATUS_ERROR).to_numpy() & (labels == "").to_numpy()
     if not hidden:
+        failed = (cells["status"] == STATUS_ERROR).to_numpy() & (labels == "")
         rows[failed] = _rgba(ERROR_COLOR)
     return rows
 
@@ -93,7 +101,7 @@ def points_layer(
     tuple
         Centres of the crops, attributes, ``"points"``.
     """
-    axes = plane_axes(image, crops.colours)
+    axes = overlay_axes(image, crops.colours)
     stack = isinstance(crops, CropStack)
     side = (
         np.full(len(crops), 0.98 * min(crops.size))
@@ -108,7 +116,7 @@ def points_layer(
         "face_color": "transparent",
         "border_color": colours(cells),
         "border_width": 0.012 if stack else 0.03,
-        "text": text_of(cells, float(np.max(side)) if len(cells) else 0.0, 2 + (len(axes) > 2)),
+        "text": text_of(cells, float(np.max(side)) if len(cells) else 0.0, len(axes)),
         "metadata": {MARK: {"image": image.unique_id, "model": model}},
         **placed_like(image, axes),
     }
@@ -119,7 +127,7 @@ def text_of(cells: pd.DataFrame, side: float, ndim: int) -> dict[str, Any]:
     """Describe the captions, in the upper left corner of a frame."""
     shift = [0.0] * (ndim - 2) + [-0.48 * side, -0.47 * side]
     return {
-        "string": captions(cells),
+        "string": {"array": captions(cells), "default": ""},
         "color": "black",
         "size": 12,
         "anchor": "lower_left",
@@ -170,18 +178,27 @@ def repaint(layer: "Layer", rows: NDArray[np.intp] | None = None, hidden: bool =
     hidden : bool
         Show nothing that the model said.
     """
-    points = layer._type_string == "points"
-    name = "border_color" if points else "edge_color"
     changed = np.arange(len(layer.data)) if rows is None else np.asarray(rows, np.intp)
     if not len(changed):
         return
-    cells = layer.features.iloc[changed]
-    painted = np.array(getattr(layer, name))
-    painted[changed] = colours(cells, hidden)
-    setattr(layer, name, painted)
-    strings = np.asarray(layer.text.values, object)
-    if len(strings) != len(layer.data):
-        strings = np.full(len(layer.data), "", object)
-    strings[changed] = captions(cells, hidden)
-    layer.text.string = {"array": strings.astype(str), "default": ""}
-    layer.refresh_text()
+    look = [name for name in _LOOK if name in layer.features]
+    cells = layer.features[look].iloc[changed]
+    _caption_array(layer)[changed] = captions(cells, hidden)
+    if layer._type_string == "points":
+        # In place: the setter would check and copy the colours of all cells, and draw them twice.
+        layer.border_color[changed] = colours(cells, hidden)
+        layer.events.border_color()
+    else:
+        painted = np.array(layer.edge_color)
+        painted[changed] = colours(cells, hidden)
+        layer.edge_color = painted
+        layer.refresh_text()
+
+
+def _caption_array(layer: "Layer") -> NDArray[np.str_]:
+    """Captions of all cells, to be written to; napari draws them with the next change of the layer."""
+    there = getattr(layer.text.string, "array", None)
+    if there is None or len(there) != len(layer.data) or there.dtype != _CAPTION:
+        blank = np.full(len(layer.data), "", _CAPTION)
+        layer.text.string = {"array": blank, "default": ""}
+    return layer.text.string.array

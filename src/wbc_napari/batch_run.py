@@ -8,11 +8,12 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from wbc_batch.classifier.images import as_rgb
 from wbc_batch.errors import ImageError, RunError
-from wbc_batch.schema import BOX_COLUMNS, CELL_COLUMNS, CELL_TYPES, RECORD_FILE
+from wbc_batch.schema import BOX_COLUMNS, CELL_COLUMNS, CELL_TYPES, PLACE_TYPES, RECORD_FILE
 from wbc_batch.sources import cell_of
 from wbc_napari.appearance import MARK, LayerData, colours, text_of
 from wbc_napari.crops import ListedCrops
@@ -34,7 +35,8 @@ class BatchRun:
     path : Path
         The run directory, or a ``cells.csv`` of its own.
     cells : DataFrame
-        The columns of `wbc_batch.schema.CELL_COLUMNS` and `REVIEW_COLUMNS`.
+        The columns of `wbc_batch.schema.CELL_COLUMNS` and `REVIEW_COLUMNS`; those of
+        `wbc_batch.schema.PLACE_TYPES` where cells were packed.
     model : dict
         Name, SHA-256, device and preprocessing, as far as they are recorded.
     base : Path or None
@@ -139,11 +141,27 @@ def open_run(path: Path) -> BatchRun:
     for name in ("source", "member", "group", "error"):
         risky = cells[name].str.startswith("'")
         cells.loc[risky, name] = cells.loc[risky, name].map(unguard_text)
+    cells = _with_places(cells, table.parent / "shards")
     record = _record(table.parent)
     model = {"name": "not recorded", "sha256": "", "device": record.get("device") or "not recorded"}
     model |= record.get("model") or {}
     base = record.get("directory")
     return BatchRun(path, cells, model, Path(base) if isinstance(base, str) else None)
+
+
+def _with_places(cells: pd.DataFrame, shards: Path) -> pd.DataFrame:
+    """Add where the pixels of packed cells lie: the shards of a run know it, its table does not."""
+    from wbc_batch.report.tables import iter_cells, shard_schema
+
+    files = sorted(shards.glob("*.parquet"))
+    if "store" not in shard_schema(files).names:
+        return cells
+    schema = pa.schema([("cell_id", pa.string())])
+    for name, kind in PLACE_TYPES.items():
+        schema = schema.append(pa.field(name, pa.type_for_alias(kind)))
+    known = pa.concat_tables(iter_cells(files, schema)).to_pandas().drop_duplicates("cell_id")
+    places = known.set_index("cell_id").reindex(cells["cell_id"])
+    return cells.assign(**{name: places[name].to_numpy() for name in PLACE_TYPES})
 
 
 def _record(folder: Path) -> dict[str, Any]:
@@ -156,7 +174,8 @@ def _record(folder: Path) -> dict[str, Any]:
 
 def listed_crops(name: str, cells: pd.DataFrame, base: Path | None) -> ListedCrops:
     """Return the crops that the rows of a table stand for."""
-    columns = ["source", "member", "index", "group", *(c for c in BOX_COLUMNS if c in cells)]
+    more = (name for name in (*BOX_COLUMNS, *PLACE_TYPES) if name in cells)
+    columns = ["source", "member", "index", "group", *more]
     rows = zip(*(cells[key].tolist() for key in columns), strict=True)
     listed = [cell_of(dict(zip(columns, row, strict=True))) for row in rows]
     return ListedCrops(name, listed, base)

@@ -11,7 +11,9 @@ from qtpy.QtWidgets import QGridLayout, QLabel, QWidget
 from wbc_batch.classifier.images import as_rgb
 from wbc_batch.classifier.preprocessing import Preprocessing, canonical_crop
 from wbc_batch.errors import ImageError
-from wbc_napari.thumbnails import fitted, to_pixmap
+from wbc_napari.pictures import fitted
+from wbc_napari.soon import Soon
+from wbc_napari.thumbnails import to_pixmap
 
 if TYPE_CHECKING:
     from wbc_napari.session import Session
@@ -27,6 +29,7 @@ class CellCard(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self._session: Session | None = None
+        self._soon = Soon(self, self._show)
         self._pictures = [QLabel(), QLabel()]
         words = ("as it is", "as the model sees it")
         layout = QGridLayout(self)
@@ -42,23 +45,27 @@ class CellCard(QWidget):
     def set_session(self, session: "Session | None") -> None:
         """Follow another session, or none."""
         if self._session is not None:
-            self._session.moved.disconnect(self._show)
+            self._session.moved.disconnect(self._on_moved)
         self._session = session
         if session is not None:
-            session.moved.connect(self._show)
-        self._show(-1 if session is None else session.row)
+            session.moved.connect(self._on_moved)
+        self._show()
+
+    def _on_moved(self, _: int) -> None:
+        if self.isVisible():
+            self._soon.ask()
 
     def showEvent(self, event: Any) -> None:  # noqa: N802  Qt's name
         """Show the cell that the session has come to meanwhile."""
         super().showEvent(event)
-        self._show(-1 if self._session is None else self._session.row)
+        self._show()
 
-    def _show(self, row: int) -> None:
+    def _show(self) -> None:
         if not self.isVisible():
             return
         pictures: list[NDArray | ImageError] = [ImageError("there is no cell")] * 2
-        if self._session is not None and row >= 0:
-            pictures = _both(self._session, row)
+        if self._session is not None and self._session.row >= 0:
+            pictures = _both(self._session, self._session.row)
         for label, picture in zip(self._pictures, pictures, strict=True):
             label.setPixmap(to_pixmap(fitted(picture, _SIDE)))
             label.setToolTip(str(picture) if isinstance(picture, ImageError) else "")

@@ -19,10 +19,10 @@ from wbc_napari.appearance import MARK, LayerData, dress, points_layer
 from wbc_napari.canonical import canonical_layer
 from wbc_napari.classify_form import ClassifyForm
 from wbc_napari.commands import classify_command
+from wbc_napari.companions import classified_by, companion, extent, results_of
 from wbc_napari.crops import Crops, CropStack, FieldCrops
-from wbc_napari.images import NO_IMAGE, full_resolution
-from wbc_napari.layers import crop_stack, crops_of, found_layer
-from wbc_napari.runner import Plan, Step, classify, find_cells, load_for, saying_why
+from wbc_napari.layers import crop_stack, crops_of, found_layer, whole_fields
+from wbc_napari.runner import Found, Plan, Step, classify, find_cells, load_for, saying_why
 from wbc_napari.tables import PENDING, cell_table, resumed, with_results
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class _Run:
     table: pd.DataFrame | None = None
     steps: list[Any] = field(default_factory=list)
     trouble: str = ""
+    note: str = ""
 
 
 class ClassifyWidget(QWidget):
@@ -79,7 +80,8 @@ class ClassifyWidget(QWidget):
         self.form = ClassifyForm(self._viewer, self._show_results)
         self._find = PushButton(
             text="Find cells",
-            tooltip="Propose a box around each leukocyte of the field of view, as a Shapes layer",
+            tooltip="Propose a box around each leukocyte of the field of view, or of all fields of a "
+            "stack, as a Shapes layer",
         )
         self._classify = PushButton(
             text="Classify",
@@ -89,7 +91,6 @@ class ClassifyWidget(QWidget):
             text="Cancel", enabled=False, tooltip="Stop; what was classified so far is kept"
         )
         self._progress = QProgressBar()
-        self._progress.setFormat("%v of %m cells")
         self._message = QLabel()
         self._message.setWordWrap(True)
         self._canonical = PushButton(
@@ -147,7 +148,8 @@ class ClassifyWidget(QWidget):
         form = self.form
         try:
             crops = crops_of(form.image.value, form.marks.value, form.crop_size)
-            table = self._known(crops, self._same_model())
+            same = classified_by(self._results(), form.model_name, form.rejection)
+            table = self._known(crops, same)
             wanted = np.flatnonzero((table["status"] == PENDING).to_numpy())
             if not len(wanted):  # all is done: then the user means to do it again
                 table = self._known(crops, False)
@@ -156,9 +158,9 @@ class ClassifyWidget(QWidget):
             self._complain(str(error))
             return
         plan = Plan(crops, wanted, form.model_name, form.device.value, form.rejection)
-        self._start(crops.name, classify(plan), 1 + len(crops.batches(wanted)), self._finish_cells)
-        assert self._run is not None
-        self._run.crops, self._run.table = crops, table
+        total = 1 + len(crops.batches(wanted))
+        run = self._start(crops.name, classify(plan), total, self._finish_cells)
+        run.crops, run.table = crops, table
         self._progress.setRange(0, len(crops))
         self._progress.setValue(len(crops) - len(wanted))
 
@@ -167,31 +169,20 @@ class ClassifyWidget(QWidget):
         layer, table = self._results(), cell_table(crops)
         return table if layer is None else resumed(table, layer.features, results)
 
-    def _same_model(self) -> bool:
-        """Whether the chosen model and rule are those of the results that are there."""
-        layer = self._results()
-        if layer is None:
-            return False
-        from wbc_batch.classifier import read_bundle
-
-        model = layer.metadata[MARK]["model"]
-        bundle = read_bundle(self.form.model_name)
-        rule = self.form.rejection or bundle.rejection
-        return model.get("sha256") == bundle.sha256 and model.get("rejection") == vars(rule)
-
     def find(self) -> None:
-        """Find the cells of the field of view that is shown; boxes come as a Shapes layer."""
-        image = self.form.image.value
-        if image is None:
-            self._complain(NO_IMAGE)
+        """Find the cells of all fields of view of the image; boxes come as a Shapes layer."""
+        try:
+            fields = whole_fields(self.form.image.value)
+        except WbcError as error:
+            self._complain(str(error))
             return
-        data = full_resolution(image)
-        if len(data.shape) - bool(image.rgb) != 2:
-            self._complain(
-                f"'{image.name}' is not one field of view; cells are found in a picture (Y, X, 3)."
-            )
-            return
-        self._start(image.name, find_cells(data), 1, self._finish_finding)
+        run = self._start(fields.name, find_cells(fields), len(fields), self._finish_finding)
+        run.crops = fields
+        self._say("Finding cells…")
+        self._progress.setTextVisible(True)
+        self._progress.setFormat("%v of %m fields")
+        self._progress.setRange(0, len(fields))
+        self._progress.setValue(0)
 
     def show_canonical(self) -> None:
         """Add an Image layer of the crops as the network sees them."""
@@ -202,9 +193,8 @@ class ClassifyWidget(QWidget):
             self._complain(str(error))
             return
         plan = Plan(stack, np.arange(len(stack)), form.model_name, form.device.value)
-        self._start(stack.name, load_for(plan), 1, self._finish_canonical)
-        assert self._run is not None
-        self._run.crops = stack
+        run = self._start(stack.name, load_for(plan), 1, self._finish_canonical)
+        run.crops = stack
 
     def copy_command(self) -> None:
         """Copy the ``wbc-batch`` line for the chosen stack."""
@@ -234,22 +224,25 @@ class ClassifyWidget(QWidget):
 
     def _start(
         self, name: str, steps: Iterator[Any], total: int, finish: Callable[["_Run"], None]
-    ) -> None:
+    ) -> _Run:
         progress = {"total": total, "desc": name}
         worker = create_worker(saying_why, steps, _progress=progress, _ignore_errors=True)
         form = self.form
-        self._run = _Run(form.image.value, form.marks.value, name, worker, finish)
+        run = self._run = _Run(form.image.value, form.marks.value, name, worker, finish)
         worker.yielded.connect(self._on_step)
         worker.returned.connect(self._on_returned)
         worker.finished.connect(self._on_finished)
-        self._say("Finding cells…" if finish == self._finish_finding else "Loading the model…")
+        self._say("Loading the model…")
         self._set_busy(True)
         worker.start()
+        return run
 
     def _on_step(self, step: Any) -> None:
         if self._run is None:
             return
         self._run.steps.append(step)
+        if isinstance(step, Found):
+            self._progress.setValue(len(self._run.steps))
         if isinstance(step, Step):
             if len(step.rows):
                 assert self._run.table is not None
@@ -279,6 +272,8 @@ class ClassifyWidget(QWidget):
         self._show_results()
         if run.trouble:
             self._complain(run.trouble)
+        elif run.note:
+            self._say(run.note)
 
     def _set_busy(self, busy: bool) -> None:
         self.form.set_enabled(not busy)
@@ -309,7 +304,7 @@ class ClassifyWidget(QWidget):
         else:
             assert isinstance(crops, CropStack | FieldCrops)
             layer = self._replace(
-                self._companion(run.image, ("points",)),
+                companion(self._viewer, run.image, "points"),
                 points_layer(run.image, crops, table, model),
             )
         failed = table[table["status"] == STATUS_ERROR]
@@ -321,19 +316,29 @@ class ClassifyWidget(QWidget):
         self.classified.emit(layer)
 
     def _finish_finding(self, run: "_Run") -> None:
-        for boxes in run.steps:
-            if not len(boxes):
+        if run.trouble:
+            return
+        fields = run.crops
+        assert isinstance(fields, FieldCrops)
+        found = {step.field: step.boxes for step in run.steps}
+        searched = f"{len(found)} of {len(fields)} fields"
+        stopped = len(found) < len(fields)
+        if stopped:
+            run.note = f"Stopped; {searched} were searched."
+        if not any(len(boxes) for boxes in found.values()):
+            if not stopped:
                 raise InputError(f"No leukocyte was found in '{run.name}'; mark the cells by hand.")
-            layer = self._viewer.add_layer(Layer.create(*found_layer(run.image, boxes)))
-            self.form.reset_choices()
-            self.form.image.value = run.image
-            self.form.marks.value = layer
+            return
+        layer = self._viewer.add_layer(Layer.create(*found_layer(run.image, fields, found)))
+        self.form.reset_choices()
+        self.form.image.value = run.image
+        self.form.marks.value = layer
 
     def _finish_canonical(self, run: "_Run") -> None:
         for classifier in run.steps:
             assert isinstance(run.crops, CropStack)
             data = canonical_layer(run.image, run.crops, classifier)
-            self._replace(self._companion(run.image, ("image",)), data)
+            self._replace(companion(self._viewer, run.image, "image"), data)
             self._viewer.reset_view()
 
     def _replace(self, old: Layer | None, data: LayerData) -> Layer:
@@ -342,42 +347,17 @@ class ClassifyWidget(QWidget):
             self._viewer.layers.remove(old)
         return self._viewer.add_layer(Layer.create(*data))
 
-    def _companion(self, image: Image, kinds: tuple[str, ...]) -> Any:
-        """Return the layer of such a kind that an earlier run added to an image."""
-        for layer in self._viewer.layers:
-            mark = layer.metadata.get(MARK, {})
-            if (
-                layer._type_string in kinds
-                and mark.get("image") == image.unique_id
-                and not mark.get("own")
-            ):
-                return layer
-        return None
-
     def _results(self) -> Layer | None:
         """Return the layer with the results of the chosen cells."""
-        image, marks = self.form.image.value, self.form.marks.value
-        if marks is not None and marks._type_string != "labels":
-            return marks if "model" in marks.metadata.get(MARK, {}) else None
-        return None if image is None else self._companion(image, ("points",))
+        return results_of(self._viewer, self.form.image.value, self.form.marks.value)
 
     def _show_results(self) -> None:
         """Show what is known of the chosen cells: how many, and by which model."""
         if self._run is not None:
             return
         layer = self._results()
-        marks = self.form.marks.value
-        done = total = 0
-        if layer is not None:
-            done = int((layer.features["status"] != PENDING).sum())
-            total = len(layer.features)
-        elif marks is not None:
-            total = len(marks.data) if marks._type_string != "labels" else 0
-        else:
-            try:
-                total = len(crop_stack(self.form.image.value))
-            except WbcError:  # told when it is to be classified
-                total = 0
+        done, total = extent(self.form.image.value, self.form.marks.value, layer)
+        self._progress.setFormat("%v of %m cells")
         self._progress.setTextVisible(total > 0)
         self._progress.setRange(0, max(total, 1))
         self._progress.setValue(done)

@@ -31,5 +31,18 @@ def classify_command(source: str, model: str, device: str) -> str:
 
 
 def report_command(run: str, corrections: str) -> str:
-    """Return the line that merges corrections into the report of a run."""
-    return shlex.join(["wbc-batch", "report", run, "--review", corrections])
+    """Return the line that merges corrections into a report of a run, in a folder beside it.
+
+    The report that the run itself holds is left as it is; one in the other folder is replaced.
+    """
+    words = [
+        "wbc-batch",
+        "report",
+        run,
+        "--review",
+        corrections,
+        "-o",
+        f"{run}-reviewed",
+        "--force",
+    ]
+    return shlex.join(words)

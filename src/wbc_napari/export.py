@@ -1,11 +1,11 @@
 """Write a review as files: tables and page as a batch run has them, corrections, a picture of the gallery."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -14,15 +14,18 @@ import pandas as pd
 from wbc_batch.classifier.images import as_rgb
 from wbc_batch.errors import ImageError, RunError
 from wbc_batch.files import write_file
-from wbc_batch.schema import CELL_COLUMNS, CLASS_COLORS, RECORD_FILE
-from wbc_napari.appearance import current_labels
+from wbc_batch.schema import BOX_COLUMNS, PLACE_TYPES, RECORD_FILE, STATUS_OK
 from wbc_napari.crops import Crops, ListedCrops
 from wbc_napari.decoder import load_decoder
-from wbc_napari.tables import PENDING, REVIEW_COLUMNS
+from wbc_napari.pictures import gallery_picture
+from wbc_napari.tables import PENDING, REVIEW_COLUMNS, reviewed_labels
 
-__all__ = ["Export", "gallery_picture", "reviewed_cells", "save_corrections", "write_export"]
+if TYPE_CHECKING:
+    import pyarrow as pa
 
-_THUMB, _COLUMNS, _GAP = 72, 12, 4
+    from wbc_batch.report import Profile, ReportOptions
+
+__all__ = ["Export", "save_corrections", "write_export"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,20 +41,15 @@ class Export:
     crops : Crops
     model : dict
         See `wbc_napari.runner.Step`.
+    profile : Profile or None
+        Reference ranges of the page.
     """
 
     folder: Path
     cells: pd.DataFrame
     crops: Crops
     model: dict[str, Any]
-
-
-def reviewed_cells(cells: pd.DataFrame) -> pd.DataFrame:
-    """Let the reviewer's labels count where there are any; the columns are those of `cells`."""
-    labels = current_labels(cells)
-    reviewed = (cells["reviewed_label"].fillna("") != "").to_numpy()
-    status = cells["status"].where(~reviewed, "ok")
-    return cells.assign(label=labels, status=status)
+    profile: "Profile | None" = None
 
 
 def save_corrections(cells: pd.DataFrame, path: Path) -> int:
@@ -67,9 +65,7 @@ def save_corrections(cells: pd.DataFrame, path: Path) -> int:
     RunError
         If nothing was reviewed, or the file cannot be written.
     """
-    if "reviewed_label" not in cells:
-        raise RunError("No cell was reviewed yet; there are no corrections to save.")
-    said = cells[cells["reviewed_label"].fillna("") != ""]
+    said = cells[reviewed_labels(cells) != ""]
     if not len(said):
         raise RunError("No cell was reviewed yet; there are no corrections to save.")
     table = said[["cell_id", *REVIEW_COLUMNS]]
@@ -109,11 +105,7 @@ def write_export(export: Export) -> Iterator[int]:
             cells = cells.assign(
                 source="crops", member=[f"{name}.png" for name in cells["cell_id"]], index=np.nan
             )
-        base = export.crops.base if isinstance(export.crops, ListedCrops) else folder.resolve()
-        _write_record(export, len(cells), base)
-        _write_reports(folder, cells)
-        if (cells["reviewed_label"].fillna("") != "").any():
-            save_corrections(cells, folder / "corrections.csv")
+        _write_tables(export, cells)
         picture = gallery_picture(cells, export.crops, rows)
         _, png = cv2.imencode(".png", picture[..., ::-1])
         write_file(folder / "gallery.png", png.tobytes())
@@ -153,18 +145,43 @@ def _save_crops(crops: Crops, rows: Any, names: list[str], folder: Path) -> Iter
         yield done
 
 
-def _write_record(export: Export, count: int, base: Path | None) -> None:
+def _write_tables(export: Export, cells: pd.DataFrame) -> None:
+    """Write what ``wbc-batch`` writes of a run: record, shard, reports; the review is merged as it does."""
+    from wbc_batch.report import ReportOptions, read_review, write_reports
+    from wbc_batch.report.tables import CELL_SCHEMA, csv_file
+
+    folder, review = export.folder, None
+    if (reviewed_labels(cells) != "").any():
+        save_corrections(cells, folder / "corrections.csv")
+        review = read_review(folder / "corrections.csv")
+    options = ReportOptions(profile=export.profile, review=review)
+    _write_record(export, len(cells), options)
+    more = {name: kind for name, kind in PLACE_TYPES.items() if name in cells}
+    shard = _write_shard(export, cells, _with_fields(CELL_SCHEMA, more))
+    write_reports(folder, [shard], options=options)
+    if set(BOX_COLUMNS) <= set(
+        cells.columns
+    ):  # of the field of view; the crops are files of their own
+        columns = {**dict.fromkeys(BOX_COLUMNS, "int64"), **dict.fromkeys(REVIEW_COLUMNS, "string")}
+        schema = _with_fields(CELL_SCHEMA, columns)
+        with csv_file(folder / "cells.csv", schema) as append:
+            append(_arrow(cells, schema))
+
+
+def _write_record(export: Export, count: int, options: "ReportOptions") -> None:
     from wbc_batch import __version__
 
+    listed = isinstance(export.crops, ListedCrops)
+    base = export.crops.base if isinstance(export.crops, ListedCrops) else None
+    about_run = ("device", "rejection")
     record = {
         "state": "finished",
         "command": "napari",
-        "directory": str(base or Path.cwd()),
+        "directory": str(base or (Path.cwd() if listed else export.folder.resolve())),
         "cells": count,
-        "model": {
-            key: value for key, value in export.model.items() if key not in ("device", "rejection")
-        },
+        "model": {key: value for key, value in export.model.items() if key not in about_run},
         "device": export.model.get("device"),
+        "report": options.to_record(),
         "versions": {"wbc-napari": __version__},
         "started": None,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -173,84 +190,39 @@ def _write_record(export: Export, count: int, base: Path | None) -> None:
     write_file(export.folder / RECORD_FILE, text.encode())
 
 
-def _write_reports(folder: Path, cells: pd.DataFrame) -> None:
-    """Write the page from the labels as they are after the review; the table keeps both."""
-    import pyarrow as pa
+def _write_shard(export: Export, cells: pd.DataFrame, schema: "pa.Schema") -> Path:
+    """Write what the model said as the one shard of the run, and the note that makes it count."""
     import pyarrow.parquet as pq
 
-    from wbc_batch.report import write_reports
-    from wbc_batch.report.tables import CELL_SCHEMA, csv_file
+    shard = export.folder / "shards" / "napari.parquet"
+    pq.write_table(_arrow(cells, schema), shard)
+    classified = cells[cells["status"] == STATUS_OK]
+    note = {
+        "shard_id": "napari",
+        "number": 0,
+        "file": shard.name,
+        "size": shard.stat().st_size,
+        "cells": len(cells),
+        "errors": len(cells) - len(classified),
+        "labels": classified["label"].value_counts().to_dict(),
+        "device": str(export.model.get("device")),
+        "precision": "not recorded",
+        "seconds": 0.0,
+    }
+    write_file(shard.with_suffix(".json"), (json.dumps(note, indent=1) + "\n").encode())
+    return shard
 
-    shard = folder / "shards" / "napari.parquet"
-    pq.write_table(_arrow(reviewed_cells(cells)[list(CELL_COLUMNS)], CELL_SCHEMA), shard)
-    write_reports(folder, [shard])
-    columns = [pa.field(name, pa.string()) for name in REVIEW_COLUMNS]
-    for name in cells.columns:
-        if name in ("x", "y", "width", "height"):
-            columns.append(pa.field(name, pa.int64()))
-    schema = pa.schema([*CELL_SCHEMA, *columns])
-    with csv_file(folder / "cells.csv", schema) as append:
-        append(_arrow(cells[schema.names], schema))
+
+def _with_fields(schema: "pa.Schema", more: Mapping[str, str]) -> "pa.Schema":
+    import pyarrow as pa
+
+    return pa.schema([*schema, *((name, pa.type_for_alias(kind)) for name, kind in more.items())])
 
 
-def _arrow(cells: pd.DataFrame, schema: Any) -> Any:
+def _arrow(cells: pd.DataFrame, schema: "pa.Schema") -> "pa.Table":
     import pyarrow as pa
 
     text = [field.name for field in schema if pa.types.is_string(field.type)]
-    rows = cells.astype(dict.fromkeys(text, object))
+    rows = cells[schema.names].astype(dict.fromkeys(text, object))
     rows[text] = rows[text].where(rows[text].notna() & (rows[text] != ""), None)
     return pa.Table.from_pandas(rows, schema=schema, preserve_index=False)
-
-
-def gallery_picture(cells: pd.DataFrame, crops: Crops, rows: Any, most: int = 36) -> Any:
-    """Draw the gallery: per class its cells, the least confident first, up to `most` of each.
-
-    Returns
-    -------
-    ndarray of uint8, shape (H, W, 3)
-        RGB.
-    """
-    labels = current_labels(cells).to_numpy(object)
-    confidence = cells["confidence"].to_numpy(float)
-    cell = _THUMB + _GAP
-    strips = []
-    for label, colour in CLASS_COLORS.items():
-        found = np.flatnonzero(labels == label)
-        if not len(found):
-            continue
-        found = found[np.argsort(confidence[found], kind="stable")]
-        shown = found[:most]
-        lines = -(-len(shown) // _COLUMNS)
-        strip = np.full((28 + lines * cell, _COLUMNS * cell + _GAP, 3), 255, np.uint8)
-        rgb = tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))
-        cv2.rectangle(strip, (_GAP, 8), (_GAP + 12, 20), rgb, -1)
-        more = f", the {most} least confident" if len(found) > most else ""
-        text = f"{label}: {len(found)} cells{more}"
-        cv2.putText(
-            strip, text, (24, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (30, 30, 30), 1, cv2.LINE_AA
-        )
-        for number, image in enumerate(crops.read([int(rows[row]) for row in shown])):
-            if not isinstance(image, ImageError):
-                top = 28 + number // _COLUMNS * cell
-                left = _GAP + number % _COLUMNS * cell
-                strip[top : top + _THUMB, left : left + _THUMB] = thumbnail(image, _THUMB)
-        strips.append(strip)
-    if not strips:
-        return np.full((40, _COLUMNS * cell + _GAP, 3), 255, np.uint8)
-    return np.vstack(strips)
-
-
-def thumbnail(image: Any, side: int) -> Any:
-    """Fit a crop into a square of uint8 RGB; the rest is paper colour."""
-    picture = np.full((side, side, 3), 235, np.uint8)
-    try:
-        image = as_rgb(image)
-    except ImageError:
-        return picture
-    zoom = side / max(image.shape[:2])
-    size = [max(1, round(length * zoom)) for length in image.shape[1::-1]]
-    way = cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC
-    small = cv2.resize(image, size, interpolation=way)
-    top, left = (side - small.shape[0]) // 2, (side - small.shape[1]) // 2
-    picture[top : top + small.shape[0], left : left + small.shape[1]] = small
-    return picture

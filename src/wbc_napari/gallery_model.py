@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 from qtpy.QtCore import QAbstractListModel, QMimeData, QModelIndex, QSize, Qt
 from qtpy.QtGui import QPixmap
 
+from wbc_batch.schema import STATUS_ERROR
+from wbc_napari.review import NOT_CLASSIFIED
 from wbc_napari.thumbnails import Thumbnails
 
 if TYPE_CHECKING:
@@ -120,6 +122,8 @@ class GalleryModel(QAbstractListModel):
         return None
 
     def _caption(self, row: int) -> str:
+        if self.label == NOT_CLASSIFIED:
+            return "✗"
         tick = "✓ " if self._session.review.labels[row] else ""
         confidence = float(self._session.cells["confidence"].to_numpy(float)[row])
         return tick if self._session.blind or np.isnan(confidence) else f"{tick}{confidence:.2f}"
@@ -129,6 +133,8 @@ class GalleryModel(QAbstractListModel):
         place = " ".join(str(part) for part in (cell["source"], cell["member"]) if part)
         if self._session.blind:
             return place
+        if cell["status"] == STATUS_ERROR:
+            return f"{place}\nnot classified: {cell['error']}"
         sure = "" if np.isnan(cell["confidence"]) else f" {cell['confidence']:.3f}"
         return f"{place}\nmodel: {cell['label']} ({cell['predicted']}{sure}), novelty {cell['novelty']:.2f}"
 

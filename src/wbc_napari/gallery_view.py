@@ -1,6 +1,8 @@
 """The gallery: a bin per class, and the cells of the chosen one, to be told apart by key or by drag."""
 
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,8 +19,10 @@ from qtpy.QtWidgets import (
 )
 
 from wbc_napari.gallery_model import CELL_ROWS, THUMBNAIL, GalleryModel
+from wbc_napari.keys import LABEL_KEYS
+from wbc_napari.notices import telling
 from wbc_napari.palette import swatch
-from wbc_napari.review import REVIEW_LABELS
+from wbc_napari.review import NOT_CLASSIFIED, REVIEW_LABELS
 
 if TYPE_CHECKING:
     from wbc_napari.session import Session
@@ -37,15 +41,14 @@ class GalleryView(QWidget):
         self._session: Session | None = None
         self._model: GalleryModel | None = None
         self._stale = False
-        self._bins = {
-            label: _Bin(label, key) for key, label in zip("12345U", REVIEW_LABELS, strict=True)
-        }
+        self._bins = {label: _Bin(label, key) for key, label in LABEL_KEYS.items()}
+        self._bins[NOT_CLASSIFIED] = _Bin(NOT_CLASSIFIED)
         group = QButtonGroup(self)
         grid = QGridLayout()
         grid.setSpacing(3)
         for place, button in enumerate(self._bins.values()):
             group.addButton(button)
-            grid.addWidget(button, place // 3, place % 3)
+            grid.addWidget(button, place // 3, place % 3, 1, 1 if button.acceptDrops() else -1)
             button.clicked.connect(lambda _=False, label=button.label: self.show_label(label))
             button.dropped.connect(self._relabel)
         self._list = _CellList()
@@ -87,9 +90,12 @@ class GalleryView(QWidget):
         return next((label for label in REVIEW_LABELS if (labels == label).any()), REVIEW_LABELS[0])
 
     def _count(self) -> None:
-        labels = np.zeros(0, object) if self._session is None else self._session.labels()
+        labels = [] if self._session is None else self._session.labels().tolist()
+        counts = Counter(labels)
         for label, button in self._bins.items():
-            button.show_count(int((labels == label).sum()))
+            button.show_count(counts[label])
+        failed = self._bins[NOT_CLASSIFIED]
+        failed.setVisible(failed.count > 0 or failed.isChecked())
 
     # --- from here to the session ---
 
@@ -100,7 +106,7 @@ class GalleryView(QWidget):
 
     def _relabel(self, rows: list[int], label: str) -> None:
         if self._session is not None and rows:
-            self._session.relabel(rows, label)
+            telling(partial(self._session.relabel, rows, label))
 
     def _on_key(self, key: str) -> None:
         if self._session is None:
@@ -109,12 +115,10 @@ class GalleryView(QWidget):
         acts: dict[str, Callable[[], Any]] = {
             "undo": self._session.undo,
             "redo": self._session.redo,
+            "confirm": partial(self._session.confirm, rows),
         }
         if key in acts:
-            acts[key]()
-        elif key == "confirm":
-            if rows and not self._session.blind:
-                self._session.confirm(rows)
+            telling(acts[key])
         else:
             place = self._list.currentIndex().row()
             self._relabel(rows, key)
@@ -194,8 +198,8 @@ class _CellList(QListView):
         text = event.text().upper()
         if control and event.key() == Qt.Key.Key_Z:
             self.keyed.emit("redo" if shift else "undo")
-        elif not control and text and text in "12345U":
-            self.keyed.emit(REVIEW_LABELS["12345U".index(text)])
+        elif not control and text in LABEL_KEYS:
+            self.keyed.emit(LABEL_KEYS[text])
         elif event.key() == Qt.Key.Key_Space:
             self.keyed.emit("confirm")
         else:
@@ -203,15 +207,18 @@ class _CellList(QListView):
 
 
 class _Bin(QToolButton):
-    """A class: its colour, its number of cells; click shows them, a drop gives cells its label."""
+    """A class: its colour, its number of cells; click shows them, a drop gives cells its label.
+
+    Without a key it is no label that one could give.
+    """
 
     dropped = Signal(list, str)
 
-    def __init__(self, label: str, key: str) -> None:
+    def __init__(self, label: str, key: str = "") -> None:
         super().__init__()
-        self.label, self._key = label, key
+        self.label, self.count = label, 0
         self.setCheckable(True)
-        self.setAcceptDrops(True)
+        self.setAcceptDrops(bool(key))
         self.setIcon(QIcon(swatch(label, 12)))
         self.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         policy = self.sizePolicy()
@@ -219,11 +226,14 @@ class _Bin(QToolButton):
         self.setSizePolicy(policy)
         self.setToolTip(
             f"Show the cells called {label}; drop cells here, or press {key}, to call them so"
+            if key
+            else "Show the cells that could not be read or classified; hover over one for the reason"
         )
         self.show_count(0)
 
     def show_count(self, count: int) -> None:
         """Write the number of cells beside the name."""
+        self.count = count
         self.setText(f"{self.label} {count}")
         self.setAccessibleName(f"{self.label}, {count} cells")
 

@@ -7,7 +7,14 @@ from wbc_batch.errors import InputError
 if TYPE_CHECKING:
     from napari.layers import Image
 
-__all__ = ["NO_IMAGE", "colour_axis", "full_resolution", "plane_axes", "source_of"]
+__all__ = [
+    "NO_IMAGE",
+    "colour_axis",
+    "full_resolution",
+    "overlay_axes",
+    "plane_axes",
+    "source_of",
+]
 
 NO_IMAGE = (
     "There is no image to classify; open a stack of crops (N, Y, X, 3) or a field of view, or try "
@@ -61,3 +68,13 @@ def plane_axes(layer: "Image", colours: int | None) -> list[int]:
             f"'{layer.name}' has its colours in the last axis but is not shown as RGB; open it as RGB."
         )
     return [axis for axis in range(layer.ndim) if axis != colours or layer.rgb]
+
+
+def overlay_axes(layer: "Image", colours: int | None) -> list[int]:
+    """Axes that a layer of cells on the image has.
+
+    Layers of fewer axes lie on the last ones (napari aligns them so): colours before all others can be
+    left out, colours between them cannot.
+    """
+    axes = plane_axes(layer, colours)
+    return axes if axes == list(range(axes[0], layer.ndim)) else list(range(layer.ndim))

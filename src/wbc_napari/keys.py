@@ -1,6 +1,6 @@
 """The keys of a review: bound to layers while it is open, napari's own given back when it closes."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from wbc_napari.review import REVIEW_LABELS
@@ -52,7 +52,7 @@ def key_actions(session: "Session") -> dict[str, Callable[[], None]]:
 
 
 def bind(
-    layers: Iterable[Any], actions: dict[str, Callable[[], None]]
+    layers: Iterable[Any], actions: Mapping[str, Callable[[], None]]
 ) -> list[tuple[Any, dict[Any, Any]]]:
     """Bind keys on layers; return what to hand to `release`."""
     bound = []

@@ -3,6 +3,7 @@
 Reads layers, changes none, and knows no Qt.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,14 @@ from numpy.typing import NDArray
 from wbc_batch.errors import InputError
 from wbc_napari.crops import Crops, CropStack, FieldCrops
 from wbc_napari.geometry import micrometres_per_pixel, placed_like, to_pixels
-from wbc_napari.images import NO_IMAGE, colour_axis, full_resolution, plane_axes, source_of
+from wbc_napari.images import (
+    NO_IMAGE,
+    colour_axis,
+    full_resolution,
+    overlay_axes,
+    plane_axes,
+    source_of,
+)
 
 if TYPE_CHECKING:
     from napari.layers import Image, Layer
@@ -25,6 +33,7 @@ __all__ = [
     "field_of",
     "found_layer",
     "positions",
+    "whole_fields",
 ]
 
 #: A label's box is tight; the finder of the nucleus wants some of the surroundings. Part of its longer side.
@@ -151,8 +160,38 @@ def field_crops(image: "Image", boxes: NDArray[np.int64], leading: NDArray[np.in
     leading : ndarray of int64, shape (n, k)
         Coordinates along the axes before the plane; of several, one that is not colours is used.
     """
+    colours, axes = _axes_of_fields(image)
+    frames = leading[:, axes[0]] if len(axes) == 3 and leading.shape[1] else None
+    if len(axes) == 3 and frames is None:
+        frames = np.zeros(len(boxes), np.int64)
     data = full_resolution(image)
-    shape = tuple(int(side) for side in data.shape)
+    return FieldCrops(image.name, source_of(image), data, boxes, frames, colours)
+
+
+def whole_fields(image: "Image | None") -> FieldCrops:
+    """Take an image as a field of view, or a stack of them: a box around all of each.
+
+    Raises
+    ------
+    InputError
+        If there is no image, or its shape is not that of fields.
+    """
+    if image is None:
+        raise InputError(NO_IMAGE)
+    colours, axes = _axes_of_fields(image)
+    data = full_resolution(image)
+    *leading, height, width = (int(data.shape[axis]) for axis in axes)
+    count = leading[0] if leading else 1
+    if 0 in (count, height, width):
+        raise InputError(f"'{image.name}' is empty (shape {tuple(data.shape)}); it shows no cell.")
+    boxes = np.tile(np.array([0, 0, width, height], np.int64), (count, 1))
+    frames = np.arange(count) if leading else None
+    return FieldCrops(image.name, source_of(image), data, boxes, frames, colours)
+
+
+def _axes_of_fields(image: "Image") -> tuple[int | None, list[int]]:
+    """Axis of the colours, and those of the plane, with one of fields before them if there are several."""
+    shape = tuple(int(side) for side in full_resolution(image).shape)
     colours = colour_axis(image)
     if colours is None and len(shape) == 3 and shape[0] in (3, 4) and not image.rgb:
         colours = 0  # of a field, as opposed to a stack, three planes are its colours
@@ -162,10 +201,7 @@ def field_crops(image: "Image", boxes: NDArray[np.int64], leading: NDArray[np.in
             f"'{image.name}' has the shape {shape}; a field of view has (Y, X, 3), a stack of them "
             "(N, Y, X, 3)."
         )
-    frames = leading[:, axes[0]] if len(axes) == 3 and leading.shape[1] else None
-    if len(axes) == 3 and frames is None:
-        frames = np.zeros(len(boxes), np.int64)
-    return FieldCrops(image.name, source_of(image), data, boxes, frames, colours)
+    return colours, axes
 
 
 def _label_corners(labels: Any) -> list[tuple[NDArray, NDArray]]:
@@ -203,15 +239,22 @@ def positions(crops: CropStack | FieldCrops, image: "Image") -> NDArray[np.float
     return centres
 
 
-def found_layer(image: "Image", boxes: NDArray[np.int64]) -> tuple[Any, dict[str, Any], str]:
-    """Describe a Shapes layer of the boxes that were found in a field of view.
+def found_layer(
+    image: "Image", fields: FieldCrops, found: Mapping[int, NDArray[np.int64]]
+) -> tuple[Any, dict[str, Any], str]:
+    """Describe a Shapes layer of the boxes that were found in fields of view.
 
     Parameters
     ----------
     image : Image
-    boxes : ndarray of int64, shape (n, 4)
-        x, y, width, height, pixels.
+    fields : FieldCrops
+        As `whole_fields` returns them.
+    found : mapping of int to ndarray of int64, shape (n, 4)
+        By the number of the field: x, y, width, height, pixels.
     """
+    colours, planes = _axes_of_fields(image)
+    axes = overlay_axes(image, colours)
+    boxes = np.concatenate(list(found.values()))
     left, top = boxes[:, 0] - 0.5, boxes[:, 1] - 0.5
     right, bottom = left + boxes[:, 2], top + boxes[:, 3]
     corners = np.stack(
@@ -221,12 +264,17 @@ def found_layer(image: "Image", boxes: NDArray[np.int64]) -> tuple[Any, dict[str
         ],
         axis=1,
     )
+    if fields.frames is not None:
+        leading = np.zeros((len(boxes), 4, len(axes) - 2))
+        numbers = np.repeat(list(found), [len(part) for part in found.values()])
+        leading[..., axes.index(planes[0])] = numbers[:, np.newaxis]
+        corners = np.concatenate([leading, corners], axis=2)
     attributes = {
         "name": f"{image.name} cells",
         "shape_type": "rectangle",
         "face_color": "transparent",
         "edge_color": "#444444",
         "edge_width": 2,
-        **placed_like(image),
+        **placed_like(image, axes),
     }
     return list(corners), attributes, "shapes"

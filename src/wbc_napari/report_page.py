@@ -21,9 +21,10 @@ from wbc_batch.errors import InputError, WbcError
 from wbc_batch.schema import STATUS_OK
 from wbc_napari.appearance import MARK
 from wbc_napari.commands import report_command
-from wbc_napari.differential_view import DifferentialView
+from wbc_napari.differential_view import PAUSE, DifferentialView
 from wbc_napari.export import Export, save_corrections, write_export
 from wbc_napari.runner import saying_why
+from wbc_napari.soon import Soon
 
 if TYPE_CHECKING:
     from wbc_napari.session import Session
@@ -38,7 +39,9 @@ class ReportPage(QWidget):
         super().__init__()
         self._session: Session | None = None
         self._worker: Any = None
+        self._folder = Path()
         self._saved = Path("corrections.csv")
+        self._soon = Soon(self, self.refresh, PAUSE)
         self._differential = DifferentialView()
         self._agreement = QLabel()
         self._agreement.setWordWrap(True)
@@ -91,7 +94,7 @@ class ReportPage(QWidget):
 
     def _on_changed(self, _: Any) -> None:
         if self.isVisible():
-            self.refresh()
+            self._soon.ask()
 
     def showEvent(self, event: Any) -> None:  # noqa: N802  Qt's name
         """Bring the figures up to date."""
@@ -117,19 +120,22 @@ class ReportPage(QWidget):
         session = self._session
         if session is None or self._worker is not None:
             return
-        what = Export(folder, session.cells.copy(), session.crops, session.model)
+        profile = self._differential.profile
+        what = Export(folder, session.cells.copy(), session.crops, session.model, profile)
+        self._folder = folder
         self._message.setText("Writing…")
         self._worker = create_worker(saying_why, write_export(what), _ignore_errors=True)
-        self._worker.returned.connect(lambda trouble: self._exported(folder, trouble))
+        # Of this object, so that Qt lets go of them when the dock is closed meanwhile.
+        self._worker.returned.connect(self._exported)
         self._worker.finished.connect(self._forget_worker)
         self._worker.start()
 
-    def _exported(self, folder: Path, trouble: str) -> None:
+    def _exported(self, trouble: str) -> None:
         if trouble:
             self._complain(trouble)
         else:
-            self._message.setText(f"Written to {folder}.")
-            show_info(f"The results were written to {folder}.")
+            self._message.setText(f"Written to {self._folder}.")
+            show_info(f"The results were written to {self._folder}.")
 
     def _forget_worker(self) -> None:
         self._worker = None

@@ -12,12 +12,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from wbc_batch.errors import InputError
-from wbc_batch.schema import CLASSES, STATUS_OK, UNIDENTIFIED
+from wbc_batch.schema import CLASSES, UNIDENTIFIED
+from wbc_napari.tables import PENDING, current_labels, reviewed_labels
 
-__all__ = ["ORDERS", "REVIEW_LABELS", "Change", "Reading", "Review", "queue"]
+__all__ = ["NOT_CLASSIFIED", "ORDERS", "REVIEW_LABELS", "Change", "Reading", "Review", "queue"]
 
 #: What a reader may say, in the order of the keys 1 to 5 and U.
 REVIEW_LABELS = (*CLASSES, UNIDENTIFIED)
+
+#: What stands for the label of a cell that could not be read or classified, and was not reviewed.
+NOT_CLASSIFIED = "not classified"
 
 #: Orders of the queue: column, and whether the largest comes first.
 ORDERS = {
@@ -181,7 +185,7 @@ def queue(
     unreviewed: bool = False,
     seed: int | None = None,
 ) -> NDArray[np.intp]:
-    """Rows of the cells to look at, first things first.
+    """Rows of the cells to look at, first things first; cells that could not be classified come last.
 
     Parameters
     ----------
@@ -190,20 +194,18 @@ def queue(
     order : str
         One of `ORDERS`.
     label : str
-        Only cells that bear this label now; "" for all.
+        Only cells that bear this label now, or that bear none (`NOT_CLASSIFIED`); "" for all.
     unreviewed : bool
         Only cells without a reviewer's label.
     seed : int, optional
         Shuffle them instead: the same seed gives the same order.
     """
-    from wbc_napari.appearance import current_labels
-
-    wanted = np.array(cells["status"] == STATUS_OK)
-    labels = current_labels(cells).to_numpy(object)
+    wanted = np.array(cells["status"] != PENDING)
+    labels = current_labels(cells)
     if label:
-        wanted &= labels == label
+        wanted &= labels == (label if label != NOT_CLASSIFIED else "")
     if unreviewed:
-        wanted &= (cells["reviewed_label"].fillna("") == "").to_numpy()
+        wanted &= reviewed_labels(cells) == ""
     rows = np.flatnonzero(wanted)
     if seed is not None:
         # Over all rows, so that the order of two cells does not depend on which others are left.

@@ -20,11 +20,12 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from wbc_batch.schema import STATUS_OK
+from wbc_batch.schema import STATUS_ERROR
 from wbc_napari.cell_card import CellCard
 from wbc_napari.keys import KEY_HELP, LABEL_KEYS, key_actions
 from wbc_napari.palette import swatch
-from wbc_napari.review import ORDERS, REVIEW_LABELS
+from wbc_napari.review import NOT_CLASSIFIED, ORDERS, REVIEW_LABELS
+from wbc_napari.tables import PENDING
 
 if TYPE_CHECKING:
     from wbc_napari.session import Session
@@ -68,7 +69,7 @@ class ReviewPage(QWidget):
         self._order.addItems(list(ORDERS))
         self._order.setToolTip("Which cells come first")
         self._label = QComboBox()
-        self._label.addItems([_ALL, *REVIEW_LABELS])
+        self._label.addItems([_ALL, *REVIEW_LABELS, NOT_CLASSIFIED])
         self._label.setToolTip("Only cells that bear this label now")
         self._open = QCheckBox("not yet reviewed")
         self._open.setToolTip("Pass over the cells that you have labelled")
@@ -183,8 +184,8 @@ class ReviewPage(QWidget):
             return
         if not self.reader.hasFocus():
             self.reader.setText(session.review.reader)
-        fit = (session.cells["status"] == STATUS_OK).to_numpy()
-        self._progress.setRange(0, max(int((fit | session.review.reviewed).sum()), 1))
+        listed = (session.cells["status"] != PENDING).to_numpy()
+        self._progress.setRange(0, max(int((listed | session.review.reviewed).sum()), 1))
         self._progress.setValue(int(session.review.reviewed.sum()))
         self._about.setText(_about(session))
 
@@ -201,6 +202,8 @@ def _about(session: "Session") -> str:
     said = f"You: {mine}" if mine else "not reviewed"
     if session.blind:
         return f"Cell {place}\n{said}"
+    if cell["status"] == STATUS_ERROR:
+        return f"Cell {place} · {said}\nNot classified: {cell['error']}"
     sure = "" if np.isnan(cell["confidence"]) else f" {cell['confidence']:.2f}"
     new = "" if np.isnan(cell["novelty"]) else f", novelty {cell['novelty']:.2f}"
     guess = f" ({cell['predicted']})" if cell["label"] != cell["predicted"] else ""

@@ -17,7 +17,16 @@ from wbc_napari.crops import Crops
 if TYPE_CHECKING:
     from wbc_batch.classifier import Classifier, Predictions
 
-__all__ = ["Plan", "Step", "classify", "devices", "find_cells", "load_for", "saying_why"]
+__all__ = [
+    "Found",
+    "Plan",
+    "Step",
+    "classify",
+    "devices",
+    "find_cells",
+    "load_for",
+    "saying_why",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +77,22 @@ class Step:
     rows: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))
     predictions: "Predictions | None" = None
     errors: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """The leukocytes of one field of view.
+
+    Attributes
+    ----------
+    field : int
+        Its number among those that are searched.
+    boxes : ndarray of int64, shape (n, 4)
+        x, y, width, height, pixels.
+    """
+
+    field: int
+    boxes: NDArray[np.int64]
 
 
 def devices() -> list[str]:
@@ -130,18 +155,26 @@ def classify(plan: Plan) -> Iterator[Step]:
         yield Step(about, rows, predictions, errors)
 
 
-def find_cells(image: NDArray) -> Iterator[NDArray[np.int64]]:
-    """Find the leukocytes of a field of view, in one step: boxes x, y, width, height.
+def find_cells(fields: Crops) -> Iterator[Found]:
+    """Find the leukocytes of fields of view, one field after the other.
 
     Raises
     ------
     ImageError
-        If the image has no usable shape or type.
+        If a field cannot be read, or is of no usable type.
     """
     from wbc_batch.classifier import field as finder
     from wbc_batch.classifier.images import as_rgb
 
-    yield finder.find_cells(as_rgb(np.asarray(image)))
+    for number in range(len(fields)):
+        image = next(iter(fields.read([number])))
+        try:
+            if isinstance(image, ImageError):
+                raise image
+            boxes = finder.find_cells(as_rgb(image))
+        except ImageError as error:
+            raise ImageError(f"'{fields.name}' cannot be searched for cells: {error}.") from error
+        yield Found(number, boxes)
 
 
 def _load(plan: Plan) -> "Classifier":

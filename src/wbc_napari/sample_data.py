@@ -1,12 +1,9 @@
 """File > Open Sample: drawn cells, so that everything can be tried without a slide at hand."""
 
-from typing import Any
-
 from wbc_batch.synthetic import draw_cells, draw_field
+from wbc_napari.appearance import LayerData
 
 __all__ = ["drawn_crops", "drawn_field"]
-
-LayerData = tuple[Any, dict[str, Any], str]
 
 #: Of the drawn field, pixels and cells.
 _FIELD = {"width": 1280, "height": 960, "leukocytes": 10}

@@ -10,23 +10,21 @@ from numpy.typing import NDArray
 from psygnal import Signal
 
 from wbc_batch.errors import ImageError, InputError, RunError
-from wbc_batch.schema import UNIDENTIFIED
-from wbc_napari.appearance import MARK, current_labels, repaint
-from wbc_napari.batch_run import listed_crops
-from wbc_napari.crops import Crops, FieldCrops
+from wbc_batch.schema import STATUS_ERROR
+from wbc_napari.appearance import MARK, repaint
+from wbc_napari.companions import crops_behind, image_of
+from wbc_napari.crops import FieldCrops
 from wbc_napari.geometry import world_matrix
-from wbc_napari.images import colour_axis
 from wbc_napari.journal import Journal, journal_path
-from wbc_napari.layers import crop_stack, field_crops
-from wbc_napari.review import ORDERS, Change, Review, queue
-from wbc_napari.tables import BOX_COLUMNS, REVIEW_COLUMNS
+from wbc_napari.review import NOT_CLASSIFIED, ORDERS, Change, Review, queue
+from wbc_napari.tables import REVIEW_COLUMNS, current_labels, reviewed_labels
 from wbc_napari.zoom import camera
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Image, Layer
+    from napari.layers import Layer
 
-__all__ = ["Session", "cells_layers", "crops_behind", "default_reader", "image_of"]
+__all__ = ["Session", "default_reader"]
 
 #: Part of the shorter side of the canvas that a cell of a field fills when the camera has moved to it.
 _FILL = 0.4
@@ -38,48 +36,6 @@ def default_reader() -> str:
         return getpass.getuser()
     except (OSError, KeyError):
         return "reviewer"
-
-
-def cells_layers(viewer: "ViewerModel") -> list["Layer"]:
-    """Layers that carry results."""
-    return [layer for layer in viewer.layers if "model" in layer.metadata.get(MARK, {})]
-
-
-def image_of(viewer: "ViewerModel", cells: "Layer") -> "Image | None":
-    """Return the image whose cells a layer shows."""
-    mark = cells.metadata[MARK]
-    for layer in viewer.layers:
-        if layer._type_string != "image":
-            continue
-        run = layer.metadata.get(MARK, {}).get("run")
-        if layer.unique_id == mark.get("image") or (run and run == mark.get("run")):
-            return layer
-    return None
-
-
-def crops_behind(viewer: "ViewerModel", cells: "Layer") -> Crops:
-    """Return the crops of a layer of cells, in the order of its rows.
-
-    Raises
-    ------
-    InputError
-        If the image that they were cut from is no longer open.
-    """
-    mark, table = cells.metadata[MARK], cells.features
-    if "run" in mark:
-        return listed_crops(cells.name, table, Path(mark["base"]) if mark["base"] else None)
-    image = image_of(viewer, cells)
-    if image is None:
-        raise InputError(f"The image of '{cells.name}' is no longer open; open it again.")
-    if set(BOX_COLUMNS) <= set(table.columns):
-        boxes = table[list(BOX_COLUMNS)].fillna(0).to_numpy(np.int64)
-        leading = np.zeros((len(table), max(image.ndim - 2, 0)), np.int64)
-        colours = colour_axis(image)
-        frame_axes = [axis for axis in range(image.ndim - 2) if image.rgb or axis != colours]
-        if frame_axes and not table["index"].isna().any():
-            leading[:, frame_axes[0]] = table["index"]
-        return field_crops(image, boxes, leading)
-    return crop_stack(image)
 
 
 class Session:
@@ -137,7 +93,7 @@ class Session:
         """Take over a review that came with the table."""
         if not set(REVIEW_COLUMNS) <= set(cells.columns):
             return
-        said = cells[cells["reviewed_label"].fillna("") != ""]
+        said = cells[reviewed_labels(cells) != ""]
         columns = ("cell_id", *REVIEW_COLUMNS)
         self.review.restore(
             [
@@ -161,10 +117,16 @@ class Session:
         return self.seed is not None
 
     def labels(self) -> NDArray[np.object_]:
-        """Present label of each cell, for all to see: in blind mode only what the reader said."""
+        """Present label of each cell, for all to see: in blind mode only what the reader said.
+
+        `NOT_CLASSIFIED` where the model failed, "" where there is nothing to say.
+        """
         if self.blind:
             return self.review.labels.copy()
-        return current_labels(self.cells).to_numpy(object)
+        labels = current_labels(self.cells)
+        failed = (self.cells["status"] == STATUS_ERROR).to_numpy() & (labels == "")
+        labels[failed] = NOT_CLASSIFIED
+        return labels
 
     def set_blind(self, seed: int | None) -> None:
         """Hide what the model said and shuffle the queue by a seed; None shows all again."""
@@ -219,15 +181,20 @@ class Session:
         self.row = row
         points = self.layer._type_string == "points"
         data = np.asarray(self.layer.data[row], float)
-        centre = data if points else data.mean(axis=0)
-        world = np.asarray(self.layer.data_to_world(centre))
-        offset = self.viewer.dims.ndim - len(world)
-        for axis, value in enumerate(world[:-2]):
-            self.viewer.dims.set_point(offset + axis, value)
+        world = np.asarray(self.layer.data_to_world(data if points else data.mean(axis=0)))
+        dims = self.viewer.dims
+        before = dims.point
+        if points:  # the layer's setter would also make this cell the pattern for new points
+            self.layer.selected_data.replace_selection({row})
+        else:
+            self.layer.selected_data = {row}
+        first = dims.ndim - len(world)
+        dims.set_point(range(first, dims.ndim - 2), world[:-2])
+        if points and dims.point == before:  # else the slider has drawn the selection
+            self.layer.refresh(thumbnail=False, data_displayed=False, extent=False)
         if isinstance(self.crops, FieldCrops):
             camera(self.viewer).center = (0.0, *(float(value) for value in world[-2:]))
             self._zoom_to(row)
-        self.layer.selected_data = {row}
         self.moved.emit(row)
 
     def _zoom_to(self, row: int) -> None:
@@ -249,13 +216,13 @@ class Session:
         self._tell(self.review.relabel(rows, label), "label")
 
     def confirm(self, rows: NDArray[np.intp] | list[int]) -> None:
-        """Give cells the label that they have; in blind mode nothing is there to confirm."""
+        """Give cells the label that they have, where they have one; in blind mode none has."""
         if self.blind:
             raise InputError("In blind mode there is nothing to confirm; choose a class.")
         labels = current_labels(self.cells.iloc[list(rows)])
-        said = {
-            int(row): str(label) or UNIDENTIFIED for row, label in zip(rows, labels, strict=True)
-        }
+        said = {int(row): str(label) for row, label in zip(rows, labels, strict=True) if label}
+        if len(rows) and not said:
+            raise InputError("The model could not classify this cell; choose a class.")
         self._tell(self.review.label_each(said), "confirm")
 
     def undo(self) -> None:

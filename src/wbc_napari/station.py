@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Layer
@@ -20,10 +21,12 @@ from qtpy.QtWidgets import (
 from wbc_batch.errors import WbcError
 from wbc_napari import keys
 from wbc_napari.classify_widget import ClassifyWidget
+from wbc_napari.companions import cells_layers, image_of
 from wbc_napari.gallery_view import GalleryView
+from wbc_napari.notices import telling
 from wbc_napari.report_page import ReportPage
 from wbc_napari.review_page import ReviewPage
-from wbc_napari.session import Session, cells_layers, default_reader, image_of
+from wbc_napari.session import Session, default_reader
 from wbc_napari.zoom import camera, show_captions
 
 if TYPE_CHECKING:
@@ -181,13 +184,7 @@ class StationWidget(QWidget):
     # --- what buttons and keys do ---
 
     def _act(self, key: str) -> None:
-        self._guarded(lambda: self.review.act(key))
-
-    def _guarded(self, action: Callable[[], None]) -> None:
-        try:
-            action()
-        except WbcError as error:
-            show_error(str(error))
+        telling(lambda: self.review.act(key))
 
     def _blind(self, blind: bool) -> None:
         if self.session is not None:
@@ -197,7 +194,7 @@ class StationWidget(QWidget):
     def _read_as(self, reader: str) -> None:
         session = self.session
         if session is not None and reader.strip() != session.review.reader:
-            self._guarded(lambda: session.read_as(reader))
+            telling(lambda: session.read_as(reader))
 
     def keyPressEvent(self, event: Any) -> None:  # noqa: N802  Qt's name
         """Take the keys of a review where no field of the dock wanted them."""
@@ -220,14 +217,12 @@ class StationWidget(QWidget):
         session = self.session
         if session is None or not self._reviewing():
             return
-        actions = keys.key_actions(session)
-        guarded = {key: self._guarding(action) for key, action in actions.items()}
+        actions = {
+            key: partial(telling, action) for key, action in keys.key_actions(session).items()
+        }
         layers = [session.layer, image_of(self._viewer, session.layer)]
-        self._bound = keys.bind([layer for layer in layers if layer is not None], guarded)
+        self._bound = keys.bind([layer for layer in layers if layer is not None], actions)
         self._viewer.layers.selection.active = session.layer
-
-    def _guarding(self, action: Callable[[], None]) -> Callable[[], None]:
-        return lambda: self._guarded(action)
 
     def _release_keys(self) -> None:
         keys.release(self._bound)

@@ -6,19 +6,24 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from wbc_batch.schema import CELL_COLUMNS, STATUS_ERROR, STATUS_OK
+from wbc_batch.schema import BOX_COLUMNS, CELL_COLUMNS, STATUS_ERROR, STATUS_OK
 from wbc_napari.crops import Crops, FieldCrops
 
 if TYPE_CHECKING:
     from wbc_batch.classifier import Predictions
 
-__all__ = ["BOX_COLUMNS", "PENDING", "REVIEW_COLUMNS", "cell_table", "resumed", "with_results"]
+__all__ = [
+    "PENDING",
+    "REVIEW_COLUMNS",
+    "cell_table",
+    "current_labels",
+    "resumed",
+    "reviewed_labels",
+    "with_results",
+]
 
 #: What a reviewer adds; never overwrites what the model said.
 REVIEW_COLUMNS = ("reviewed_label", "reviewed_by", "reviewed_at")
-
-#: Where a crop lies in its field of view: pixels, from the top left corner.
-BOX_COLUMNS = ("x", "y", "width", "height")
 
 #: Status of a cell that was not classified yet.
 PENDING = "pending"
@@ -113,3 +118,19 @@ def resumed(table: pd.DataFrame, earlier: pd.DataFrame, results: bool) -> pd.Dat
         if name in known:
             table.loc[places, name] = known[name].astype(table[name].dtype).to_numpy()
     return table
+
+
+def current_labels(cells: pd.DataFrame) -> NDArray[np.object_]:
+    """Return the reviewer's label of each cell, the model's where there is none, else ""."""
+    classified = (cells["status"] == STATUS_OK).to_numpy()
+    said = np.where(classified, cells["label"].to_numpy(object), "")
+    reviewed = reviewed_labels(cells)
+    return np.where(reviewed == "", said, reviewed)
+
+
+def reviewed_labels(cells: pd.DataFrame) -> NDArray[np.object_]:
+    """Return the reviewer's label of each cell, "" where there is none."""
+    if "reviewed_label" not in cells:
+        return np.full(len(cells), "", object)
+    said = cells["reviewed_label"].to_numpy(object)
+    return np.where(pd.isna(said), "", said)

@@ -5,19 +5,17 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, Signal
 from qtpy.QtGui import QImage, QPixmap
 
-from wbc_batch.classifier.images import as_rgb
-from wbc_batch.errors import ImageError
+from wbc_napari.pictures import fitted
 
 if TYPE_CHECKING:
     from wbc_napari.crops import Crops
 
-__all__ = ["Thumbnails", "fitted", "to_pixmap"]
+__all__ = ["Thumbnails", "to_pixmap"]
 
 #: Pictures that are kept: some screens full.
 _KEPT = 4000
@@ -84,25 +82,6 @@ class Thumbnails(QObject):
         while len(self._kept) > _KEPT:
             self._kept.popitem(last=False)
         self.ready.emit(row)
-
-
-def fitted(image: "NDArray | ImageError", side: int) -> NDArray[np.uint8]:
-    """Fit a crop into a square of RGBA; the rest, and all where there is no picture, is transparent."""
-    square = np.zeros((side, side, 4), np.uint8)
-    try:
-        if isinstance(image, ImageError):
-            raise image
-        picture = as_rgb(image)
-    except ImageError:
-        return square
-    zoom = side / max(picture.shape[:2])
-    width, height = (max(1, round(length * zoom)) for length in picture.shape[1::-1])
-    way = cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC
-    top, left = (side - height) // 2, (side - width) // 2
-    place = square[top : top + height, left : left + width]
-    place[..., :3] = cv2.resize(picture, (width, height), interpolation=way)
-    place[..., 3] = 255
-    return square
 
 
 def to_pixmap(picture: NDArray[np.uint8]) -> QPixmap:

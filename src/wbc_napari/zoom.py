@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from wbc_batch.schema import BOX_COLUMNS
 from wbc_napari.appearance import MARK
 from wbc_napari.geometry import world_matrix
-from wbc_napari.tables import BOX_COLUMNS
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel

@@ -1,0 +1,126 @@
+"""Which layers belong together: an image, the layer of its cells, what earlier runs added."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from wbc_batch.errors import InputError
+from wbc_batch.schema import BOX_COLUMNS
+from wbc_napari.appearance import MARK
+from wbc_napari.batch_run import listed_crops
+from wbc_napari.crops import Crops
+from wbc_napari.images import colour_axis
+from wbc_napari.layers import crop_stack, field_crops
+from wbc_napari.tables import PENDING
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image, Layer
+
+    from wbc_batch.classifier.predictions import Rejection
+
+__all__ = [
+    "cells_layers",
+    "classified_by",
+    "companion",
+    "crops_behind",
+    "extent",
+    "image_of",
+    "results_of",
+]
+
+
+def cells_layers(viewer: "ViewerModel") -> list["Layer"]:
+    """Layers that carry results."""
+    return [layer for layer in viewer.layers if "model" in layer.metadata.get(MARK, {})]
+
+
+def image_of(viewer: "ViewerModel", cells: "Layer") -> "Image | None":
+    """Return the image whose cells a layer shows."""
+    mark = cells.metadata[MARK]
+    for layer in viewer.layers:
+        if layer._type_string != "image":
+            continue
+        run = layer.metadata.get(MARK, {}).get("run")
+        if layer.unique_id == mark.get("image") or (run and run == mark.get("run")):
+            return layer
+    return None
+
+
+def crops_behind(viewer: "ViewerModel", cells: "Layer") -> Crops:
+    """Return the crops of a layer of cells, in the order of its rows.
+
+    Raises
+    ------
+    InputError
+        If the image that they were cut from is no longer open.
+    """
+    mark, table = cells.metadata[MARK], cells.features
+    if "run" in mark:
+        return listed_crops(cells.name, table, Path(mark["base"]) if mark["base"] else None)
+    image = image_of(viewer, cells)
+    if image is None:
+        raise InputError(f"The image of '{cells.name}' is no longer open; open it again.")
+    if set(BOX_COLUMNS) <= set(table.columns):
+        boxes = table[list(BOX_COLUMNS)].fillna(0).to_numpy(np.int64)
+        leading = np.zeros((len(table), max(image.ndim - 2, 0)), np.int64)
+        colours = colour_axis(image)
+        frame_axes = [axis for axis in range(image.ndim - 2) if image.rgb or axis != colours]
+        if frame_axes and not table["index"].isna().any():
+            leading[:, frame_axes[0]] = table["index"]
+        return field_crops(image, boxes, leading)
+    return crop_stack(image)
+
+
+def companion(viewer: "ViewerModel", image: "Image", kind: str) -> "Layer | None":
+    """Return the layer, of type `kind`, that an earlier run added to an image."""
+    for layer in viewer.layers:
+        mark = layer.metadata.get(MARK, {})
+        mine = mark.get("image") == image.unique_id and not mark.get("own")
+        if mine and layer._type_string == kind:
+            return layer
+    return None
+
+
+def results_of(
+    viewer: "ViewerModel", image: "Image | None", marks: "Layer | None"
+) -> "Layer | None":
+    """Return the layer with the results of an image, or of the cells that are marked on it.
+
+    The user's own Points and Shapes carry their results themselves.
+    """
+    if marks is not None and marks._type_string != "labels":
+        return marks if "model" in marks.metadata.get(MARK, {}) else None
+    return None if image is None else companion(viewer, image, "points")
+
+
+def classified_by(cells: "Layer | None", model: str, rejection: "Rejection | None") -> bool:
+    """Whether the results of a layer are those of a model and a rule of rejection (None: the model's own).
+
+    Raises
+    ------
+    ModelError
+        If there are results, and the model cannot be read.
+    """
+    if cells is None:
+        return False
+    from wbc_batch.classifier import read_bundle
+
+    known, bundle = cells.metadata[MARK]["model"], read_bundle(model)
+    rule = rejection or bundle.rejection
+    return known.get("sha256") == bundle.sha256 and known.get("rejection") == vars(rule)
+
+
+def extent(
+    image: "Image | None", marks: "Layer | None", results: "Layer | None"
+) -> tuple[int, int]:
+    """Return how many cells are classified, and how many there are; 0 where that is not known yet."""
+    if results is not None:
+        return int((results.features["status"] != PENDING).sum()), len(results.features)
+    if marks is not None:
+        return 0, len(marks.data) if marks._type_string != "labels" else 0
+    try:
+        return 0, len(crop_stack(image))
+    except InputError:  # told when it is to be classified
+        return 0, 0
