@@ -270,7 +270,7 @@ def test_a_model_trained_on_has_no_int8_of_the_old_one(quantised, tmp_path):
 
 
 @pytest.mark.realdata
-@pytest.mark.parametrize(("precision", "agreed"), [("fp32", 1.0), ("bf16", 0.99)])
+@pytest.mark.parametrize(("precision", "agreed"), [("fp32", 1.0), ("bf16", 0.98)])
 def test_real_cells_get_the_labels_of_torch(real_cells, precision, agreed):
     cells = read_dataset("val", real_cells / "pbc" / "val", read_bundle().preprocessing)
     theirs = Classifier.load(device="cpu", precision="fp32", backend="torch")

@@ -61,6 +61,7 @@ class StationWidget(QWidget):
         self.session: Session | None = None
         self._bound: list[Any] = []
         self._closed = False
+        self._told: Any = None
         self.classify = ClassifyWidget(viewer)
         self.review = ReviewPage(default_reader())
         self.gallery = GalleryView()
@@ -110,8 +111,10 @@ class StationWidget(QWidget):
 
     def _signals(self) -> list[tuple[Any, Callable[..., None]]]:
         events = self._viewer.layers.events
+        # napari connects all but the last for every widget that has `reset_choices`, and for good.
+        changes = (events.inserted, events.removed, events.reordered, events.renamed)
         return [
-            *((e, self.reset_choices) for e in (events.inserted, events.removed, events.renamed)),
+            *((signal, self.reset_choices) for signal in changes),
             (camera(self._viewer).events.zoom, self._show_captions),
         ]
 
@@ -159,12 +162,17 @@ class StationWidget(QWidget):
         if self.session is not None:
             if self.review.blind:
                 self._blind(True)
-            if self.session.restored:
-                show_info(
-                    f"{self.session.restored} reviewed cells were restored from {self.session.journal.path}."
-                )
+            self._tell_restored(self.session)
         self._bind_keys()
         self._show_captions()
+
+    def _tell_restored(self, session: Session) -> None:
+        """Tell once of a layer that labels of an earlier session were found for it."""
+        if session.restored and session.layer.unique_id != self._told:
+            self._told = session.layer.unique_id
+            show_info(
+                f"{session.restored} reviewed cells were restored from {session.journal.path}."
+            )
 
     def _watch(self, watch: bool) -> None:
         """Follow deletions and additions in the layer that is reviewed."""

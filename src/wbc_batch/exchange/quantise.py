@@ -4,6 +4,8 @@ import hashlib
 import logging
 import os
 import shutil
+import sys
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -170,23 +172,25 @@ def _some_of_each_kind(cells: LabelledCells) -> LabelledCells:
 
 def _quantised(bundle: Bundle, crops: NDArray[np.uint8]) -> dict[str, bytes]:
     """Quantise a network: its files by their names."""
+    for name in ("nncf", "torch.utils.cpp_extension"):  # the latter misses CUDA
+        logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.setdefault("NNCF_CI", "1")  # else it reports its use to the vendor, unasked
     import nncf
 
     from wbc_batch.classifier.openvino_backend import OpenVinoBackend, translate
 
-    logging.getLogger("nncf").setLevel(logging.ERROR)
     size = bundle.preprocessing.size
     network, _ = bundle.load()
     body = translate(network, size)
     body.reshape([1, size, size, 3])
     some = crops[:: -(-len(crops) // _FOR_RANGES)]
-    small = nncf.quantize(
-        body,
-        nncf.Dataset([crop[np.newaxis] for crop in some]),
-        subset_size=len(some),
-        target_device=nncf.TargetDevice.CPU,
-    )
+    with redirect_stdout(sys.stderr):  # it shows its progress
+        small = nncf.quantize(
+            body,
+            nncf.Dataset([crop[np.newaxis] for crop in some]),
+            subset_size=len(some),
+            target_device=nncf.TargetDevice.CPU,
+        )
     files = _stored(small)
     if bundle.novelty_scale is not None:
         _, exact = OpenVinoBackend(bundle.load()[0], size, "fp32").run(crops)
