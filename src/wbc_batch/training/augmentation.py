@@ -8,10 +8,6 @@ from numpy.typing import NDArray
 
 __all__ = ["Augmentation", "augment"]
 
-# Nearest and farthest edge of the window from the middle of the crop with its margin, in its sides: from just
-# around the nucleus to everything.
-_WINDOW = (0.23, 0.57)
-
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -39,21 +35,17 @@ class Augmentation:
         Largest standard deviation of the blur, pixels.
     noise : float
         Largest standard deviation of the camera's noise, grey values.
-    window : float
-        Fraction of the crops of which only a rectangle around the cell is left, as if the picture had been
-        cut out closer.
     """
 
     scale: float = 0.22
     shift: float = 0.06
     stain: float = 0.22
     mixing: float = 0.12
-    fading: float = 0.4
+    fading: float = 0.25
     contrast: float = 0.12
     shading: float = 0.04
     blur: float = 2.0
     noise: float = 6.0
-    window: float = 0.6
 
 
 def augment(
@@ -74,7 +66,7 @@ def augment(
     -------
     ndarray of uint8, shape (size, size, 3)
     """
-    image = _geometry(_window(crop, settings, rng), size, settings, rng)
+    image = _geometry(crop, size, settings, rng)
     image = _focus(image, settings, rng)
     density = -np.log((image.astype(np.float32) + 1.0) / 256.0)
     gain = np.exp(rng.normal(0.0, settings.stain, 3) * (1.0, 1.0, 1.6))
@@ -89,22 +81,6 @@ def augment(
     if rng.random() < 0.5:
         result += rng.normal(0.0, rng.uniform(0, settings.noise), result.shape).astype(np.float32)
     return np.clip(np.rint(result), 0, 255).astype(np.uint8)
-
-
-def _window(
-    crop: NDArray[np.uint8], settings: Augmentation, rng: np.random.Generator
-) -> NDArray[np.uint8]:
-    """Cut the picture closer: beyond some distance from the middle, on each side its own, all is white."""
-    if rng.random() >= settings.window:
-        return crop
-    side = crop.shape[0]
-    left, top, right, bottom = np.rint(rng.uniform(*_WINDOW, 4) * side).astype(int)
-    middle = side // 2
-    rows = slice(max(middle - top, 0), middle + bottom)
-    columns = slice(max(middle - left, 0), middle + right)
-    closer = np.full_like(crop, 255)
-    closer[rows, columns] = crop[rows, columns]
-    return closer
 
 
 def _geometry(

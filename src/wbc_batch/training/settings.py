@@ -140,7 +140,6 @@ _MILD = Augmentation(
     shading=0.02,
     blur=0.5,
     noise=2.0,
-    window=0.0,
 )
 
 #: Settings by name.
@@ -151,12 +150,11 @@ PRESETS: dict[str, Settings] = {
         arguments={"dropout": 0.3, "stochastic_depth": 0.1},
         preprocessing=Preprocessing(size=128, context=1.9),
         start="imagenet",
-        epochs=40,
+        epochs=20,
         cells_per_epoch=2560,
         warm_up=0.1,
         learning_rate=6e-4,
         head_factor=3.0,
-        label_smoothing=0.15,
         averaging=0.995,
     ),
     # As the original project trained: whole pictures, their colours as they are.
