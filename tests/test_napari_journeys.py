@@ -112,7 +112,7 @@ class Desk:
             assert box.currentIndex() > before, f"{text!r} is not offered"
 
     def until(self, condition):
-        self.bot.waitUntil(lambda: bool(condition()), timeout=300_000)
+        self.bot.waitUntil(lambda: bool(condition()), timeout=120_000)
 
     def classified(self, name, count):
         self.until(
@@ -247,7 +247,7 @@ def test_a_batch_run_is_opened_corrected_saved_and_merged(desk, tmp_path, monkey
     assert cells.features["cell_id"].tolist() == said_before["cell_id"].tolist()
     desk.tab("Review")
     confidence = cells.features["confidence"].to_numpy(float)
-    desk.until(lambda: desk.viewer.dims.current_step[0] == confidence.argmin())
+    desk.until(lambda: desk.viewer.dims.current_step[0] == np.nanargmin(confidence))
     desk.press("1")
     desk.press("2")
     desk.press(Qt.Key.Key_Space)
