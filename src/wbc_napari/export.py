@@ -207,6 +207,7 @@ def _write_shard(export: Export, cells: pd.DataFrame, schema: "pa.Schema") -> Pa
         "labels": classified["label"].value_counts().to_dict(),
         "device": str(export.model.get("device")),
         "precision": "not recorded",
+        "backend": "not recorded",
         "seconds": 0.0,
     }
     write_file(shard.with_suffix(".json"), (json.dumps(note, indent=1) + "\n").encode())
