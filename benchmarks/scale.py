@@ -162,7 +162,7 @@ def random_rows(_: object, spec: "ShardSpec") -> "Table":
     columns = {"label": names, "predicted": names, "confidence": chances[:, -1]}
     columns |= {"margin": chances[:, -1] - chances[:, -2], "novelty": chances[:, 0]}
     columns |= {f"prob_{name}": chances[:, place] for place, name in enumerate(CLASSES)}
-    return work._rows(spec.cells, pd.DataFrame(columns), {})
+    return work._rows(spec.job, spec.cells, pd.DataFrame(columns), {})
 
 
 # --- the parts, each alone
