@@ -1,5 +1,6 @@
 """Shards, the ledger, workers and what happens when they die."""
 
+import gc
 import json
 import os
 import shutil
@@ -291,6 +292,19 @@ def test_exactly_the_deadly_cells_are_found(fatal: list[int], accident: int | No
 
 
 @pytest.mark.timeout(180)
+def test_cells_of_finished_shards_are_let_go(slides: Path, tmp_path: Path) -> None:
+    alive = []
+
+    def count(done: int, cells: int) -> None:
+        if done == cells:
+            gc.collect()
+            ours = [thing for thing in gc.get_objects() if isinstance(thing, Cell)]
+            alive.append(sum(cell.source == slides.as_posix() for cell in ours))
+
+    classify_paths(slides, tmp_path / "run", device="cpu", workers=1, progress=count)
+    assert 0 < alive[-1] < 120  # not all: those of the last shards
+
+
 def test_a_stopped_run_goes_on_to_the_same_result(
     slides: Path, undisturbed: Path, traps: str, tmp_path: Path
 ) -> None:

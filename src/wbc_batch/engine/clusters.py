@@ -42,6 +42,8 @@ _TICK = 2.0  # seconds between looks at what goes wrong while workers start
 
 _CONFIG = {
     "distributed.admin.large-graph-warning-threshold": "1 GiB",
+    # Dask keeps the last thousand messages to each worker: of ours each holds a shard with all its cells.
+    "distributed.admin.low-level-log-length": 0,
     "distributed.comm.retry.count": 3,
 }
 
