@@ -22,7 +22,7 @@ class Network(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Map images (N, 3, S, S), values 0..1, to features (N, F)."""
-        raise NotImplementedError
+        raise NotImplementedError  # every network has its own
 
     def describe(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map images to features (N, F), and to what tells a new kind of cell (N, G).

@@ -26,7 +26,7 @@ _DAMAGE = (
     OSError,
     EOFError,
     ValueError,
-    NotImplementedError,
+    NotImplementedError,  # zipfile: a compression that it does not know
     RuntimeError,
     zipfile.BadZipFile,
     tarfile.TarError,
