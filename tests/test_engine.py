@@ -18,8 +18,9 @@ from distributed.protocol.pickle import dumps, loads
 from runs import command, draw, stopped_run
 
 from wbc_batch.classifier import read_bundle
-from wbc_batch.engine.execute import find_fatal
-from wbc_batch.engine.ledger import SHARDS, committed, committed_shards, write_file
+from wbc_batch.engine.clusters import local_workers
+from wbc_batch.engine.execute import execute, find_fatal
+from wbc_batch.engine.ledger import SHARDS, ShardResult, committed, committed_shards, write_file
 from wbc_batch.engine.plan import (
     Job,
     ShardSpec,
@@ -292,17 +293,21 @@ def test_exactly_the_deadly_cells_are_found(fatal: list[int], accident: int | No
 
 
 @pytest.mark.timeout(180)
-def test_cells_of_finished_shards_are_let_go(slides: Path, tmp_path: Path) -> None:
+def test_cells_of_finished_shards_are_let_go(slides: Path, job: Job, tmp_path: Path) -> None:
+    folder = shutil.copytree(
+        slides, tmp_path / "slides"
+    )  # other tests' cells are of another source
     alive = []
 
-    def count(done: int, cells: int) -> None:
-        if done == cells:
-            gc.collect()
-            ours = [thing for thing in gc.get_objects() if isinstance(thing, Cell)]
-            alive.append(sum(cell.source == slides.as_posix() for cell in ours))
+    def count(_: ShardResult) -> None:
+        gc.collect()
+        ours = [thing for thing in gc.get_objects() if type(thing) is Cell]
+        alive.append(sum(cell.source == folder.as_posix() for cell in ours))
 
-    classify_paths(slides, tmp_path / "run", device="cpu", workers=1, progress=count)
-    assert 0 < alive[-1] < 120  # not all: those of the last shards
+    with local_workers(1, 1, 2 << 30) as client:
+        execute(client, plan_shards(list_cells([folder]), job, 4), count, 60)
+    assert len(alive) == 30
+    assert 0 < max(alive) < 60  # of 120: those of the shards in flight
 
 
 def test_a_stopped_run_goes_on_to_the_same_result(
