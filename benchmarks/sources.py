@@ -22,7 +22,7 @@ import torch
 
 from wbc_batch.engine.clusters import cores
 from wbc_batch.errors import ImageError
-from wbc_batch.sources import Cell, list_cells, read_image
+from wbc_batch.sources import Cell, list_cells, read_image, readers
 from wbc_batch.sources.pack import pack
 from wbc_batch.sources.rates import reading_rate
 
@@ -106,7 +106,7 @@ def measure(
     for _ in range(rounds):
         for kind, some in cells.items():  # in turn, so that no kind has the quieter machine
             begun = time.process_time()
-            rate = reading_rate(some, threads)
+            rate = reading_rate(readers(some), threads)
             rates[kind].append((rate, 1000 * (time.process_time() - begun) / len(some)))
     return rates
 

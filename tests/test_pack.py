@@ -1,6 +1,8 @@
 """A packed store: the same cells as before, in one place."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +10,24 @@ import numpy as np
 import pytest
 import zarr
 from PIL import Image
+from runs import draw
 from typer.testing import CliRunner
 
+from wbc_batch.classifier import read_bundle
+from wbc_batch.classifier.preprocessing import Preprocessing
 from wbc_batch.cli import app
 from wbc_batch.errors import ExitCode, ImageError, InputError, RunError
-from wbc_batch.sources import Cell, list_cells, pack, read_image
+from wbc_batch.run import classify_paths
+from wbc_batch.sources import (
+    Cell,
+    attempt_read,
+    list_cells,
+    pack,
+    packed,
+    packed_writer,
+    prepared_readers,
+    read_image,
+)
 
 RNG = np.random.default_rng(3)
 
@@ -61,9 +76,9 @@ def assert_same_cells(inputs: list[Path], store: Path, group_by: str | None = No
 def test_a_packed_store_holds_the_same_cells(
     compress: bool, slides: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pack, "_CHUNK_BYTES", 3 * 49 * 60 * 3)  # 3 crops in a chunk,
-    monkeypatch.setattr(pack, "_SHARD_BYTES", 6 * 49 * 60 * 3)  # 6 in a shard,
-    monkeypatch.setattr(pack, "_ROWS", 7)  # and 12 in a chunk of what is known of them
+    monkeypatch.setattr(packed_writer, "_CHUNK_BYTES", 3 * 49 * 60 * 3)  # 3 crops in a chunk,
+    monkeypatch.setattr(packed_writer, "_SHARD_BYTES", 6 * 49 * 60 * 3)  # 6 in a shard,
+    monkeypatch.setattr(packed_writer, "_ROWS", 7)  # and 12 in a chunk of what is known of them
     seen: list[tuple[int, int]] = []
     summary = pack.pack(
         [slides], "crops.zarr", compress=compress, progress=lambda *now: seen.append(now)
@@ -125,8 +140,8 @@ def test_black_and_white_crops_are_not_taken_for_missing(tmp_path: Path) -> None
 def test_damage_of_a_store_costs_what_it_hits(
     slides: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pack, "_CHUNK_BYTES", 3 * 49 * 60 * 3)
-    monkeypatch.setattr(pack, "_SHARD_BYTES", 6 * 49 * 60 * 3)
+    monkeypatch.setattr(packed_writer, "_CHUNK_BYTES", 3 * 49 * 60 * 3)
+    monkeypatch.setattr(packed_writer, "_SHARD_BYTES", 6 * 49 * 60 * 3)
     pack.pack([slides], "crops.zarr")
     good = [outcome(cell) for cell in list_cells(["crops.zarr"])]
     shard = Path("crops.zarr/crops/c/0/0/0/0")
@@ -177,24 +192,97 @@ def test_nothing_to_pack_and_nothing_left(slides: Path, monkeypatch: pytest.Monk
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pack, "_write_crops", full)
+    monkeypatch.setattr(packed_writer, "_write_crops", full)
     with pytest.raises(RunError, match="no space left on device"):
         pack.pack([slides], "crops.zarr")
     assert sorted(path.name for path in Path().iterdir()) == ["notes", "slides"]
 
 
 def test_an_input_that_grows_is_noticed(slides: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    measure = pack._measure
+    measured = pack._measured
 
     def then_grow(*arguments: Any) -> Any:
-        sizes = measure(*arguments)
+        layout = measured(*arguments)
         write_bmp(slides / "slide-1" / "new.bmp", 30, 30)
-        return sizes
+        return layout
 
-    monkeypatch.setattr(pack, "_measure", then_grow)
+    monkeypatch.setattr(pack, "_measured", then_grow)
     with pytest.raises(RunError, match="changed while it was packed"):
         pack.pack([slides], "crops.zarr")
     assert not Path("crops.zarr").exists()
+
+
+# --- canonical crops beside the pictures
+
+
+def prepared(cells: list[Cell], preprocessing: Preprocessing) -> list[bytes | str]:
+    crops = [attempt_read(read) for read in prepared_readers(cells, preprocessing)]
+    return [str(crop) if isinstance(crop, ImageError) else crop.tobytes() for crop in crops]
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_canonical_crops_are_kept_ready(compress: bool, slides: Path) -> None:
+    ours = read_bundle().preprocessing
+    pack.pack([slides], "crops.zarr", compress=compress, preprocessing=ours)
+    assert_same_cells([slides], Path("crops.zarr"))
+    before, after = list(list_cells([slides])), list(list_cells(["crops.zarr"]))
+    wanted = prepared(before, ours)
+    assert prepared(after, ours) == wanted
+    shutil.rmtree("crops.zarr/crops/c")  # the pictures
+    assert prepared(after, ours) == wanted
+
+
+def test_a_model_that_sees_something_else_gets_the_pictures(slides: Path) -> None:
+    ours = read_bundle().preprocessing
+    pack.pack([slides], "crops.zarr", preprocessing=ours)
+    other = replace(ours, context=ours.context + 0.5)
+    before, after = list(list_cells([slides])), list(list_cells(["crops.zarr"]))
+    assert prepared(after, other) == prepared(before, other) != prepared(after, ours)
+    shutil.rmtree("crops.zarr/crops/c")
+    assert all("fill value" in text or "truncated" in text for text in prepared(after, other))
+
+
+def test_crops_prepared_by_another_version_are_not_used(
+    slides: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = read_bundle().preprocessing
+    with monkeypatch.context() as earlier:
+        earlier.setattr(packed, "REVISION", packed.REVISION - 1)
+        pack.pack([slides], "crops.zarr", preprocessing=ours)
+    shutil.rmtree("crops.zarr/crops/c")
+    after = list(list_cells(["crops.zarr"]))
+    assert all("fill value" in text or "truncated" in text for text in prepared(after, ours))
+
+
+def test_a_missing_canonical_crop_is_an_error(slides: Path) -> None:
+    ours = read_bundle().preprocessing
+    pack.pack([slides], "crops.zarr", preprocessing=ours)
+    shutil.rmtree("crops.zarr/prepared/c")
+    after = prepared(list(list_cells(["crops.zarr"])), ours)
+    assert all("fill value" in text or "truncated" in text for text in after)
+
+
+def test_a_run_on_canonical_crops_makes_the_same_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in range(40):
+        draw(Path("slides") / f"slide-{number % 2}" / f"{number:02d}.png", number)
+    Path("slides/slide-1/damaged.png").write_bytes(b"none")
+    result = CliRunner().invoke(app, ["pack", "slides", "-o", "all.zarr", "--model", "default"])
+    assert result.exit_code == ExitCode.CELL_ERRORS, result.output
+    assert "The next run with default reads and prepares" in result.stdout
+    classify_paths(["slides"], "plain", device="cpu", workers=1)
+    classify_paths(["all.zarr"], "packed", device="cpu", workers=1)
+    assert Path("packed/cells.csv").read_bytes() == Path("plain/cells.csv").read_bytes()
+
+
+def test_an_unknown_model_is_refused_before_packing(slides: Path) -> None:
+    words = ["pack", "slides", "-o", "all.zarr", "--model", "nowhere"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == ExitCode.FATAL
+    assert "there is no model 'nowhere'" in result.stderr
+    assert not Path("all.zarr").exists()
 
 
 def test_the_command_says_what_was_gained(slides: Path) -> None:

@@ -6,11 +6,24 @@ import cv2
 import numpy as np
 import pytest
 
-from wbc_batch.classifier.preprocessing import Preprocessing, canonical_crop, find_cell
+from wbc_batch.classifier.preprocessing import (
+    REVISION,
+    Preprocessing,
+    canonical_crop,
+    find_cell,
+)
 from wbc_batch.schema import CLASSES
 from wbc_batch.synthetic import draw_cell, draw_cells
 
 SETTINGS = Preprocessing(size=64)
+
+# Mean red, green and blue of 4 x 4 parts of a canonical crop, as revision 1 makes it.
+KNOWN_MEANS = [
+    [255, 255, 255, 237, 229, 250, 231, 221, 249, 250, 248, 254],
+    [237, 230, 251, 146, 106, 211, 126, 79, 201, 211, 192, 244],
+    [237, 229, 250, 126, 79, 201, 146, 106, 211, 205, 183, 242],
+    [255, 255, 255, 232, 222, 249, 219, 204, 246, 238, 230, 251],
+]
 
 
 def canonical(image: np.ndarray, settings: Preprocessing = SETTINGS) -> np.ndarray:
@@ -106,3 +119,14 @@ def test_what_lies_outside_the_picture_becomes_background():
         corner = image[int(region.y - 5) :, int(region.x - 5) :]  # the cell at the upper left edge
         pixels = canonical(np.ascontiguousarray(corner))
         assert pixels[:4, :4].min() > 235
+
+
+def test_stored_canonical_crops_would_still_be_made_so():
+    """Where this fails on purpose, raise `REVISION`, so that packed stores are not read as they are."""
+    image = np.full((110, 120, 3), (236, 226, 230), np.uint8)
+    cv2.ellipse(image, (66, 52), (34, 30), 20.0, 0.0, 360.0, (196, 172, 214), -1, cv2.LINE_AA)
+    cv2.ellipse(image, (60, 50), (20, 15), -30.0, 0.0, 360.0, (112, 62, 150), -1, cv2.LINE_AA)
+    pixels = canonical(image, Preprocessing(size=64, context=1.9))
+    means = pixels.reshape(4, 16, 4, 16, 3).mean(axis=(1, 3))
+    assert REVISION == 1
+    np.testing.assert_allclose(means, np.array(KNOWN_MEANS).reshape(4, 4, 3), atol=2)

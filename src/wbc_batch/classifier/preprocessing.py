@@ -20,6 +20,7 @@ from PIL import Image
 from wbc_batch.errors import ModelError
 
 __all__ = [
+    "REVISION",
     "VIEWS",
     "CanonicalCrop",
     "CellRegion",
@@ -29,6 +30,9 @@ __all__ = [
     "density_table",
     "find_cell",
 ]
+
+#: Raised when the same picture and the same numbers begin to give other canonical crops.
+REVISION = 1
 
 #: What a network can see of a picture.
 VIEWS = ("cell", "image")

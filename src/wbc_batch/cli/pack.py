@@ -24,18 +24,28 @@ def pack(
     compress: Annotated[
         bool, typer.Option("--compress", help="Take about half the room, but read slower.")
     ] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Keep ready what this model sees of each cell, too: a bundled model's name, or a bundle's "
+            "directory."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Pack cells into one zarr store, which the next run reads faster.
 
     Classifying the store gives the same rows as classifying the inputs: names, groups, boxes and labels are
-    kept, and so is why a cell could not be read. Crops are kept as they are, as 8-bit RGB.
+    kept, and so is why a cell could not be read. Crops are kept as they are, as 8-bit RGB. With --model, the
+    canonical crops are kept beside them, and a run with that model, or one trained on from it, makes none.
     """
+    from wbc_batch.classifier import read_bundle
     from wbc_batch.engine.clusters import cores
     from wbc_batch.progress import shown_progress
     from wbc_batch.sources import stdin_kept
     from wbc_batch.sources.pack import pack as pack_cells
 
+    preprocessing = None if model is None else read_bundle(model).preprocessing
     try:
         with stdin_kept(inputs) as kept, shown_progress() as progress:
             summary = pack_cells(
@@ -43,6 +53,7 @@ def pack(
                 output,
                 group_by=group_by,
                 compress=compress,
+                preprocessing=preprocessing,
                 threads=cores(),
                 progress=progress,
             )
@@ -51,16 +62,17 @@ def pack(
     if as_json:
         print_json(asdict(summary) | {"store": str(summary.store)})
     else:
-        _print_summary(summary)
+        _print_summary(summary, model)
     raise typer.Exit(ExitCode.CELL_ERRORS if summary.errors else ExitCode.OK)
 
 
-def _print_summary(summary: "PackSummary") -> None:
+def _print_summary(summary: "PackSummary", model: str | None) -> None:
+    reads = "reads" if model is None else f"with {model} reads and prepares"
     errors = f", {summary.errors} of them unreadable" if summary.errors else ""
     times = summary.rate_after / summary.rate_before
     typer.echo(
         f"{summary.cells} cells{errors}, up to {summary.width} x {summary.height} pixels, "
         f"{summary.bytes / 1e6:.0f} MB in {summary.store}\n"
-        f"The next run reads {summary.rate_after:.0f} cells/s from it, {times:.1f} times the "
+        f"The next run {reads} {summary.rate_after:.0f} cells/s from it, {times:.1f} times the "
         f"{summary.rate_before:.0f} cells/s of the inputs (measured on {summary.sample} cells)"
     )

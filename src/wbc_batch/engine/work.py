@@ -5,7 +5,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from threading import Lock
@@ -31,7 +31,7 @@ from wbc_batch.schema import (
     STATUS_ERROR,
     STATUS_OK,
 )
-from wbc_batch.sources import Cell, Read, readers, run_ahead
+from wbc_batch.sources import Cell, Read, attempt_read, prepared_readers, run_ahead
 
 __all__ = ["FATAL_REASON", "SHARD_SCHEMA", "WorkerError", "attempt", "read_cells", "run_shard"]
 
@@ -147,10 +147,10 @@ def read_cells(spec: ShardSpec, positions: Sequence[int], trail: Path) -> None:
         Always holds the position that is being read. It tells where the process died, if it does.
     """
     classifier = _load_classifier(spec.job)
-    reads = readers([spec.cells[position] for position in positions], Path(spec.job.base))
+    reads = _reads(classifier, spec, positions)
     for position in positions:
         trail.write_text(str(position))
-        _prepare(classifier, next(reads))
+        attempt_read(next(reads))
 
 
 @lru_cache(maxsize=1)
@@ -209,19 +209,14 @@ def _crops(
     classifier: Classifier, spec: ShardSpec, positions: Sequence[int]
 ) -> Iterator[tuple[int, NDArray[np.uint8] | ImageError]]:
     """Read and prepare cells on threads, a bounded number ahead of the consumer, in order."""
-    prepare = partial(_prepare, classifier)
-    reads = readers((spec.cells[position] for position in positions), Path(spec.job.base))
+    reads = _reads(classifier, spec, positions)
     ahead = _AHEAD * _at_once(classifier)
-    return zip(positions, run_ahead(prepare, reads, spec.job.threads, ahead), strict=True)
+    return zip(positions, run_ahead(attempt_read, reads, spec.job.threads, ahead), strict=True)
 
 
-def _prepare(classifier: Classifier, read: Read) -> NDArray[np.uint8] | ImageError:
-    try:
-        return classifier.prepare(read())
-    except ImageError as error:
-        return error
-    except Exception as error:  # noqa: BLE001 - one picture that no rule foresaw ends no run
-        return ImageError(f"the image cannot be prepared ({type(error).__name__})")
+def _reads(classifier: Classifier, spec: ShardSpec, positions: Sequence[int]) -> Iterator[Read]:
+    cells = (spec.cells[position] for position in positions)
+    return prepared_readers(cells, classifier.bundle.preprocessing, Path(spec.job.base))
 
 
 def _empty_predictions(classifier: Classifier) -> pd.DataFrame:

@@ -10,7 +10,14 @@ from wbc_batch.sources.fetching import read_file
 from wbc_batch.sources.images import decode, decode_crop
 from wbc_batch.sources.inputs import AnyInput, describe, local_paths, spelled
 from wbc_batch.sources.listing import list_cells
-from wbc_batch.sources.reading import Read, read_image, readers, run_ahead
+from wbc_batch.sources.reading import (
+    Read,
+    attempt_read,
+    prepared_readers,
+    read_image,
+    readers,
+    run_ahead,
+)
 from wbc_batch.sources.stdin import PathList, stdin_kept
 
 __all__ = [
@@ -20,12 +27,14 @@ __all__ = [
     "PathList",
     "Place",
     "Read",
+    "attempt_read",
     "cell_of",
     "decode",
     "decode_crop",
     "describe",
     "list_cells",
     "local_paths",
+    "prepared_readers",
     "read_file",
     "read_image",
     "readers",

@@ -3,30 +3,26 @@
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property, partial
-from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wbc_batch.classifier.preprocessing import Preprocessing
 from wbc_batch.errors import ImageError, InputError
 from wbc_batch.sources import packed
+from wbc_batch.sources.blocks import Blocks
 from wbc_batch.sources.cells import Cell, Place
-from wbc_batch.sources.fetching import Fetch, LoadedAhead
+from wbc_batch.sources.fetching import Fetch
 from wbc_batch.sources.groups import Grouping, parent_folder
 from wbc_batch.sources.inputs import Input
 from wbc_batch.sources.kinds import is_url
 
 __all__ = ["CropArray", "list_array"]
 
-# Crops are read in blocks of whole chunks, some megabytes at a time: each call of zarr costs time.
-_BLOCK_BYTES = 8 * 2**20
 _COLOURS = (1, 3, 4)
 _TYPES = ("uint8", "uint16", "bool")
-_BLANK = ImageError(
-    "the zarr store holds nothing but its fill value here; a chunk is missing or was never written"
-)
 # Identities that are held in memory at once while a packed store is listed.
 _ROWS = 16_384
 
@@ -94,10 +90,8 @@ class CropArray:
             node = self.group[packed.CROPS]
         self.array = node
         self._channels_first = _channels_first(node)
-        chunk = max(node.chunks[0], 1)  # an empty array has chunks of nothing
-        per_block = max(_BLOCK_BYTES // max(prod(node.shape[1:]) * node.dtype.itemsize, 1), 1)
-        self.block = chunk * max(per_block // chunk, 1)
-        self._blocks: LoadedAhead[int, list[NDArray | ImageError]] = LoadedAhead(self._load)
+        self._blocks = Blocks(node)
+        self.block = self._blocks.size
 
     def __len__(self) -> int:
         return int(self.array.shape[0])
@@ -125,19 +119,30 @@ class CropArray:
             if position >= len(self):
                 yield partial(_gone, len(self))
                 continue
-            block = self._blocks.get(position // self.block)
-            yield partial(self._crop, position, block)
+            yield partial(self._crop, position, self._blocks.get(position))
 
-    def _crop(self, position: int, block: Callable[[], list[NDArray | ImageError]]) -> NDArray:
-        height, width = self._true_size(position)
-        crop = block()[position % self.block]
-        if isinstance(crop, ImageError):
-            raise crop
+    def prepared(self, preprocessing: Preprocessing) -> "_PreparedCrops | None":
+        """Give the way to the canonical crops, if the store holds them as `preprocessing` makes them."""
+        if self.group is None:
+            return None
+        held = self.group.attrs.get(packed.PREPARED)
+        return _PreparedCrops(self) if held == packed.preparation(preprocessing) else None
+
+    def _crop(self, position: int, get: Callable[[], NDArray]) -> NDArray:
+        height, width = self.true_size(position)
+        crop = get()
         if self._channels_first:
             crop = np.moveaxis(crop, 0, -1)
         return crop[:height, :width]
 
-    def _true_size(self, position: int) -> tuple[int | None, int | None]:
+    def true_size(self, position: int) -> tuple[int | None, int | None]:
+        """Height and width of a crop, pixels; None where it fills its row of the array.
+
+        Raises
+        ------
+        ImageError
+            If the crop could not be read when it was packed, saying why.
+        """
         if self.group is None:
             return None, None
         height, width = (int(sizes[position]) for sizes in self._true_sizes)
@@ -152,35 +157,25 @@ class CropArray:
         except Exception as error:
             raise ImageError("the sizes of the crops in the store are damaged") from error
 
-    def _load(self, number: int) -> list[NDArray | ImageError]:
-        """Read a block; if that fails, chunk by chunk, so that one that is damaged spoils no other."""
-        first = number * self.block
-        last = min(first + self.block, len(self))
-        try:
-            return self._checked(self.array[first:last])
-        except Exception:  # noqa: BLE001 - codecs raise anything
-            return self._load_chunks(first, last)
 
-    def _load_chunks(self, first: int, last: int) -> list[NDArray | ImageError]:
-        crops: list[NDArray | ImageError] = []
-        step = self.array.chunks[0]
-        for start in range(first, last, step):
-            end = min(start + step, last)
-            try:
-                crops += self._checked(self.array[start:end])
-            except Exception as error:  # noqa: BLE001
-                reason = " ".join(str(error).split()) or type(error).__name__
-                damage = ImageError(f"its chunk in the zarr store is damaged ({reason[:120]})")
-                crops += [damage] * (end - start)
-        return crops
+class _PreparedCrops:
+    """The canonical crops that a packed store holds beside the pictures."""
 
-    def _checked(self, crops: NDArray) -> list[NDArray | ImageError]:
-        return [_BLANK if self._is_blank(crop) else crop for crop in crops]
+    def __init__(self, crops: CropArray) -> None:
+        self._crops = crops
+        self._blocks = Blocks(crops.group[packed.PREPARED])
 
-    def _is_blank(self, crop: NDArray) -> bool:
-        """Tell a crop that was never stored: zarr fills in what is missing, without a word."""
-        fill = self.array.fill_value
-        return crop.flat[0] == fill and bool((crop == fill).all())
+    def fetch(self, cells: Iterable[Cell]) -> Iterator[Callable[[], NDArray[np.uint8]]]:
+        for cell in cells:
+            position = cell.place.position if cell.place else 0
+            if position >= len(self._crops):
+                yield partial(_gone, len(self._crops))
+            else:
+                yield partial(self._crop, position, self._blocks.get(position))
+
+    def _crop(self, position: int, get: Callable[[], NDArray]) -> NDArray[np.uint8]:
+        self._crops.true_size(position)  # says why, where there is no crop
+        return get()
 
 
 def _gone(count: int) -> NDArray:

@@ -3,40 +3,37 @@
 import shutil
 import statistics
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice, tee
-from math import prod
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from wbc_batch.errors import ImageError, InputError, RunError
-from wbc_batch.sources import packed
+from wbc_batch.classifier.preprocessing import Preprocessing, canonical_crop
+from wbc_batch.errors import InputError, RunError
 from wbc_batch.sources.cells import Cell
 from wbc_batch.sources.fetching import Fetch
 from wbc_batch.sources.images import crop_size
 from wbc_batch.sources.inputs import AnyInput, local_paths
 from wbc_batch.sources.kinds import is_url
 from wbc_batch.sources.listing import list_cells
-from wbc_batch.sources.rates import attempt_read, reading_rate
-from wbc_batch.sources.reading import fetches, readers, run_ahead
+from wbc_batch.sources.packed_writer import Layout, Pixels, write
+from wbc_batch.sources.rates import reading_rate
+from wbc_batch.sources.reading import (
+    Read,
+    attempt_read,
+    fetches,
+    prepared_readers,
+    readers,
+    run_ahead,
+)
 
 __all__ = ["PackSummary", "pack"]
 
 #: Called with the number of cells done and the number of all cells.
 Progress = Callable[[int, int], None]
 
-# Chunks of about 8 MB are read nearly as fast as memory is copied; files of about 128 MB are easy to keep.
-_CHUNK_BYTES = 8 * 2**20
-_SHARD_BYTES = 128 * 2**20
-# Rows of the arrays beside the crops that are written at once, at least.
-_ROWS = 16_384
 # A store may take this many times the room of its crops, for crops of different sizes are padded.
 _MOST_PADDING = 16.0
 _AHEAD = 64
@@ -79,21 +76,13 @@ class PackSummary:
     rate_after: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Sizes:
-    """What all crops have in common."""
-
-    cells: int
-    height: int
-    width: int
-
-
 def pack(
     inputs: Sequence[AnyInput],
     output: str | Path,
     *,
     group_by: str | None = None,
     compress: bool = False,
+    preprocessing: Preprocessing | None = None,
     threads: int = 1,
     progress: Progress | None = None,
 ) -> PackSummary:
@@ -111,6 +100,8 @@ def pack(
         The store, a folder that does not exist yet; its name should end in ``.zarr``.
     compress : bool
         Half the room, but slower to read.
+    preprocessing : Preprocessing, optional
+        Keep the canonical crops, too, so that models with the same preprocessing need not make them.
     threads : int
         That read and decode.
     progress : callable, optional
@@ -132,32 +123,46 @@ def pack(
     store = Path(output)
     _refuse_output(store, inputs)
     begun = time.monotonic()
-    sizes = _measure(list_cells(inputs, group_by), threads)
+    layout = _measured(list_cells(inputs, group_by), threads, compress, preprocessing)
+    listed, to_read = tee(list_cells(inputs, group_by))
+    reads = (partial(_read, get, preprocessing) for get in readers(to_read))
     with _appearing(store) as unfinished:
-        errors = _write(
+        pixels = run_ahead(attempt_read, reads, threads, _AHEAD)
+        errors = write(
             unfinished,
-            list_cells(inputs, group_by),
-            sizes,
-            compress,
-            threads,
+            layout,
+            zip(listed, pixels, strict=True),
             progress or (lambda _done, _all: None),
         )
     seconds = time.monotonic() - begun
     before = list(islice(list_cells(inputs, group_by), _SAMPLE))
     after = list(islice(list_cells([store]), _SAMPLE))
-    rates = [(reading_rate(before, threads), reading_rate(after, threads)) for _ in range(_ROUNDS)]
+    rates = [
+        [reading_rate(_next_run(some, preprocessing), threads) for some in (before, after)]
+        for _ in range(_ROUNDS)
+    ]
     return PackSummary(
         store=store,
-        cells=sizes.cells,
+        cells=layout.cells,
         errors=errors,
-        height=sizes.height,
-        width=sizes.width,
+        height=layout.height,
+        width=layout.width,
         bytes=sum(path.stat().st_size for path in store.rglob("*") if path.is_file()),
         seconds=round(seconds, 1),
         sample=len(after),
         rate_before=round(statistics.median(rate for rate, _ in rates), 1),
         rate_after=round(statistics.median(rate for _, rate in rates), 1),
     )
+
+
+def _read(read: Read, preprocessing: Preprocessing | None) -> Pixels:
+    image = read()
+    return image, canonical_crop(image, preprocessing).pixels if preprocessing else None
+
+
+def _next_run(cells: Sequence[Cell], preprocessing: Preprocessing | None) -> Iterator[Read]:
+    """Read cells as the next run will, as far as it is known."""
+    return prepared_readers(cells, preprocessing) if preprocessing else readers(cells)
 
 
 @contextmanager
@@ -190,8 +195,10 @@ def _refuse_output(store: Path, inputs: Sequence[AnyInput]) -> None:
             )
 
 
-def _measure(cells: Iterator[Cell], threads: int) -> _Sizes:
-    """Find the largest crop, from headers where images have one.
+def _measured(
+    cells: Iterator[Cell], threads: int, compress: bool, preprocessing: Preprocessing | None
+) -> Layout:
+    """Lay out a store by the largest crop, found from headers where images have one.
 
     Raises
     ------
@@ -216,7 +223,7 @@ def _measure(cells: Iterator[Cell], threads: int) -> _Sizes:
             f"these crops differ too much in size: padded to the largest ({widest[0]} x {highest[0]} pixels, "
             f"{highest[1]}) they would take {padding:.0f} times their room; pack similar sizes together"
         )
-    return _Sizes(count, highest[0], widest[0])
+    return Layout(count, highest[0], widest[0], compress, preprocessing)
 
 
 def _size(item: tuple[Cell, Fetch]) -> tuple[str, tuple[int, int]]:
@@ -228,108 +235,3 @@ def _size(item: tuple[Cell, Fetch]) -> tuple[str, tuple[int, int]]:
         return name, crop_size(data) if isinstance(data, bytes) else data.shape[:2]
     except Exception:  # noqa: BLE001 - reading it again will say why
         return name, (0, 0)
-
-
-def _write(
-    store: Path,
-    cells: Iterator[Cell],
-    sizes: _Sizes,
-    compress: bool,
-    threads: int,
-    progress: Progress,
-) -> int:
-    """Write the store; how many cells could not be read."""
-    shape = (sizes.height, sizes.width, 3)
-    chunk = min(max(_CHUNK_BYTES // prod(shape), 1), sizes.cells)
-    shard = chunk * min(max(_SHARD_BYTES // (prod(shape) * chunk), 1), -(-sizes.cells // chunk))
-    group = _create(store, sizes, chunk, shard, compress)
-    listed, to_read = tee(cells)
-    images = run_ahead(attempt_read, readers(to_read), threads, _AHEAD)
-    done = errors = 0
-    with ThreadPoolExecutor(1, thread_name_prefix="write") as writer:
-        writing: list[Future[None]] = []
-        rows: list[packed.Row] = []
-        while some := list(islice(zip(listed, images, strict=True), shard)):
-            if done + len(some) > sizes.cells:
-                raise _changed(sizes)
-            crops, described = _laid_out(some, shape)
-            rows += described
-            errors += sum(bool(row["error"]) for row in described)
-            while writing:  # one shard is written while the next one is read
-                writing.pop().result()
-            writing.append(writer.submit(_write_crops, group, done, crops))
-            done += len(some)
-            if len(rows) >= group["group"].chunks[0] or done == sizes.cells:
-                writing.append(writer.submit(_write_rows, group, done - len(rows), rows))
-                rows = []
-            progress(done, sizes.cells)
-        while writing:
-            writing.pop().result()
-    if done < sizes.cells:
-        raise _changed(sizes)
-    return errors
-
-
-def _changed(sizes: _Sizes) -> RunError:
-    return RunError(
-        f"the input changed while it was packed: it no longer has {sizes.cells} cells; "
-        "leave it alone and begin anew"
-    )
-
-
-def _laid_out(
-    some: Sequence[tuple[Cell, NDArray[np.uint8] | ImageError]], shape: tuple[int, int, int]
-) -> tuple[NDArray[np.uint8], list[packed.Row]]:
-    """Put crops into the top left corners of an array, and say what they are."""
-    crops = np.zeros((len(some), *shape), np.uint8)
-    rows = []
-    for number, (cell, image) in enumerate(some):
-        if not isinstance(image, ImageError) and (np.array(image.shape) > shape).any():
-            image = ImageError("the file changed while it was packed")
-        if isinstance(image, ImageError):
-            rows.append(packed.row_of(cell, 0, 0, str(image)))
-            continue
-        height, width = image.shape[:2]
-        crops[number, :height, :width] = image
-        rows.append(packed.row_of(cell, height, width, ""))
-    return crops, rows
-
-
-def _create(store: Path, sizes: _Sizes, chunk: int, shard: int, compress: bool) -> Any:
-    import zarr
-    from zarr.codecs import Crc32cCodec, ZstdCodec
-
-    shape = (sizes.height, sizes.width, 3)
-    group = zarr.create_group(store, zarr_format=3, attributes={packed.MARK: packed.VERSION})
-    group.create_array(
-        packed.CROPS,
-        shape=(sizes.cells, *shape),
-        chunks=(chunk, *shape),
-        shards=(shard, *shape),
-        dtype="uint8",
-        # Checksums tell damage; without compression nothing else would.
-        compressors=[ZstdCodec(level=1), Crc32cCodec()] if compress else [Crc32cCodec()],
-        fill_value=packed.FILL,
-        dimension_names=["cell", "y", "x", "c"],
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # no standard names strings yet
-        for name, dtype in packed.COLUMNS.items():
-            group.create_array(
-                name,
-                shape=(sizes.cells,),
-                chunks=(shard * -(-_ROWS // shard),),
-                dtype=str if dtype == "string" else dtype,
-                dimension_names=["cell"],
-            )
-    return group
-
-
-def _write_crops(group: Any, first: int, crops: NDArray[np.uint8]) -> None:
-    group[packed.CROPS][first : first + len(crops)] = crops
-
-
-def _write_rows(group: Any, first: int, rows: Sequence[packed.Row]) -> None:
-    for name, dtype in packed.COLUMNS.items():
-        values = np.array([row[name] for row in rows], object if dtype == "string" else dtype)
-        group[name][first : first + len(rows)] = values

@@ -2,20 +2,36 @@
 
 A zarr v3 group. Its array ``crops`` holds the pixels, (N, H, W, 3), each crop in its top left corner; the
 arrays beside it have one value per crop: its true size, and what it was before it was packed. The
-attribute `MARK` of the group says that it is one.
+attribute `MARK` of the group says that it is one. A store may also hold the canonical crops, (N, S, S, 3), in
+the array `PREPARED`; the attribute of that name says what made them.
 """
 
+from dataclasses import asdict
 from typing import Any
 
+from wbc_batch.classifier.preprocessing import REVISION, Preprocessing
 from wbc_batch.sources.cells import Box, Cell, Place
 
-__all__ = ["COLUMNS", "CROPS", "FILL", "GROUPING", "MARK", "VERSION", "Row", "cell_of", "row_of"]
+__all__ = [
+    "COLUMNS",
+    "CROPS",
+    "FILL",
+    "GROUPING",
+    "MARK",
+    "PREPARED",
+    "VERSION",
+    "Row",
+    "cell_of",
+    "preparation",
+    "row_of",
+]
 
 #: Attribute of the group, whose value is the version of this layout.
 MARK = "wbc_batch_packed"
 VERSION = 1
 
 CROPS = "crops"
+PREPARED = "prepared"
 
 #: What zarr gives for pixels that are missing. No picture is all of this value, many are all black or white.
 FILL = 1
@@ -47,6 +63,12 @@ Row = dict[str, Any]
 # as private characters.
 _TO_PRIVATE = {0xDC00 + byte: 0xF700 + byte for byte in range(0x80, 0x100)}
 _FROM_PRIVATE = {private: surrogate for surrogate, private in _TO_PRIVATE.items()}
+
+
+def preparation(preprocessing: Preprocessing) -> dict[str, Any]:
+    """Everything that canonical crops hang on besides the picture, as JSON gives it back."""
+    numbers = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(preprocessing).items()}
+    return {"revision": REVISION, **numbers}
 
 
 def row_of(cell: Cell, height: int, width: int, error: str) -> Row:

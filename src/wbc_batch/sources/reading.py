@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from wbc_batch.classifier.images import as_rgb
+from wbc_batch.classifier.preprocessing import Preprocessing, canonical_crop
 from wbc_batch.errors import ImageError
 from wbc_batch.sources import images
 from wbc_batch.sources.archives import TarMembers, ZipMembers
@@ -21,7 +23,15 @@ from wbc_batch.sources.kinds import Kind, is_url, kind_of
 from wbc_batch.sources.stacks import TiffStack
 from wbc_batch.sources.tables import TableImages
 
-__all__ = ["Read", "fetches", "read_image", "readers", "run_ahead"]
+__all__ = [
+    "Read",
+    "attempt_read",
+    "fetches",
+    "prepared_readers",
+    "read_image",
+    "readers",
+    "run_ahead",
+]
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -59,14 +69,45 @@ def readers(cells: Iterable[Cell], base: Path | None = None) -> Iterator[Read]:
 
 def fetches(cells: Iterable[Cell], base: Path | None = None) -> Iterator[Fetch]:
     """Give, for each cell in order, a way to its encoded bytes or its pixels; see `readers`."""
-    for store, some in groupby(cells, key=lambda cell: cell.store):
-        first = next(some)
-        try:
-            container = _open(store, first, Path() if base is None else base)
-        except ImageError as error:
-            yield from (partial(_raise, error) for _ in chain([first], some))
-            continue
-        yield from container.fetch(chain([first], some))
+    for container, some in _opened_for(cells, base):
+        yield from container.fetch(some)
+
+
+def prepared_readers(
+    cells: Iterable[Cell], preprocessing: Preprocessing, base: Path | None = None
+) -> Iterator[Read]:
+    """Give, for each cell in order, a function that makes its canonical crop on any thread.
+
+    A packed store may hold it ready (see `wbc_batch.sources.pack`). Else as `readers`.
+
+    Parameters
+    ----------
+    cells : iterable of Cell
+    preprocessing : Preprocessing
+    base : Path, optional
+        The folder that relative sources start from. Default: the current one.
+
+    Yields
+    ------
+    callable
+        Returns uint8, shape (S, S, 3); raises `ImageError`.
+    """
+    for container, some in _opened_for(cells, base):
+        ready = container.prepared(preprocessing) if isinstance(container, CropArray) else None
+        if ready is not None:
+            yield from ready.fetch(some)
+        else:
+            yield from (partial(_prepare, preprocessing, get) for get in container.fetch(some))
+
+
+def attempt_read(read: Callable[[], _Result]) -> _Result | ImageError:
+    """Read a cell; what goes wrong is returned."""
+    try:
+        return read()
+    except ImageError as error:
+        return error
+    except Exception as error:  # noqa: BLE001 - one picture that no rule foresaw spoils no other
+        return ImageError(f"the image cannot be read ({type(error).__name__})")
 
 
 def read_image(cell: Cell, base: Path | None = None) -> NDArray[np.uint8]:
@@ -128,14 +169,26 @@ def run_ahead(
 
 
 def _read(fetch: Fetch) -> NDArray[np.uint8]:
-    from wbc_batch.classifier.images import as_rgb
-
     data = fetch()
     return as_rgb(images.decode_crop(data) if isinstance(data, bytes) else data)
 
 
+def _prepare(preprocessing: Preprocessing, fetch: Fetch) -> NDArray[np.uint8]:
+    return canonical_crop(_read(fetch), preprocessing).pixels
+
+
 def _raise(error: ImageError) -> Any:
     raise error
+
+
+class _Unusable:
+    """What could not be opened."""
+
+    def __init__(self, error: ImageError) -> None:
+        self._error = error
+
+    def fetch(self, cells: Iterable[Cell]) -> Iterator[Fetch]:
+        return (partial(_raise, self._error) for _ in cells)
 
 
 class _Files:
@@ -150,6 +203,19 @@ class _Files:
                 yield partial(_raise, ImageError("the stack or array is not there any more"))
             else:
                 yield partial(read_file, self._path / cell.member)
+
+
+def _opened_for(
+    cells: Iterable[Cell], base: Path | None
+) -> Iterator[tuple[Container, Iterator[Cell]]]:
+    """Open a container for each run of cells that it holds."""
+    for store, some in groupby(cells, key=lambda cell: cell.store):
+        first = next(some)
+        try:
+            container = _open(store, first, Path() if base is None else base)
+        except ImageError as error:
+            container = _Unusable(error)
+        yield container, chain([first], some)  # noqa: B031 - one after the other
 
 
 def _open(store: str, cell: Cell, base: Path) -> Container:
