@@ -3,9 +3,9 @@
 On the same files and cores, in turn, round after round: this package with some backends and precisions from
 a folder, a ZIP archive and packed zarr stores, without and with canonical crops, its bounds (only decoding
 and preparing; only the network), and the ways of `rivals.py`. The files are those of FOLDER that have the
-most frequent size, or drawn cells, linked many times. Prints medians of images per second with their range. Workers and networks are warm, and a
-way takes as many files as it does in some seconds; the row "command" is all that a user waits for, with start
-and report.
+most frequent size, or drawn cells, linked many times. Prints medians of images per second with their range.
+Workers and networks are warm, and a way takes as many files as it does in some seconds; the row "command" is
+all that a user waits for, with start and report.
 
 Then what Dask costs, measured as `engine.py` does, and what comes of it all beside the targets.
 """
