@@ -325,6 +325,29 @@ def test_ctrl_c_ends_the_wait_for_a_cluster(slides: Path, hanging: Path, tmp_pat
     assert errors.splitlines()[-1].endswith("repeat the same command to continue")
 
 
+def test_ctrl_c_ends_the_wait_for_a_job(slides: Path, tmp_path: Path) -> None:
+    """And takes the job out of the queue; with a batch system that never begins one."""
+    pytest.importorskip("dask_jobqueue")
+    for name, content in {
+        "sbatch": "echo 17; touch submitted",
+        "scancel": "echo $1 >ended",
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\ncd {tmp_path}\n{content}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "cluster.yaml").write_text(
+        "class: SLURMCluster\ncores: 1\nmemory: 1GB\nn_workers: 1\n"
+    )
+    whole = [*command(slides, tmp_path / "run"), "--cluster", str(tmp_path / "cluster.yaml")]
+    environment = os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    with subprocess.Popen(whole, env=environment, stderr=subprocess.PIPE, text=True) as run:
+        wait_for((tmp_path / "submitted").exists)
+        run.send_signal(signal.SIGINT)
+        _, errors = run.communicate(timeout=60)
+    assert run.returncode == ExitCode.INTERRUPTED, errors
+    assert errors.splitlines()[-1].endswith("repeat the same command to continue")
+    assert (tmp_path / "ended").read_text() == "17\n"
+
+
 def test_nobody_waits_for_ever_for_a_first_worker(slides: Path, tmp_path: Path) -> None:
     file = tmp_path / "cluster.yaml"
     file.write_text("class: LocalCluster\nn_workers: 0\n")

@@ -16,7 +16,9 @@ its constructor.
 
 import inspect
 import logging
-from collections.abc import Callable, Mapping
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -181,7 +183,8 @@ def _find_class(path: Path, name: str) -> Callable[..., Any]:
         raise InputError(f"{path}: the class {name} is not known; write its full name, or {known}")
     where, package = (module, module.partition(".")[0]) if module else CLASSES[short][:2]
     try:
-        found: Any = getattr(import_module(where), short, None)
+        with _interrupts_kept():
+            found: Any = getattr(import_module(where), short, None)
     except ImportError as error:
         raise InputError(
             f"{path}: {name} needs a package that is not here ({error}); install {package}"
@@ -189,3 +192,12 @@ def _find_class(path: Path, name: str) -> Callable[..., Any]:
     if module and not (isinstance(found, type) and issubclass(found, Cluster)):
         raise InputError(f"{path}: {name} is no class of Dask clusters")
     return found
+
+
+@contextmanager
+def _interrupts_kept() -> Iterator[None]:
+    """Undo what dask-jobqueue does as it is imported: Ctrl-C would end us without a word, with code 0."""
+    handler = signal.getsignal(signal.SIGINT)
+    yield
+    if signal.getsignal(signal.SIGINT) is not handler:
+        signal.signal(signal.SIGINT, handler)
