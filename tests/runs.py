@@ -48,10 +48,10 @@ def draw(path: Path, seed: int) -> None:
     Image.fromarray(noisy.astype(np.uint8)).save(path)
 
 
-def command(slides: Path, run_dir: Path, workers: int) -> list[str]:
+def command(slides: Path, run_dir: Path, *options: str) -> list[str]:
     code = "from wbc_batch.cli import main; main()"
-    options = ["--device", "cpu", "--workers", str(workers)]
-    return [sys.executable, "-c", code, "classify", str(slides), "-o", str(run_dir), *options]
+    inputs = ["classify", str(slides), "-o", str(run_dir), "--device", "cpu"]
+    return [sys.executable, "-c", code, *inputs, *options]
 
 
 def stopped_run(
@@ -60,7 +60,7 @@ def stopped_run(
     """Start a slow run, stop it when some shards are done; its exit code and standard error."""
     slow = {"DASK_DISTRIBUTED__WORKER__PRELOAD": traps, "TRAP_SECONDS": "0.08"}
     with subprocess.Popen(
-        command(slides, run_dir, workers=1),
+        command(slides, run_dir, "--workers", "1"),
         env=os.environ | slow,
         stderr=subprocess.PIPE,
         text=True,

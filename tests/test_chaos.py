@@ -6,15 +6,17 @@ import random
 import shutil
 import signal
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import count, cycle, islice
 from pathlib import Path
 
 import dask
 import psutil
 import pytest
-from runs import command, dask_cluster, draw
+from runs import command, dask_cluster
 
 from wbc_batch.engine.ledger import committed
 from wbc_batch.engine.work import FATAL_REASON
@@ -64,6 +66,23 @@ def test_killed_workers_change_nothing(
         slides, tmp_path / "run", device="cpu", workers=2, stall_timeout=60, progress=kill
     )
     assert len(killed) == len(set(killed)) >= 2
+    assert summary.exit_code == ExitCode.OK
+    assert rows(tmp_path / "run") == rows(undisturbed)
+
+
+def test_workers_killed_as_they_start_change_nothing(
+    slides: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    def kill() -> int:
+        while not (victims := worker_processes()):
+            time.sleep(0.01)
+        victims[0].kill()
+        return victims[0].pid
+
+    with ThreadPoolExecutor(1) as pool:
+        killed = pool.submit(kill)
+        summary = classify_paths(slides, tmp_path / "run", device="cpu", workers=2)
+        assert killed.result(timeout=1)
     assert summary.exit_code == ExitCode.OK
     assert rows(tmp_path / "run") == rows(undisturbed)
 
@@ -182,79 +201,82 @@ def test_no_progress_ends_in_a_clear_message(slides: Path, slow: None, tmp_path:
 
 
 @pytest.fixture(scope="module")
-def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten thousand cells: drawn ones, linked."""
-    folder = tmp_path_factory.mktemp("many") / "slides"
+def many(real_cells: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten thousand files: real cells of two laboratories, linked."""
+    place = tmp_path_factory.mktemp("many")
     originals = []
-    for number in range(100):
-        originals.append(folder / "slide-000" / f"{number:03d}.png")
-        draw(originals[-1], number)
-    for slide in range(1, 100):
-        (folder / f"slide-{slide:03d}").mkdir()
-        for original in originals:
-            (folder / f"slide-{slide:03d}" / original.name).hardlink_to(original)
-    return folder
+    for folder in ("pbc/val", "raabin"):
+        originals += sorted(Path(shutil.copytree(real_cells / folder, place / folder)).rglob("*.*"))
+    for number, original in enumerate(islice(cycle(originals), 10_000)):
+        slide = place / "slides" / f"slide-{number // 100:03d}"
+        slide.mkdir(parents=True, exist_ok=True)
+        (slide / f"{number:05d}{original.suffix}").hardlink_to(original)
+    return place / "slides"
 
 
 @pytest.fixture(scope="module")
 def many_undisturbed(many: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("many-runs") / "undisturbed"
-    assert subprocess.run(command(many, run_dir, workers=2)).returncode == ExitCode.OK
+    assert subprocess.run(command(many, run_dir, "--workers", "2")).returncode == ExitCode.OK
     return run_dir
 
 
-def every_few_seconds(run: subprocess.Popen, strike: Callable[[], None], seed: int) -> None:
-    """Do something bad to a run at times that look random, as long as it lasts."""
-    chance = random.Random(seed)
-    stop = threading.Event()
+def cells_done(run_dir: Path) -> int:
+    return sum(result.cells for result in committed(run_dir))
 
-    def strikes() -> None:
-        while not stop.wait(chance.uniform(1, 6)):
-            strike()
 
-    thread = threading.Thread(target=strikes)
-    thread.start()
-    try:
-        run.wait()
-    finally:
-        stop.set()
-        thread.join()
+def wait_for_more(run: subprocess.Popen, run_dir: Path) -> bool:
+    """Wait until more cells are done than now; False if the run ends before."""
+    before = cells_done(run_dir)
+    while cells_done(run_dir) == before:
+        if run.poll() is not None:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(900)
+@pytest.mark.realdata
+@pytest.mark.timeout(1800)
 def test_workers_killed_throughout_a_long_run(
     many: Path, many_undisturbed: Path, tmp_path: Path
 ) -> None:
-    killed = []
-    with subprocess.Popen(command(many, tmp_path / "run", workers=2)) as run:
-
-        def strike() -> None:
+    """One dies as the workers start, then one a random time after each shard that is done."""
+    chance = random.Random(1)
+    killed = set()
+    with subprocess.Popen(command(many, tmp_path / "run", "--workers", "2")) as run:
+        while True:
             if victims := worker_processes(run.pid):
-                victim = random.Random(len(killed)).choice(victims)
-                victim.kill()
-                killed.append(victim.pid)
-
-        every_few_seconds(run, strike, seed=1)
+                victim = chance.choice(victims)
+                with suppress(psutil.NoSuchProcess):
+                    victim.kill()
+                    killed.add(victim.pid)
+            if not wait_for_more(run, tmp_path / "run"):
+                break
+            time.sleep(chance.uniform(0, 3))
     assert len(killed) >= 5
     assert run.returncode == ExitCode.OK
     assert rows(tmp_path / "run") == rows(many_undisturbed)
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(900)
+@pytest.mark.realdata
+@pytest.mark.timeout(1800)
 def test_clients_killed_again_and_again(many: Path, many_undisturbed: Path, tmp_path: Path) -> None:
+    """Three die whenever they die, the others a random time after a shard is done."""
     chance = random.Random(2)
-    done, code = [], None
-    for _ in range(30):
-        with subprocess.Popen(command(many, tmp_path / "run", workers=2)) as run:
-            try:
-                code = run.wait(chance.uniform(8, 20))
-                break
-            except subprocess.TimeoutExpired:
-                run.kill()
-        done.append(sum(result.cells for result in committed(tmp_path / "run")))
-    assert code == ExitCode.OK
+    done = []
+    for attempt in count():
+        with subprocess.Popen(command(many, tmp_path / "run", "--workers", "2")) as run:
+            if attempt < 3:
+                time.sleep(chance.uniform(1, 15))
+            elif wait_for_more(run, tmp_path / "run"):
+                time.sleep(chance.uniform(0, 3))
+            run.kill()
+        if run.returncode != -signal.SIGKILL:
+            break
+        done.append(cells_done(tmp_path / "run"))
+    assert run.returncode == ExitCode.OK
     assert done == sorted(done)
-    assert len(set(done)) >= 2
+    assert len(set(done)) >= 3
     assert rows(tmp_path / "run") == rows(many_undisturbed)

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from typer.testing import CliRunner, Result
 
 from wbc_batch.classifier import Classifier, read_bundle
+from wbc_batch.classifier.bundle import WEIGHTS_FILE
 from wbc_batch.cli import app
 from wbc_batch.progress import Pace
 from wbc_batch.schema import CLASSES, UNIDENTIFIED
@@ -148,6 +149,13 @@ def test_force_replaces_and_a_person_reads_a_table(
         (["slides", "-o", "new", "--workers", "1", "--scheduler", "x"], 2, "scheduler"),
         (["slides", "-o", "new", "--model", "nonesuch"], 1, "nonesuch"),
         (["slides", "-o", "new", "--device", "toaster"], 2, "toaster"),
+        (["slides", "-o", "new", "--device", "cuda:99", "--workers", "1"], 2, "cuda:99"),
+        (["slides", "-o", "new", "--precision", "fp8"], 2, "unknown precision 'fp8'"),
+        (["slides", "-o", "new", "--precision", "int8"], 2, "has no int8 network"),
+        (["slides", "-o", "new", "--precision", "int8", "--scheduler", "x"], 2, "no int8 network"),
+        (["slides", "-o", "new", "--precision", "int8", "--backend", "torch"], 2, "openvino"),
+        (["slides", "-o", "new", "--device", "cpu", "--precision", "fp16"], 2, "'fp16'"),
+        (["slides", "-o", "new", "--model", "damaged"], 1, "damaged or was exchanged"),
         (["slides", "-o", "slides.txt"], 1, "slides.txt cannot be used for results"),
         (["slides", "-o", "others"], 1, "others is not empty"),
         (["slides"], 2, "--output"),
@@ -162,6 +170,8 @@ def test_mistakes_get_one_sentence(
     (place / "slides.txt").touch()
     (place / "others").mkdir(exist_ok=True)
     (place / "others" / "thesis.doc").touch()
+    shutil.copytree(read_bundle().path, place / "damaged", dirs_exist_ok=True)
+    (place / "damaged" / WEIGHTS_FILE).write_bytes(b"cut off")
     run = invoke("classify", *arguments)
     assert run.exit_code == code, run.stderr
     assert sentence in run.stderr

@@ -1,7 +1,12 @@
 """Workers of running clusters, and clusters that a file describes."""
 
 import json
+import os
+import re
+import signal
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +16,7 @@ import psutil
 import pytest
 from distributed import Client, LocalCluster
 from distributed.security import Security
-from runs import dask_cluster
+from runs import command, dask_cluster, wait_for
 
 from wbc_batch.engine import clusters, preflight
 from wbc_batch.engine.cluster_file import read_cluster_file
@@ -19,7 +24,7 @@ from wbc_batch.engine.crew import choose_crew
 from wbc_batch.engine.execute import execute
 from wbc_batch.engine.plan import Job, plan_shards
 from wbc_batch.engine.preflight import check_workers, cores_per_worker
-from wbc_batch.errors import ClusterError, IncompleteRunError, InputError, ModelError
+from wbc_batch.errors import ClusterError, ExitCode, IncompleteRunError, InputError, ModelError
 from wbc_batch.run import classify_paths
 from wbc_batch.sources import Cell, list_cells
 
@@ -195,11 +200,13 @@ def test_a_cluster_is_started_from_a_file_and_closed(
     slides: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "cluster.yaml"
-    file.write_text("class: LocalCluster\nn_workers: 1\nthreads_per_worker: 1\n")
+    file.write_text("class: LocalCluster\nn_workers: 0\nadapt: {minimum: 1, maximum: 2}\n")
     before = set(psutil.Process().children(recursive=True))
     classify_paths(slides, tmp_path / "run", device="cpu", cluster=file)
     ours = (tmp_path / "run" / "cells.csv").read_bytes()
     assert ours == (undisturbed / "cells.csv").read_bytes()
+    # Shards are cut for all that may come, although the run begins with the first.
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["workers"] == 2
     left = set(psutil.Process().children(recursive=True)) - before
     assert not [process for process in left if "spawn_main" in " ".join(process.cmdline())]
 
@@ -240,6 +247,105 @@ def test_what_a_class_says_is_told(content: str, sentence: str, tmp_path: Path) 
     file.write_text(f"class: SLURMCluster\ncores: 1\nmemory: 1GB\n{content}\n")
     with pytest.raises(ClusterError, match=sentence), clusters.started_workers(file, 60):
         pass
+
+
+#: Tells Kubernetes' clients of an API that nobody answers for.
+NOWHERE = """
+current-context: x
+contexts: [{name: x, context: {cluster: c, user: u}}]
+clusters: [{name: c, cluster: {server: "http://127.0.0.1:1"}}]
+users: [{name: u, user: {token: t}}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("content", "package", "sentence"),
+    [
+        ("LocalCUDACluster", "dask_cuda", "LocalCUDACluster .*it needs an NVIDIA GPU"),
+        ("KubeCluster\nn_workers: 1", "dask_kubernetes", "KubeCluster .*it needs a Kubernetes"),
+        ("KubeCluster\nn_wokers: 1", "dask_kubernetes", "'n_wokers'.*which arguments it takes"),
+    ],
+)
+def test_what_is_not_there_is_told(
+    content: str, package: str, sentence: str, tmp_path: Path
+) -> None:
+    pytest.importorskip(package)
+    (tmp_path / "slides").mkdir()
+    (tmp_path / "slides" / "1.png").touch()
+    (tmp_path / "cluster.yaml").write_text(f"class: {content}\n")
+    (tmp_path / "nowhere").write_text(NOWHERE)
+    code = "from wbc_batch.cli import main; main()"
+    run = subprocess.run(
+        [sys.executable, "-c", code, "classify", "slides", "-o", "run", "--cluster", "cluster.yaml"],
+        env=os.environ | {"KUBECONFIG": str(tmp_path / "nowhere"), "CUDA_VISIBLE_DEVICES": "0"},
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == ExitCode.FATAL, run.stderr
+    assert len(run.stderr.splitlines()) == 1, run.stderr
+    assert re.search(sentence, run.stderr)
+
+
+HANGING = """
+import time
+from distributed.deploy import Cluster
+
+class HangingCluster(Cluster):
+    def __init__(self, path):
+        open(path, "w").close()
+        time.sleep(600)
+"""
+
+
+@pytest.fixture
+def hanging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of a cluster that never comes up."""
+    (tmp_path / "hanging.py").write_text(HANGING)
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "cluster.yaml"
+    file.write_text(f"class: hanging.HangingCluster\npath: {tmp_path / 'begun'}\n")
+    return file
+
+
+def test_nobody_waits_for_ever_for_a_cluster(slides: Path, hanging: Path, tmp_path: Path) -> None:
+    began = time.monotonic()
+    with pytest.raises(IncompleteRunError, match="HangingCluster did not start within 2 s"):
+        classify_paths(slides, tmp_path / "run", device="cpu", cluster=hanging, stall_timeout=2)
+    assert time.monotonic() - began < 60
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["state"] == "incomplete"
+
+
+def test_ctrl_c_ends_the_wait_for_a_cluster(slides: Path, hanging: Path, tmp_path: Path) -> None:
+    whole = [*command(slides, tmp_path / "run"), "--cluster", str(hanging)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    with subprocess.Popen(whole, env=environment, stderr=subprocess.PIPE, text=True) as run:
+        wait_for((tmp_path / "begun").exists)
+        run.send_signal(signal.SIGINT)
+        _, errors = run.communicate(timeout=30)
+    assert run.returncode == ExitCode.INTERRUPTED, errors
+    assert errors.splitlines()[-1].endswith("repeat the same command to continue")
+
+
+def test_ctrl_c_ends_the_wait_for_a_job(slides: Path, tmp_path: Path) -> None:
+    """And takes the job out of the queue; with a batch system that never begins one."""
+    pytest.importorskip("dask_jobqueue")
+    for name, content in {
+        "sbatch": "echo 17; touch submitted",
+        "scancel": "echo $1 >ended",
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\ncd {tmp_path}\n{content}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "cluster.yaml").write_text(
+        "class: SLURMCluster\ncores: 1\nmemory: 1GB\nn_workers: 1\n"
+    )
+    whole = [*command(slides, tmp_path / "run"), "--cluster", str(tmp_path / "cluster.yaml")]
+    environment = os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    with subprocess.Popen(whole, env=environment, stderr=subprocess.PIPE, text=True) as run:
+        wait_for((tmp_path / "submitted").exists)
+        run.send_signal(signal.SIGINT)
+        _, errors = run.communicate(timeout=60)
+    assert run.returncode == ExitCode.INTERRUPTED, errors
+    assert errors.splitlines()[-1].endswith("repeat the same command to continue")
+    assert (tmp_path / "ended").read_text() == "17\n"
 
 
 def test_nobody_waits_for_ever_for_a_first_worker(slides: Path, tmp_path: Path) -> None:

@@ -254,18 +254,32 @@ def test_a_file_is_no_run_folder(tmp_path: Path) -> None:
         pass
 
 
-def test_an_unfinished_run_goes_on_with_the_same_settings_only(tmp_path: Path) -> None:
+def test_an_unfinished_run_goes_on_with_the_same_settings_only(
+    job: Job, slides: Path, tmp_path: Path
+) -> None:
     settings = {field: getattr(SETTINGS, field) for field in SETTINGS.__slots__}
     with locked(tmp_path):
         write_record(tmp_path, {"state": "interrupted", "settings": settings})
+        (spec,) = plan_shards(list_cells([slides / "slide-0"]), job, 50)
+        run_shard(spec)
         assert start(tmp_path, SETTINGS, force=False)["state"] == "interrupted"
         changed = replace(SETTINGS, model="other (ef)")
         with pytest.raises(RunError, match=r"model was 'default \(ab\)' and is now 'other \(ef\)'"):
             start(tmp_path, changed, force=False)
         with pytest.raises(RunError, match="backend was 'torch' and is now 'openvino'"):
             start(tmp_path, replace(SETTINGS, backend="openvino"), force=False)
-        (tmp_path / SHARDS / "000000-ab.parquet").touch()
+        assert len(committed(tmp_path)) == 1
         assert start(tmp_path, changed, force=True) is None
+        assert not list((tmp_path / SHARDS).iterdir())
+
+
+def test_a_run_that_did_nothing_yet_binds_nobody(tmp_path: Path) -> None:
+    settings = {field: getattr(SETTINGS, field) for field in SETTINGS.__slots__}
+    with locked(tmp_path):
+        write_record(tmp_path, {"state": "failed", "settings": settings, "shard_cells": 7})
+        (tmp_path / SHARDS / "000000-ab.parquet").touch()  # not committed
+        assert start(tmp_path, SETTINGS, force=False)["shard_cells"] == 7
+        assert start(tmp_path, replace(SETTINGS, device="cuda"), force=False) is None
         assert not list((tmp_path / SHARDS).iterdir())
 
 
@@ -333,7 +347,9 @@ def test_a_stopped_run_goes_on_to_the_same_result(
     assert 2 <= len(before) < 4
     times = [path.stat().st_mtime_ns for path in committed_shards(run_dir)]
 
-    last = subprocess.run(command(slides, run_dir, workers=2), capture_output=True, text=True)
+    last = subprocess.run(
+        command(slides, run_dir, "--workers", "2"), capture_output=True, text=True
+    )
     assert last.returncode == ExitCode.OK, last.stderr
     assert (run_dir / "cells.csv").read_bytes() == (undisturbed / "cells.csv").read_bytes()
     kept = [run_dir / SHARDS / result.file for result in before]

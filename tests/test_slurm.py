@@ -74,7 +74,7 @@ def test_a_job_at_its_wall_time_goes_on_in_the_next(
 ) -> None:
     (tmp_path / "traps.py").write_text(TRAPS)
     traps = f"DASK_DISTRIBUTED__WORKER__PRELOAD='{json.dumps([str(tmp_path / 'traps.py')])}'"
-    words = " ".join(f"'{word}'" for word in command(slides, tmp_path / "run", workers=1))
+    words = " ".join(f"'{word}'" for word in command(slides, tmp_path / "run", "--workers", "1"))
     (tmp_path / "job.sh").write_text(recipe(f"env {traps} TRAP_SECONDS=0.05 {words}"))
     sbatch = [
         "sbatch",

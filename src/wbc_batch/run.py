@@ -1,58 +1,44 @@
 """The whole journey of a run: list, plan, classify on workers, report."""
 
 import logging
-import shlex
-import sys
 import time
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from wbc_batch.classifier import Bundle, read_bundle
+from wbc_batch.classifier import read_bundle
 from wbc_batch.classifier.backend import choose_backend
-from wbc_batch.classifier.conformal import conformal_thresholds
 from wbc_batch.engine.clusters import Client
-from wbc_batch.engine.crew import Crew, choose_crew
+from wbc_batch.engine.crew import choose_crew
 from wbc_batch.engine.execute import execute
-from wbc_batch.engine.ledger import SHARDS, ShardResult, committed, committed_shards, labels_of
-from wbc_batch.engine.plan import (
-    Job,
-    Listing,
-    model_digest,
-    plan_shards,
-    shard_size,
-    survey,
-    verified,
-)
+from wbc_batch.engine.ledger import ShardResult, committed, committed_shards, labels_of
+from wbc_batch.engine.plan import plan_shards, shard_size, survey, verified
 from wbc_batch.engine.run_folder import (
-    BY_FOLDER,
-    ERROR_LOG,
     Record,
-    Settings,
     locked,
     now,
+    recorded,
     start,
     unwritable,
-    versions,
     write_record,
 )
-from wbc_batch.errors import ExitCode, IncompleteRunError, InputError, RunError, WbcError
-from wbc_batch.report import ReportOptions, confusion_of, read_options, write_reports
-from wbc_batch.report.groups import AS_LISTED
+from wbc_batch.errors import ExitCode, RunError
+from wbc_batch.report import read_options, write_reports
 from wbc_batch.report.ranges import DEFAULT_PROFILE
-from wbc_batch.sources import AnyInput, Cell, describe, list_cells, local_paths, spelled
+from wbc_batch.request import (
+    Progress,
+    Request,
+    noting_firsts,
+    refuse_overlap,
+    refuse_unfit_model,
+    reported_groups,
+    set_thresholds,
+)
+from wbc_batch.sources import AnyInput, Cell, list_cells, local_paths
 
 __all__ = ["RunSummary", "classify_paths"]
 
 _log = logging.getLogger(__name__)
-
-#: Called with the number of cells done and the number of all cells.
-Progress = Callable[[int, int], None]
-
-# So many parts of the input are shown to workers that we did not start, to see if they can read it.
-_SAMPLES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,51 +65,6 @@ class RunSummary:
     seconds: float
     cells_per_second: float
     exit_code: ExitCode
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """What was asked for, looked up and checked as far as that goes without work."""
-
-    inputs: Sequence[AnyInput]
-    group_by: str | None
-    run_dir: Path
-    listing: Listing
-    samples: Sequence[Cell]
-    bundle: Bundle
-    model: str
-    device: str
-    precision: str
-    backend: str
-    crew: Crew
-    stall_timeout: float
-    progress: Progress
-    report: ReportOptions
-
-    def settings(self) -> Settings:
-        return Settings(
-            version=versions()["wbc-napari"],
-            model=f"{self.bundle.name} ({model_digest(self.bundle)})",
-            inputs=", ".join(map(describe, self.inputs)),
-            cells=f"{self.listing.cells} ({self.listing.digest})",
-            device=self.device,
-            precision=self.precision,
-            backend=self.backend,
-            groups=self.group_by or BY_FOLDER,
-        )
-
-    def job(self) -> Job:
-        return Job(
-            model=self.model,
-            model_digest=model_digest(self.bundle),
-            device=self.device,
-            precision=self.precision,
-            backend=self.backend,
-            threads=max(self.crew.threads, 1),
-            base=str(Path.cwd()),
-            shards=str((self.run_dir / SHARDS).absolute()),
-            columns=self.listing.columns,
-        )
 
 
 def classify_paths(
@@ -207,14 +148,15 @@ def classify_paths(
     run_dir = Path(output)
     report = read_options(profile, wbc_counts)
     crew = choose_crew(device, workers, memory_limit, scheduler, scheduler_file, cluster)
-    firsts: dict[str, Cell] = {}
-    listing = survey(_noting_firsts(list_cells(paths, group_by), firsts))
-    _refuse_overlap(local_paths(paths), run_dir)
     bundle = read_bundle(model)
-    thresholds = _set_thresholds(bundle, coverage)
+    refuse_unfit_model(bundle, device, precision, backend, crew)
+    thresholds = set_thresholds(bundle, coverage)
+    firsts: dict[str, Cell] = {}
+    listing = survey(noting_firsts(list_cells(paths, group_by), firsts))
+    refuse_overlap(local_paths(paths), run_dir)
     if report.wbc_counts:  # better now than after the work
-        report.refuse_strange_groups(_reported_groups(paths, group_by))
-    request = _Request(
+        report.refuse_strange_groups(reported_groups(paths, group_by))
+    request = Request(
         inputs=paths,
         group_by=group_by,
         run_dir=run_dir,
@@ -226,6 +168,8 @@ def classify_paths(
         device=device,
         precision=precision,
         backend=choose_backend(backend),
+        thresholds=thresholds,
+        coverage=coverage,
         crew=crew.for_cells(listing.cells),
         stall_timeout=stall_timeout,
         progress=progress or (lambda _done, _all: None),
@@ -233,104 +177,15 @@ def classify_paths(
     )
     with unwritable(run_dir), locked(run_dir):
         record = start(run_dir, request.settings(), force) or {"started": now()}
-        record |= _description(request)
-        record["prediction_sets"] = coverage and {"coverage": coverage, "thresholds": thresholds}
-        with _recorded(run_dir, record), unwritable(run_dir):
+        record |= request.description()
+        with recorded(run_dir, record), unwritable(run_dir):
             record |= _classify(request, record)
             write_record(run_dir, record)
-            write_reports(run_dir, committed_shards(run_dir), thresholds, request.report)
+            write_reports(run_dir, committed_shards(run_dir), thresholds, report)
     return _summary(run_dir, record)
 
 
-def _reported_groups(paths: Sequence[AnyInput], group_by: str | None) -> list[str]:
-    """List the groups that the report will have, in order of appearance."""
-    cells = list_cells(paths, group_by)
-    return list(
-        dict.fromkeys(AS_LISTED.rule(cell.source, cell.member, cell.group) for cell in cells)
-    )
-
-
-def _set_thresholds(bundle: Bundle, coverage: float | None) -> list[float] | None:
-    if coverage is None:
-        return None
-    if not 0.0 < coverage < 1.0:
-        raise InputError(
-            f"a coverage of {coverage:g} cannot be promised; give one between 0 and 1, such as 0.95"
-        )
-    return conformal_thresholds(bundle.conformal_scores(), coverage).tolist()
-
-
-def _noting_firsts(cells: Iterator[Cell], firsts: dict[str, Cell]) -> Iterator[Cell]:
-    """Pass cells on, and note the first of each of some sources."""
-    for cell in cells:
-        if len(firsts) < _SAMPLES:
-            firsts.setdefault(cell.store, cell)
-        yield cell
-
-
-def _refuse_overlap(inputs: Sequence[Path], run_dir: Path) -> None:
-    place = run_dir.resolve()
-    for path in inputs:
-        if place.is_relative_to(path.resolve()):
-            raise InputError(
-                f"the results folder {run_dir} lies inside the input {path}, where its files would "
-                "be taken for cells; name a folder outside"
-            )
-
-
-def _description(request: _Request) -> Record:
-    bundle = request.bundle
-    confusion = confusion_of(bundle.metrics)
-    return {
-        "state": "running",
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "directory": str(Path.cwd()),
-        "inputs": [spelled(item) for item in request.inputs],
-        "group_by": request.group_by,
-        "input_digest": request.listing.digest,
-        "cells": request.listing.cells,
-        "model": {
-            "name": bundle.name,
-            "sha256": bundle.sha256,
-            "preprocessing": asdict(bundle.preprocessing),
-            "confusion": confusion and confusion.to_record(),
-        },
-        "settings": asdict(request.settings()),
-        "report": request.report.to_record(),
-        "versions": versions(),
-        "scheduler": request.crew.scheduler,
-        "workers_from": request.crew.place,
-        **dict.fromkeys(("finished", "error")),
-    }
-
-
-@contextmanager
-def _recorded(run_dir: Path, record: Record) -> Iterator[None]:
-    """Keep ``run.json`` true, whatever happens inside."""
-    write_record(run_dir, record)
-    try:
-        yield
-    except BaseException as error:
-        record["state"] = _state_after(error)
-        record["error"] = str(error) or type(error).__name__
-        if not isinstance(error, WbcError | KeyboardInterrupt):
-            log = run_dir / ERROR_LOG
-            log.write_text(traceback.format_exc(), encoding="utf-8", errors="backslashreplace")
-            error.__notes__ = [f"the traceback is in {log}"]
-        with suppress(OSError):  # a full disk must not hide what went wrong
-            write_record(run_dir, record)
-        raise
-    record["state"] = "finished"
-    write_record(run_dir, record)
-
-
-def _state_after(error: BaseException) -> str:
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
-    return "incomplete" if isinstance(error, IncompleteRunError) else "failed"
-
-
-def _classify(request: _Request, record: Record) -> Record:
+def _classify(request: Request, record: Record) -> Record:
     """Have all cells classified that are not yet; what ``run.json`` says of it."""
     begun = time.monotonic()
     before = sum(result.cells for result in committed(request.run_dir))
@@ -363,9 +218,9 @@ def _classify(request: _Request, record: Record) -> Record:
     }
 
 
-def _classify_rest(request: _Request, record: Record, client: Client) -> None:
-    crew, job = request.crew, request.job()
-    workers, threads, on_gpu = crew.muster(client, job, request.samples)
+def _classify_rest(request: Request, record: Record, client: Client) -> None:
+    crew = request.crew
+    workers, threads, on_gpu = crew.muster(client, request.job(crew.threads), request.samples)
     record |= {"workers": workers, "threads_per_worker": threads}
     # A continued run keeps its cuts, however many workers it has now.
     size = record.setdefault("shard_cells", shard_size(request.listing.cells, workers))
@@ -382,7 +237,7 @@ def _classify_rest(request: _Request, record: Record, client: Client) -> None:
         request.progress(cells, request.listing.cells)
 
     listed = verified(list_cells(request.inputs, request.group_by), request.listing)
-    specs = plan_shards(listed, replace(job, threads=threads), size)
+    specs = plan_shards(listed, request.job(threads), size)
     pending = (spec for spec in specs if spec.shard_id not in ready)
     execute(client, pending, on_commit, request.stall_timeout, on_gpu=on_gpu)
 

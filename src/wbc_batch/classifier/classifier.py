@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wbc_batch.classifier.architecture import Network
-from wbc_batch.classifier.backend import Backend, choose_backend
+from wbc_batch.classifier.backend import Backend
 from wbc_batch.classifier.bundle import Bundle, read_bundle
 from wbc_batch.classifier.images import as_rgb
 from wbc_batch.classifier.novelty import NoveltyModel
 from wbc_batch.classifier.predictions import Predictions, decide
 from wbc_batch.classifier.preprocessing import canonical_crop
-from wbc_batch.classifier.torch_backend import TorchBackend, choose_device, choose_precision
+from wbc_batch.classifier.runtime import choose_runtime
+from wbc_batch.classifier.torch_backend import TorchBackend
 from wbc_batch.errors import ImageError
 
 __all__ = ["Classifier"]
@@ -71,14 +72,12 @@ class Classifier:
         InputError
             If the device, precision or backend is unknown or not there.
         """
-        chosen = choose_device(device)
         bundle = read_bundle(model)
+        runtime = choose_runtime(bundle, device, precision, backend)
         network, novelty = bundle.load()
-        if chosen.type == "cpu" and choose_backend(backend) == "openvino":
-            return cls(bundle, _with_openvino(bundle, network, precision), novelty)
-        return cls(
-            bundle, TorchBackend(network, chosen, choose_precision(precision, chosen)), novelty
-        )
+        if runtime.backend == "openvino":
+            return cls(bundle, _with_openvino(bundle, network, runtime.precision), novelty)
+        return cls(bundle, TorchBackend(network, runtime.device, runtime.precision), novelty)
 
     @property
     def name(self) -> str:
@@ -216,11 +215,10 @@ class Classifier:
 
 
 def _with_openvino(bundle: Bundle, network: Network, precision: str) -> Backend:
-    from wbc_batch.classifier.openvino_backend import OpenVinoBackend, choose_precision
+    from wbc_batch.classifier.openvino_backend import OpenVinoBackend
 
-    chosen = choose_precision(precision, bool(bundle.quantised))
-    quantised = bundle.read_quantised() if chosen == "int8" else None
-    return OpenVinoBackend(network, bundle.preprocessing.size, chosen, quantised)
+    quantised = bundle.read_quantised() if precision == "int8" else None
+    return OpenVinoBackend(network, bundle.preprocessing.size, precision, quantised)
 
 
 def _is_grey_stack(images: NDArray) -> bool:

@@ -20,19 +20,13 @@ PRECISIONS = ("fp32", "bf16", "int8")
 _BATCH = 16
 
 
-def choose_precision(precision: str, has_int8: bool) -> str:
+def choose_precision(precision: str) -> str:
     """Resolve ``auto``: bf16 where this CPU computes in it, else fp32.
-
-    Parameters
-    ----------
-    precision : str
-    has_int8 : bool
-        Whether the model brings a quantised network.
 
     Raises
     ------
     InputError
-        If the precision is unknown, or neither this CPU nor the model has it.
+        If the precision is unknown, or this CPU does not have it.
     """
     native = _has_bf16(openvino.Core())
     if precision == "auto":
@@ -44,10 +38,6 @@ def choose_precision(precision: str, has_int8: bool) -> str:
         )
     if precision == "bf16" and not native:
         raise InputError("this CPU does not compute in bf16; use auto or fp32")
-    if precision == "int8" and not has_int8:
-        raise InputError(
-            "the model has no int8 network; make one with wbc-batch model quantise, or use auto"
-        )
     return precision
 
 

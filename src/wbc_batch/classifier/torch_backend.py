@@ -55,7 +55,7 @@ def choose_precision(precision: str, device: torch.device) -> str:
     if precision not in PRECISIONS:
         raise InputError(
             f"torch does not compute in {precision!r} here; use auto, {', '.join(PRECISIONS)}"
-            + (', or install OpenVINO: pip install "wbc-napari[openvino]"' * (precision == "int8"))
+            + ', or OpenVINO on the CPU: pip install "wbc-napari[openvino]"' * (precision == "int8")
         )
     return precision
 

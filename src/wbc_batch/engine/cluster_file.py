@@ -14,12 +14,15 @@ such as ``dask_gateway.GatewayCluster``. `adapt` goes to its method of that name
 its constructor.
 """
 
+import inspect
 import logging
-from collections.abc import Callable, Mapping
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from distributed.deploy import Cluster
@@ -28,15 +31,33 @@ from wbc_batch.errors import InputError
 
 __all__ = ["CLASSES", "ClusterDescription", "read_cluster_file"]
 
-#: Classes that need no full name: their module, and the package that brings it.
-CLASSES: Mapping[str, tuple[str, str]] = {
-    "LocalCluster": ("distributed", "distributed"),
-    "SSHCluster": ("distributed", "distributed"),
-    "LocalCUDACluster": ("dask_cuda", "dask-cuda"),
-    "KubeCluster": ("dask_kubernetes.operator", "dask-kubernetes"),
-} | {
-    name: ("dask_jobqueue", "dask-jobqueue")
-    for name in (
+
+class Known(NamedTuple):
+    """A class that needs no full name: its module, the package that brings it, and what it needs to start."""
+
+    module: str
+    package: str
+    needs: str
+
+
+_BATCH_SYSTEM = Known(
+    "dask_jobqueue", "dask-jobqueue", "it needs the commands of its batch system on this machine"
+)
+
+#: Classes that need no full name.
+CLASSES: Mapping[str, Known] = {
+    "LocalCluster": Known("distributed", "distributed", "see what its documentation says"),
+    "SSHCluster": Known("distributed", "distributed", "it needs hosts that ssh reaches unasked"),
+    "LocalCUDACluster": Known(
+        "dask_cuda", "dask-cuda", "it needs an NVIDIA GPU and its driver on this machine"
+    ),
+    "KubeCluster": Known(
+        "dask_kubernetes.operator",
+        "dask-kubernetes",
+        "it needs a Kubernetes that kubectl reaches from here, with Dask's operator in it",
+    ),
+} | dict.fromkeys(
+    (
         "SLURMCluster",
         "PBSCluster",
         "SGECluster",
@@ -44,13 +65,15 @@ CLASSES: Mapping[str, tuple[str, str]] = {
         "HTCondorCluster",
         "MoabCluster",
         "OARCluster",
-    )
-}
+    ),
+    _BATCH_SYSTEM,
+)
 
 _DEFAULTS: Mapping[str, dict[str, Any]] = {
     "LocalCluster": {"silence_logs": logging.CRITICAL},
     # One model per GPU: the resource keeps a second shard off it.
     "LocalCUDACluster": {"silence_logs": logging.CRITICAL, "resources": {"GPU": 1}},
+    "KubeCluster": {"quiet": True},
 }
 
 _LOCAL = ("LocalCluster", "LocalCUDACluster")
@@ -75,7 +98,12 @@ class ClusterDescription:
     name: str
     start_class: Callable[..., Any]
     arguments: dict[str, Any]
-    adapt: dict[str, Any] | None
+    adapt: dict[str, Any] | None = None
+
+    @property
+    def needs(self) -> str:
+        """What it needs to start, as a part of a sentence."""
+        return CLASSES[self.name].needs if self.name in CLASSES else "see its documentation"
 
     @property
     def local(self) -> bool:
@@ -88,15 +116,29 @@ class ClusterDescription:
         wanted = (self.adapt or {}).get("maximum", self.arguments.get("n_workers"))
         return wanted if isinstance(wanted, int) and wanted > 0 else None
 
-    def start(self) -> Any:
-        """Start it; returns the cluster. Raises whatever its class raises."""
-        cluster = self.start_class(**self.arguments)
-        try:
-            if self.adapt is not None:
-                cluster.adapt(**self.adapt)
-        except BaseException:
-            cluster.close()
-            raise
+    def start(self, begun: list[Any]) -> Any:
+        """Start it.
+
+        Parameters
+        ----------
+        begun : list
+            Gets the cluster before anything of it is started, so that it can be closed if that hangs or
+            fails. Nothing, if a function makes it.
+
+        Returns
+        -------
+        distributed.deploy.Cluster
+            Whatever its class raises is raised.
+        """
+        make: Any = self.start_class
+        if inspect.isclass(self.start_class):
+            cluster = make.__new__(make)
+            begun.append(cluster)
+            cluster.__init__(**self.arguments)
+        else:
+            cluster = make(**self.arguments)
+        if self.adapt is not None:
+            cluster.adapt(**self.adapt)
         return cluster
 
 
@@ -139,9 +181,10 @@ def _find_class(path: Path, name: str) -> Callable[..., Any]:
     if not module and short not in CLASSES:
         known = ", ".join(CLASSES)
         raise InputError(f"{path}: the class {name} is not known; write its full name, or {known}")
-    where, package = (module, module.partition(".")[0]) if module else CLASSES[short]
+    where, package = (module, module.partition(".")[0]) if module else CLASSES[short][:2]
     try:
-        found: Any = getattr(import_module(where), short, None)
+        with _interrupts_kept():
+            found: Any = getattr(import_module(where), short, None)
     except ImportError as error:
         raise InputError(
             f"{path}: {name} needs a package that is not here ({error}); install {package}"
@@ -149,3 +192,12 @@ def _find_class(path: Path, name: str) -> Callable[..., Any]:
     if module and not (isinstance(found, type) and issubclass(found, Cluster)):
         raise InputError(f"{path}: {name} is no class of Dask clusters")
     return found
+
+
+@contextmanager
+def _interrupts_kept() -> Iterator[None]:
+    """Undo what dask-jobqueue does as it is imported: Ctrl-C would end us without a word, with code 0."""
+    handler = signal.getsignal(signal.SIGINT)
+    yield
+    if signal.getsignal(signal.SIGINT) is not handler:
+        signal.signal(signal.SIGINT, handler)

@@ -2,23 +2,24 @@
 
 import asyncio
 import logging
-import signal
-import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import dask
 import psutil
 from dask.system import CPU_COUNT
 from dask.utils import format_bytes, parse_bytes
 from distributed import Client, LocalCluster
+from distributed.core import Status
 from distributed.system import MEMORY_LIMIT
 
-from wbc_batch.engine.cluster_file import read_cluster_file
+from wbc_batch.engine.cluster_file import ClusterDescription, read_cluster_file
+from wbc_batch.engine.starting import OverdueError, apart, quiet, short
 from wbc_batch.errors import ClusterError, IncompleteRunError, InputError
 
 __all__ = [
@@ -39,6 +40,12 @@ _Answer = TypeVar("_Answer")
 _MEMORY_PER_WORKER = 2**30
 
 _TICK = 2.0  # seconds between looks at what goes wrong while workers start
+_STARTS = 3  # of the workers of this machine, until it is believed that they do not start
+_PATIENCE = 300.0  # seconds that each of these may take
+_CLOSING = 60.0  # seconds that a cluster may take to close
+_GIVING_UP = 10.0  # seconds that one may take that came up by half
+
+_log = logging.getLogger(__name__)
 
 _CONFIG = {
     "distributed.admin.large-graph-warning-threshold": "1 GiB",
@@ -49,6 +56,8 @@ _CONFIG = {
 
 # For clusters that are ours. Workers read it from the process that starts them, or never.
 _OUR_CONFIG = _CONFIG | {
+    # None: a KubeCluster that finds a cluster of its name, and joins it, leaves it running in the end.
+    "kubernetes.shutdown-on-close": None,
     # A death is ours to judge (see `wbc_batch.engine.execute`), at once.
     "distributed.scheduler.allowed-failures": 0,
     # No worker holds results for others, so there is nothing to spill; and one that is paused
@@ -137,25 +146,8 @@ def local_workers(workers: int, threads: int, memory: int) -> Iterator[Client]:
         "distributed.nanny.pre-spawn-environ": environment
         | {"MALLOC_TRIM_THRESHOLD_": 65536, "DASK_LOGGING__DISTRIBUTED": "critical"},
     }
-    with TemporaryDirectory(prefix="wbc-batch-") as scratch, dask.config.set(config), _quiet():
-        try:
-            with _interrupts_held_back():
-                cluster = LocalCluster(
-                    n_workers=workers,
-                    threads_per_worker=1,
-                    processes=True,
-                    memory_limit=memory,
-                    dashboard_address=None,
-                    silence_logs=logging.CRITICAL,
-                    local_directory=scratch,
-                    # Else it takes port 8787 although there is no dashboard.
-                    scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-                )
-        except (OSError, RuntimeError, TimeoutError) as error:
-            raise ClusterError(
-                f"the {workers} worker processes, with {format_bytes(memory)} each, did not start "
-                f"({error}); try fewer with --workers, or more memory with --memory-limit"
-            ) from error
+    with TemporaryDirectory(prefix="wbc-batch-") as scratch, dask.config.set(config), quiet():
+        cluster = _start_here(workers, memory, scratch)
         try:
             with Client(cluster, set_as_default=False) as client:
                 yield client
@@ -163,14 +155,51 @@ def local_workers(workers: int, threads: int, memory: int) -> Iterator[Client]:
             _stop(cluster)
 
 
+def _start_here(workers: int, memory: int, scratch: str) -> LocalCluster:
+    """Start worker processes; one may die as it starts, as at any other time."""
+    arguments = {
+        "n_workers": workers,
+        "threads_per_worker": 1,
+        "processes": True,
+        "memory_limit": memory,
+        "dashboard_address": None,
+        "silence_logs": logging.CRITICAL,
+        "local_directory": scratch,
+        # Else it takes port 8787 although there is no dashboard.
+        "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"},
+    }
+    description = ClusterDescription("LocalCluster", LocalCluster, arguments)
+    failure = Exception()
+    for _ in range(_STARTS):
+        try:
+            return _start(description, _PATIENCE, _stop)
+        except (OSError, RuntimeError) as error:
+            failure = error
+    raise ClusterError(
+        f"the {workers} worker processes, with {format_bytes(memory)} each, did not start "
+        f"({short(failure)}); try fewer with --workers, or more memory with --memory-limit"
+    ) from failure
+
+
+def _start(description: ClusterDescription, timeout: float, stop: Callable[[Any], object]) -> Any:
+    """Start a cluster; one that comes up by half or too late, or is not wanted any more, is stopped."""
+    begun: list[Any] = []
+    try:
+        return apart(partial(description.start, begun), timeout)
+    except BaseException:
+        for cluster in begun:
+            stop(cluster)
+        raise
+
+
 def _stop(cluster: LocalCluster) -> None:
     # What workers did is committed, and what they did not finish is done anew: no need to ask.
-    for nanny in cluster.workers.values():
+    for nanny in list(getattr(cluster, "workers", {}).values()):
         nanny.auto_restart = False
         if pid := nanny.pid:
             with suppress(psutil.NoSuchProcess):
                 psutil.Process(pid).kill()
-    with suppress(TimeoutError):  # on a busy machine; it must not undo a run that is done
+    with suppress(Exception):  # such as a timeout; it must not undo a run that is done
         cluster.close(timeout=5)
 
 
@@ -205,7 +234,7 @@ def existing_workers(
             f"{scheduler_file}: there is no such file; name the one that the Dask scheduler writes"
         )
     named = {"address": address} if scheduler_file is None else {"scheduler_file": scheduler_file}
-    with dask.config.set(_CONFIG), _quiet():
+    with dask.config.set(_CONFIG), quiet():
         client = Client.__new__(Client)
         try:
             client.__init__(**named, timeout=timeout, set_as_default=False)
@@ -214,7 +243,7 @@ def existing_workers(
             # Else it would wait for itself, for long and in vain, when it is thrown away.
             client.status = "closed"
             raise ClusterError(
-                f"no Dask scheduler answers {place} ({_short(error)}); check the address, that it is "
+                f"no Dask scheduler answers {place} ({short(error)}); check the address, that it is "
                 "running, and for tls:// the certificates"
             ) from error
         with client:
@@ -252,17 +281,10 @@ def started_workers(file: Path, timeout: float) -> Iterator[Client]:
         If no worker comes up in time.
     """
     description = read_cluster_file(file)
-    with TemporaryDirectory(prefix="wbc-batch-") as scratch, _quiet() as unheard:
+    with TemporaryDirectory(prefix="wbc-batch-") as scratch, quiet() as unheard:
         defaults = {"temporary-directory": scratch} if description.local else {}
         with dask.config.set(_OUR_CONFIG | defaults):
-            try:
-                with _interrupts_held_back():
-                    cluster = description.start()
-            # Every class has errors of its own.
-            except Exception as error:
-                raise ClusterError(
-                    f"{file}: {description.name} did not start ({_short(error)})"
-                ) from error
+            cluster = _start_described(description, file, timeout)
             try:
                 with Client(cluster, set_as_default=False) as client:
                     if not _first_worker(client, timeout, unheard):
@@ -273,12 +295,44 @@ def started_workers(file: Path, timeout: float) -> Iterator[Client]:
                     if unheard and not client.nthreads():
                         raise ClusterError(
                             f"{file}: the {description.name} starts no workers "
-                            f"({_short(unheard[0])})"
+                            f"({short(unheard[0])})"
                         )
                     yield client
             finally:
-                with suppress(Exception):  # one that came up by half cannot be closed wholly
-                    cluster.close()
+                if failure := _close(cluster, _CLOSING):
+                    _log.warning(
+                        "the %s did not close (%s); see whether its workers are gone",
+                        description.name,
+                        short(failure),
+                    )
+
+
+def _start_described(description: ClusterDescription, file: Path, timeout: float) -> Any:
+    try:
+        return _start(description, timeout, partial(_close, timeout=_GIVING_UP))
+    except OverdueError as error:
+        raise IncompleteRunError(
+            f"{file}: {description.name} did not start within {timeout:.0f} s; see whether all is there "
+            f"({description.needs}), then repeat the command to continue"
+        ) from error
+    # Every class has errors of its own.
+    except Exception as error:
+        wrong_argument = isinstance(error, TypeError)
+        hint = "see which arguments it takes" if wrong_argument else description.needs
+        raise ClusterError(
+            f"{file}: {description.name} did not start ({short(error)}); {hint}"
+        ) from error
+
+
+def _close(cluster: Any, timeout: float) -> Exception | None:
+    """Close a cluster, but not for ever; returns what went wrong. What came up by half rarely closes."""
+    try:
+        apart(cluster.close, timeout)
+    except Exception as error:  # noqa: BLE001 - every class has errors of its own
+        # Else Dask would try again when Python ends: in vain, loudly, and for ever.
+        cluster.status = Status.closed
+        return error
+    return None
 
 
 def _first_worker(client: Client, timeout: float, unheard: Sequence[BaseException]) -> bool:
@@ -320,55 +374,3 @@ def asked(client: Client, question: Callable[[], Awaitable[_Answer]], timeout: f
 def expected_workers(client: Client) -> int:
     """Count the worker processes that are there, or will be when all have started."""
     return max(len(client.nthreads()), len(getattr(client.cluster, "plan", ())))
-
-
-def _short(error: BaseException) -> str:
-    """Tell the first cause of an error in one line; Dask wraps its own errors around others."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
-
-
-@contextmanager
-def _quiet() -> Iterator[list[BaseException]]:
-    """Keep Dask's log off the terminal: what matters of it comes as our own errors.
-
-    Yields
-    ------
-    list of exceptions
-        Those that nobody waited for: all that tells that jobs could not be submitted.
-    """
-    unheard: list[BaseException] = []
-
-    def refuse(record: logging.LogRecord) -> bool:
-        if record.name.startswith(("tornado", "asyncio")) and record.exc_info:
-            unheard.extend(error for error in record.exc_info[1:2] if error)
-        return False
-
-    # Dask's loggers all write through the handlers of this one, whose level clusters change.
-    places = [*logging.getLogger("distributed").handlers, logging.getLogger("asyncio")]
-    for place in places:
-        place.addFilter(refuse)
-    try:
-        yield unheard
-    finally:
-        for place in places:
-            place.removeFilter(refuse)
-
-
-@contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Let threads and processes started inside never see Ctrl-C; this thread sees it later.
-
-    Ctrl-C goes to every process of a terminal. Only the one that started the run should act on it.
-    A thread inherits the signals that are blocked, and so do the processes that it starts.
-    """
-    main = threading.current_thread() is threading.main_thread()
-    if not main or not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -83,7 +83,7 @@ class Crew:
         Returns
         -------
         workers : int
-            That run a shard at a time each: processes, or GPUs.
+            That run a shard at a time each: processes, those included that are still to come, or GPUs.
         threads : int
             Cores for each.
         on_gpu : bool
@@ -98,7 +98,8 @@ class Crew:
             return self.workers, self.threads, False
         threads = check_workers(client, job, samples)
         gpus = gpu_workers(client, job.device)
-        return gpus or clusters.expected_workers(client), threads, gpus > 0
+        meant = (self.cluster and read_cluster_file(self.cluster).workers) or 0
+        return gpus or max(meant, clusters.expected_workers(client)), threads, gpus > 0
 
 
 def choose_crew(

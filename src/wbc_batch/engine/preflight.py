@@ -14,8 +14,7 @@ from dask.system import CPU_COUNT
 from distributed import Client
 
 from wbc_batch.classifier import read_bundle
-from wbc_batch.classifier.backend import choose_backend
-from wbc_batch.classifier.torch_backend import choose_device
+from wbc_batch.classifier.runtime import try_model
 from wbc_batch.engine.clusters import asked
 from wbc_batch.engine.plan import Job, model_digest
 from wbc_batch.errors import ClusterError, WbcError
@@ -177,10 +176,8 @@ def _place_trouble(token: Path) -> str:
 
 def _model_trouble(job: Job) -> str:
     try:
-        if choose_device(job.device).type == "cpu":
-            choose_backend(job.backend)
         bundle = read_bundle(job.model)
-        bundle.load()  # whether the weights are there and whole
+        try_model(bundle, job.device, job.precision, job.backend)
     except WbcError as error:
         return f"cannot load the model ({error})"
     if model_digest(bundle) != job.model_digest:

@@ -4,8 +4,9 @@ import errno
 import json
 import platform
 import shutil
+import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -14,8 +15,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from wbc_batch.engine.ledger import SHARDS, UNFINISHED, write_file
-from wbc_batch.errors import IncompleteRunError, RunError
+from wbc_batch.engine.ledger import SHARDS, UNFINISHED, committed, write_file
+from wbc_batch.errors import IncompleteRunError, RunError, WbcError
 from wbc_batch.schema import RECORD_FILE, REPORT_FILES, REPORT_FOLDERS
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "locked",
     "now",
     "read_record",
+    "recorded",
     "start",
     "unwritable",
     "versions",
@@ -224,7 +226,7 @@ def start(run_dir: Path, settings: Settings, force: bool) -> Record | None:
     Raises
     ------
     RunError
-        If the directory holds a finished run, or an unfinished one with other settings.
+        If the directory holds a finished run, or one with other settings of which a part is done.
     """
     if force:
         clear(run_dir)
@@ -239,6 +241,9 @@ def start(run_dir: Path, settings: Settings, force: bool) -> Record | None:
             "or add --force to replace it"
         )
     differences = settings.differences(record.get("settings") or {})
+    if differences and not committed(run_dir):  # it had no time to do anything
+        clear(run_dir)
+        return None
     if differences:
         raise RunError(
             f"{run_dir} holds an unfinished run with other settings ({'; '.join(differences)}); "
@@ -256,3 +261,37 @@ def clear(run_dir: Path) -> None:
     for pattern in ("*.json", "*.parquet", f".*{UNFINISHED}"):
         for path in (run_dir / SHARDS).glob(pattern):
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def recorded(run_dir: Path, record: Record) -> Iterator[None]:
+    """Keep ``run.json`` true, whatever happens inside.
+
+    Parameters
+    ----------
+    run_dir : Path
+        Locked.
+    record : dict
+        What is known of the run; changed inside and here.
+    """
+    write_record(run_dir, record)
+    try:
+        yield
+    except BaseException as error:
+        record["state"] = _state_after(error)
+        record["error"] = str(error) or type(error).__name__
+        if not isinstance(error, WbcError | KeyboardInterrupt):
+            log = run_dir / ERROR_LOG
+            log.write_text(traceback.format_exc(), encoding="utf-8", errors="backslashreplace")
+            error.__notes__ = [f"the traceback is in {log}"]
+        with suppress(OSError):  # a full disk must not hide what went wrong
+            write_record(run_dir, record)
+        raise
+    record["state"] = "finished"
+    write_record(run_dir, record)
+
+
+def _state_after(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return "incomplete" if isinstance(error, IncompleteRunError) else "failed"

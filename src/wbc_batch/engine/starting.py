@@ -1,0 +1,96 @@
+"""What it takes to start what may hang: no wait for ever, and no Ctrl-C for what was started."""
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
+from typing import TypeVar
+
+__all__ = ["OverdueError", "apart", "quiet", "short"]
+
+_Made = TypeVar("_Made")
+
+_TICK = 0.5  # seconds between looks at the clock
+
+
+class OverdueError(TimeoutError):
+    """Something took longer than it was given."""
+
+
+def apart(function: Callable[[], _Made], timeout: float) -> _Made:
+    """Call something on a thread of its own, and wait for it, but not for ever.
+
+    Ctrl-C goes to every process of a terminal, and only the one that started the run should act on it:
+    this one, at once. A thread inherits the signals that are blocked, and so do the processes that it
+    starts; here they see none.
+
+    Parameters
+    ----------
+    function : callable
+    timeout : float
+        Seconds.
+
+    Returns
+    -------
+    object
+        What the function returns.
+
+    Raises
+    ------
+    OverdueError
+        If it takes longer; the thread is left to itself then. What the function raises is raised, too.
+    """
+    outcome: Future[_Made] = Future()
+
+    def call() -> None:
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            outcome.set_result(function())
+        except BaseException as error:  # noqa: BLE001 - whoever waits raises it
+            outcome.set_exception(error)
+
+    threading.Thread(target=call, name="apart", daemon=True).start()
+    deadline = time.monotonic() + timeout
+    # A short wait lets Ctrl-C through on every system.
+    while not wait([outcome], _TICK).done:
+        if time.monotonic() > deadline:
+            raise OverdueError(f"no answer for {timeout:.0f} s")
+    return outcome.result()
+
+
+def short(error: BaseException) -> str:
+    """Tell the first cause of an error in one line; Dask wraps its own errors around others."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
+@contextmanager
+def quiet() -> Iterator[list[BaseException]]:
+    """Keep Dask's log off the terminal: what matters of it comes as our own errors.
+
+    Yields
+    ------
+    list of exceptions
+        Those that nobody waited for: all that tells that jobs could not be submitted.
+    """
+    unheard: list[BaseException] = []
+
+    def refuse(record: logging.LogRecord) -> bool:
+        if record.name.startswith(("tornado", "asyncio")) and record.exc_info:
+            unheard.extend(error for error in record.exc_info[1:2] if error)
+        return False
+
+    # Dask's loggers all write through the handlers of this one, whose level clusters change.
+    places = [*logging.getLogger("distributed").handlers, logging.getLogger("asyncio")]
+    for place in places:
+        place.addFilter(refuse)
+    try:
+        yield unheard
+    finally:
+        for place in places:
+            place.removeFilter(refuse)

@@ -1,0 +1,202 @@
+"""What a run is asked for: looked up, and checked as far as that goes without work."""
+
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from wbc_batch.classifier import Bundle
+from wbc_batch.classifier.conformal import conformal_thresholds
+from wbc_batch.classifier.runtime import refuse_impossible, try_model
+from wbc_batch.engine.crew import Crew
+from wbc_batch.engine.ledger import SHARDS
+from wbc_batch.engine.plan import Job, Listing, model_digest
+from wbc_batch.engine.run_folder import BY_FOLDER, Record, Settings, versions
+from wbc_batch.errors import InputError
+from wbc_batch.report import ReportOptions, confusion_of
+from wbc_batch.report.groups import AS_LISTED
+from wbc_batch.sources import AnyInput, Cell, describe, list_cells, spelled
+
+__all__ = [
+    "Progress",
+    "Request",
+    "noting_firsts",
+    "refuse_overlap",
+    "refuse_unfit_model",
+    "reported_groups",
+    "set_thresholds",
+]
+
+#: Called with the number of cells done and the number of all cells.
+Progress = Callable[[int, int], None]
+
+# So many parts of the input are shown to workers that we did not start, to see if they can read it.
+_SAMPLES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked for.
+
+    Attributes
+    ----------
+    inputs : sequence of str, Path or PathList
+    group_by : str or None
+        As `wbc_batch.sources.list_cells` takes them.
+    run_dir : Path
+    listing : Listing
+        What the inputs hold.
+    samples : tuple of Cell
+        See `noting_firsts`.
+    bundle : Bundle
+    model : str
+        The name or the place that workers find it by.
+    device, precision, backend : str
+        As `wbc_batch.Classifier.load` takes them; the backend is chosen.
+    thresholds : list of float or None
+        Of the prediction sets, class by class.
+    coverage : float or None
+        Their promise.
+    crew : Crew
+    stall_timeout : float
+        Seconds.
+    progress : callable
+    report : ReportOptions
+    """
+
+    inputs: Sequence[AnyInput]
+    group_by: str | None
+    run_dir: Path
+    listing: Listing
+    samples: tuple[Cell, ...]
+    bundle: Bundle
+    model: str
+    device: str
+    precision: str
+    backend: str
+    thresholds: list[float] | None
+    coverage: float | None
+    crew: Crew
+    stall_timeout: float
+    progress: Progress
+    report: ReportOptions
+
+    def settings(self) -> Settings:
+        """Name what must stay the same for the run to be continued."""
+        return Settings(
+            version=versions()["wbc-napari"],
+            model=f"{self.bundle.name} ({model_digest(self.bundle)})",
+            inputs=", ".join(map(describe, self.inputs)),
+            cells=f"{self.listing.cells} ({self.listing.digest})",
+            device=self.device,
+            precision=self.precision,
+            backend=self.backend,
+            groups=self.group_by or BY_FOLDER,
+        )
+
+    def job(self, threads: int) -> Job:
+        """Collect what all its shards have in common, on workers with some cores each."""
+        return Job(
+            model=self.model,
+            model_digest=model_digest(self.bundle),
+            device=self.device,
+            precision=self.precision,
+            backend=self.backend,
+            threads=threads,
+            base=str(Path.cwd()),
+            shards=str((self.run_dir / SHARDS).absolute()),
+            columns=self.listing.columns,
+        )
+
+    def description(self) -> Record:
+        """Describe it as ``run.json`` does before there is a result."""
+        confusion = confusion_of(self.bundle.metrics)
+        sets = {"coverage": self.coverage, "thresholds": self.thresholds}
+        return {
+            "state": "running",
+            "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "directory": str(Path.cwd()),
+            "inputs": [spelled(item) for item in self.inputs],
+            "group_by": self.group_by,
+            "input_digest": self.listing.digest,
+            "cells": self.listing.cells,
+            "model": {
+                "name": self.bundle.name,
+                "sha256": self.bundle.sha256,
+                "preprocessing": asdict(self.bundle.preprocessing),
+                "confusion": confusion and confusion.to_record(),
+            },
+            "settings": asdict(self.settings()),
+            "report": self.report.to_record(),
+            "versions": versions(),
+            "scheduler": self.crew.scheduler,
+            "workers_from": self.crew.place,
+            **dict.fromkeys(("finished", "error")),
+            "prediction_sets": None if self.thresholds is None else sets,
+        }
+
+
+def refuse_unfit_model(
+    bundle: Bundle, device: str, precision: str, backend: str, crew: Crew
+) -> None:
+    """Refuse a model that the workers could not use as asked for, before any of them starts.
+
+    Of workers elsewhere only what holds on every machine is known now; they are asked when they are there.
+
+    Raises
+    ------
+    InputError, ModelError
+    """
+    (try_model if crew.local else refuse_impossible)(bundle, device, precision, backend)
+
+
+def set_thresholds(bundle: Bundle, coverage: float | None) -> list[float] | None:
+    """Look up the thresholds of prediction sets; None if none were asked for.
+
+    Raises
+    ------
+    InputError
+        If no set can have such a coverage.
+    ModelError
+        If the model has no sets.
+    """
+    if coverage is None:
+        return None
+    if not 0.0 < coverage < 1.0:
+        raise InputError(
+            f"a coverage of {coverage:g} cannot be promised; give one between 0 and 1, such as 0.95"
+        )
+    return conformal_thresholds(bundle.conformal_scores(), coverage).tolist()
+
+
+def noting_firsts(cells: Iterator[Cell], firsts: dict[str, Cell]) -> Iterator[Cell]:
+    """Pass cells on, and note the first of each of some parts of the input, by their names."""
+    for cell in cells:
+        if len(firsts) < _SAMPLES:
+            firsts.setdefault(cell.store, cell)
+        yield cell
+
+
+def reported_groups(inputs: Sequence[AnyInput], group_by: str | None) -> list[str]:
+    """List the groups that the report will have, in order of appearance."""
+    cells = list_cells(inputs, group_by)
+    return list(
+        dict.fromkeys(AS_LISTED.rule(cell.source, cell.member, cell.group) for cell in cells)
+    )
+
+
+def refuse_overlap(inputs: Sequence[Path], run_dir: Path) -> None:
+    """Refuse results that would be taken for cells.
+
+    Raises
+    ------
+    InputError
+    """
+    place = run_dir.resolve()
+    for path in inputs:
+        if place.is_relative_to(path.resolve()):
+            raise InputError(
+                f"the results folder {run_dir} lies inside the input {path}, where its files would "
+                "be taken for cells; name a folder outside"
+            )
