@@ -23,6 +23,7 @@ from wbc_batch.report import (
     read_review,
     reviewed_labels,
 )
+from wbc_batch.report.agreement import class_figures
 from wbc_batch.report.confusion import ENOUGH
 from wbc_batch.report.differential import Tally
 from wbc_batch.report.flags import OUTSIDE, TOO_FEW, UNIDENTIFIED_MANY, UNLIKE
@@ -231,8 +232,9 @@ def test_agreement_is_counted_as_pandas_counts_it():
     expected = pd.crosstab(first, second).reindex(index=labels, columns=labels, fill_value=0)
     np.testing.assert_array_equal(found.table, expected)
     both = (first != UNIDENTIFIED) & (second != UNIDENTIFIED)
-    for row in found.classes():
-        known, said = (first == row.label)[both], (second == row.label)[both]
+    for label, row in zip(CLASSES, class_figures(found.identified.table), strict=False):
+        known, said = (first == label)[both], (second == label)[both]
+        assert row.cells == known.sum()
         assert row.recall == pytest.approx(said[known].mean())
         assert row.precision == pytest.approx(known[said].mean())
         assert row.f1 == pytest.approx(stats.hmean([row.recall, row.precision]))
@@ -270,10 +272,11 @@ def test_agreement_counts_and_measures():
     assert (found.cells, found.agreeing, found.identified.cells) == (5, 3, 4)
     exact = stats.binomtest(3, 5).proportion_ci(0.95, method="exact")
     assert found.limits == pytest.approx((exact.low, exact.high))
-    basophil, monocyte = found.classes()[0], found.classes()[3]
+    basophil, eosinophil, _, monocyte, *_ = class_figures(found.identified.table)
     assert (basophil.cells, basophil.recall, basophil.precision) == (3, pytest.approx(2 / 3), 1.0)
-    assert (monocyte.unidentified, monocyte.recall, monocyte.precision) == (1, 1.0, 0.5)
+    assert (monocyte.cells, monocyte.recall, monocyte.precision) == (1, 1.0, 0.5)
     assert monocyte.f1 == pytest.approx(2 / 3)
+    assert np.isnan([eosinophil.recall, eosinophil.precision, eosinophil.f1]).all()
     with pytest.raises(InputError, match="'blast'"):
         agreement(["blast"], ["monocyte"])
 

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from wbc_batch.pages import environment
 from wbc_batch.pages.drawing import inline_svg
-from wbc_batch.report.agreement import Agreement
+from wbc_batch.report.agreement import Agreement, class_figures
 from wbc_batch.report.collect import Collected, Known
 from wbc_batch.report.differential import ERROR, LABELS
 from wbc_batch.report.drawings import MAX_BARS
@@ -216,19 +216,16 @@ def _in_words(role: str) -> str:
 
 def _known(known: Known) -> dict[str, Any]:
     """Figures of cells whose class was known beforehand."""
-    labels, guesses = Agreement(known.labels), Agreement(known.guesses)
+    labels = Agreement(known.labels)
+    known_classes = labels.table[: len(CLASSES)].tolist()
+    figures = class_figures(labels.identified.table)[: len(CLASSES)]
     return {
         "cells": labels.cells,
         "identified": labels.identified,
-        "guesses": guesses,
-        "classes": labels.classes(),
+        "guesses": Agreement(known.guesses),
         "rows": [
-            {
-                "label": label,
-                "counts": labels.table[k].tolist(),
-                "cells": int(labels.table[k].sum()),
-            }
-            for k, label in enumerate(CLASSES)
+            {"label": label, "counts": counts, "cells": sum(counts), "figures": of_identified}
+            for label, counts, of_identified in zip(CLASSES, known_classes, figures, strict=True)
         ],
     }
 
