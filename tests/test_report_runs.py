@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from report_runs import a_row, draw, finished_run, page_of, read_csv, write_blanks
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from wbc_batch.cli import app
@@ -15,6 +16,7 @@ from wbc_batch.errors import IncompleteRunError, InputError, RunError
 from wbc_batch.rebuild import compare_runs, rebuild_report
 from wbc_batch.report import agreement, read_differential
 from wbc_batch.report.geojson import feature
+from wbc_batch.report.terminal import print_comparison
 from wbc_batch.schema import CELL_COLUMNS, CLASS_COLORS, CLASSES, UNIDENTIFIED
 from wbc_batch.sources import Cell
 
@@ -103,11 +105,24 @@ def test_a_run_that_is_not_finished_says_what_is_missing(run: Path, tmp_path: Pa
     assert "5 of 11 cells are not classified yet (state: interrupted)" in told.stderr
     assert "wbc-batch classify x" in told.stderr
     assert not (run / "report.html").exists()
-    with pytest.raises(IncompleteRunError):
+    (run / "run.json").write_text(json.dumps(record | {"directory": "/data/lab"}))
+    with pytest.raises(IncompleteRunError, match=r"continue it with \(in /data/lab\): wbc-batch"):
         compare_runs(run, run, tmp_path / "compared")
+    (run / "run.json").write_text(json.dumps(record | {"state": "finished"}))
+    with pytest.raises(IncompleteRunError, match="not whole any more: the shards of 5 of 11 cells"):
+        rebuild_report(run)
     with pytest.raises(RunError, match="holds no run"):
         rebuild_report(tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"state": "finished"}'])
+def test_a_record_that_is_damaged_is_said_to_be(run: Path, text: str) -> None:
+    (run / "run.json").write_text(text)
+    told = invoke("report", run)
+    assert told.exit_code == 1
+    assert "run.json" in told.stderr
+    assert "classify into this one anew with --force" in told.stderr
 
 
 def test_choices_of_the_run_are_kept_unless_others_are_made(tmp_path: Path) -> None:
@@ -133,7 +148,13 @@ def test_a_review_is_merged_and_compared(run: Path, tmp_path: Path) -> None:
     corrections.write_text(
         "cell_id,reviewed_label,reviewed_by,reviewed_at\n" + "".join(reversed(lines))
     )
-    rebuild_report(run, review=corrections, force=True)
+    told = invoke("report", run, "--review", corrections, "--force")
+    before, after = told.stdout.split("After the review:")
+    assert "66.7%" in before  # neutrophils: 6 of 9
+    assert "55.6%" in after  # and 5 of 9
+    told = invoke("report", run, "--review", corrections, "--force", "--json")
+    counted = {row["label"]: row["count"] for row in json.loads(told.stdout)["reviewed"]}
+    assert (counted["neutrophil"], counted["monocyte"]) == (5, 1)
 
     rows = read_csv(run / "cells.csv")
     assert [row["label"] for row in rows][:3] == ["neutrophil"] * 3
@@ -174,6 +195,8 @@ def test_corrections_of_unknown_cells_change_nothing(run: Path, tmp_path: Path) 
     assert "row 2 ('0123456789abcdef')" in told.stderr
     assert ((run / "cells.csv").read_bytes(), (run / "report.html").read_bytes()) == before
     assert not [path for path in run.iterdir() if path.name.endswith(".partial")]
+    assert invoke("report", run, "--review", corrections, "-o", tmp_path / "new").exit_code == 2
+    assert not (tmp_path / "new").exists()
 
 
 def test_white_blood_cell_counts_of_unknown_groups_are_refused(run: Path, tmp_path: Path) -> None:
@@ -342,8 +365,34 @@ def test_two_runs_are_compared_cell_by_cell(tmp_path: Path, source: str) -> None
     assert "7 of 9 cells have the same label (77.8 %)" in shown.stdout
 
 
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_comparison_is_printed_whole_however_narrow(tmp_path: Path, width: int) -> None:
+    one, two = two_runs(tmp_path)
+    console = Console(width=width, force_terminal=False)
+    with console.capture() as capture:
+        print_comparison(compare_runs(one, two, tmp_path / "compared"), console)
+    printed = capture.get()
+    assert "…" not in printed
+    assert max(map(len, printed.splitlines()[:10])) <= width
+    rows = {
+        line.split()[0]: line.split()[1:] for line in printed.splitlines() if line[:1].isalpha()
+    }
+    assert rows["neutrophil"] == ["1", "5"]
+    assert rows["unidentified"] == []
+
+
+def test_runs_in_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    runs = [
+        finished_run(tmp_path / lab / "run", some_rows(["monocyte"] * 3)) for lab in ("one", "two")
+    ]
+    compare_runs(*runs, tmp_path / "compared")
+    page = page_of(tmp_path / "compared", "compare.html")
+    assert all(str(run) in page.text for run in runs)
+
+
 def test_runs_without_a_common_cell_are_refused(tmp_path: Path) -> None:
     one = finished_run(tmp_path / "one", some_rows(["monocyte"], "a"))
     two = finished_run(tmp_path / "two", some_rows(["monocyte"], "b"))
     with pytest.raises(InputError, match="no cell in common"):
         compare_runs(one, two, tmp_path / "compared")
+    assert not (tmp_path / "compared").exists()

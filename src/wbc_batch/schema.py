@@ -15,6 +15,7 @@ __all__ = [
     "RECORD_FILE",
     "REPORT_FILES",
     "REPORT_FOLDERS",
+    "REVIEWED_FILE",
     "SET_COLUMN",
     "STATUS_ERROR",
     "STATUS_OK",
@@ -86,13 +87,16 @@ RECORD_FILE = "run.json"
 #: Folder of drawings, inside a run directory.
 PLOTS = "plots"
 
+#: The differential by a reviewer's labels where there are any.
+REVIEWED_FILE = "differential-reviewed.csv"
+
 #: What a report consists of: files and folders of a run directory that can be made anew from its shards.
 REPORT_FILES = (
     "cells.csv",
     "cells.parquet",
     "differential.csv",
     "differential.parquet",
-    "differential-reviewed.csv",
+    REVIEWED_FILE,
     "differential-reviewed.parquet",
     "flags.csv",
     "confusion.csv",

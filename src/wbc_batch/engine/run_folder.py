@@ -14,7 +14,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from wbc_batch.engine.ledger import SHARDS, UNFINISHED, write_file
+from wbc_batch.engine.ledger import SHARDS, UNFINISHED, committed, write_file
 from wbc_batch.errors import IncompleteRunError, RunError
 from wbc_batch.schema import RECORD_FILE, REPORT_FILES, REPORT_FOLDERS
 
@@ -24,6 +24,7 @@ __all__ = [
     "Record",
     "Settings",
     "clear",
+    "lacking",
     "locked",
     "now",
     "read_record",
@@ -57,6 +58,8 @@ _UNWRITABLE = {
 
 #: What `Settings.groups` is unless another rule was named.
 BY_FOLDER = "by folder, or as the input names them"
+
+_ANEW = "name another folder, or classify into this one anew with --force"
 
 #: ``run.json`` as a dictionary.
 Record = dict[str, Any]
@@ -192,9 +195,9 @@ def read_record(run_dir: Path) -> Record | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise RunError(f"{path} is damaged; name another folder, or add --force") from error
+        raise RunError(f"{path} is damaged; {_ANEW}") from error
     if not isinstance(record, dict):
-        raise RunError(f"{path} does not describe a run; name another folder, or add --force")
+        raise RunError(f"{path} does not describe a run; {_ANEW}")
     return record
 
 
@@ -202,6 +205,20 @@ def write_record(run_dir: Path, record: Record) -> None:
     """Write ``run.json``, wholly or not at all."""
     content = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
     write_file(run_dir / RECORD_FILE, content.encode("utf-8", "backslashreplace"))
+
+
+def lacking(run_dir: Path, record: Record) -> int:
+    """Count the cells of a run that no shard holds: not classified yet, or lost with a damaged file.
+
+    Raises
+    ------
+    RunError
+        If ``run.json`` does not say how many cells the run has.
+    """
+    cells = record.get("cells")
+    if not isinstance(cells, int):
+        raise RunError(f"{run_dir / RECORD_FILE} does not say how many cells the run has; {_ANEW}")
+    return cells - sum(result.cells for result in committed(run_dir))
 
 
 def start(run_dir: Path, settings: Settings, force: bool) -> Record | None:
@@ -224,7 +241,7 @@ def start(run_dir: Path, settings: Settings, force: bool) -> Record | None:
     Raises
     ------
     RunError
-        If the directory holds a finished run, or an unfinished one with other settings.
+        If the directory holds a finished and whole run, or another one with other settings.
     """
     if force:
         clear(run_dir)
@@ -233,7 +250,7 @@ def start(run_dir: Path, settings: Settings, force: bool) -> Record | None:
     if record is None:
         clear(run_dir)
         return None
-    if record.get("state") == "finished":
+    if record.get("state") == "finished" and lacking(run_dir, record) == 0:
         raise RunError(
             f"{run_dir} already holds a finished run; name another folder, "
             "or add --force to replace it"

@@ -40,14 +40,14 @@ from wbc_batch.schema import (
     GIVEN_LABEL_COLUMN,
     PLACE_TYPES,
     PLOTS,
+    REVIEWED_FILE,
     SET_COLUMN,
     UNIDENTIFIED,
 )
 
 __all__ = ["write_reports"]
 
-_REVIEWED = "differential-reviewed.csv"
-_NOT_ALWAYS = (_REVIEWED, "differential-reviewed.parquet", "confusion.csv", "cells.h5ad")
+_NOT_ALWAYS = (REVIEWED_FILE, "differential-reviewed.parquet", "confusion.csv", "cells.h5ad")
 
 _GROUP_SCHEMA = pa.schema([("group", pa.string())])
 _FLAG_SCHEMA = pa.schema(
@@ -97,7 +97,7 @@ def write_reports(
     reviewed = None
     if options.review is not None:
         reviewed = collected.reviewed.by_group(None, options.wbc_counts)
-        write_differential(output / _REVIEWED, reviewed)
+        write_differential(output / REVIEWED_FILE, reviewed)
     flags = group_flags(table, options.profile)
     _write_flags(output / "flags.csv", flags)
     if collected.known:
@@ -281,6 +281,6 @@ def _files(output: Path) -> tuple[str, ...]:
     """Tables beside the page, in the order of the page."""
     names = (
         *("cells.csv", "cells.parquet", "differential.csv", "differential.parquet"),
-        *(_REVIEWED, "flags.csv", "confusion.csv", "errors.csv", "cells.h5ad"),
+        *(REVIEWED_FILE, "flags.csv", "confusion.csv", "errors.csv", "cells.h5ad"),
     )
     return tuple(name for name in names if (output / name).exists())
