@@ -200,7 +200,17 @@ def test_every_cell_is_a_row_in_order(run):
 
 
 def test_spreadsheets_get_no_formulas(tmp_path):
-    names = ["=1+1.png", "+a.png", "-b.png", "@c.png", "\td.png", "\re.png", "\nf.png", "a=b.png"]
+    names = [
+        "\uff1d1.png",
+        "=1+1.png",
+        "+a.png",
+        "-b.png",
+        "@c.png",
+        "\td.png",
+        "\re.png",
+        "\nf.png",
+        "a=b.png",
+    ]
     rows = [a_row(Cell("in", name, 3, "=cmd"), "monocyte", 0.5) for name in names]
     for row in rows:
         row["margin"] = -0.25
@@ -307,7 +317,11 @@ def test_a_long_run_shows_both_ends_of_the_confidence(tmp_path):
     ]
     ordered = np.sort(confidences)
     assert shown == [f"gone/{c:.2f}.png" for c in (*ordered[:16], *ordered[-8:])]
-    assert "69 cells; shown are 16 with the lowest confidence, then 8 with the highest" in page.text
+    assert (
+        "69 cells, mean confidence 0.640, median 0.640; shown are 16 with the lowest confidence, "
+        in page.text
+    )
+    assert "then 8 with the highest" in page.text
 
 
 def test_relative_inputs_are_found_from_anywhere(tmp_path):

@@ -167,6 +167,7 @@ def test_a_review_is_merged_and_compared(run: Path, tmp_path: Path) -> None:
     kappa = agreement(*zip(*pairs, strict=True)).kappa
     text = " ".join(page_of(run).text.split())
     assert "4 cells were reviewed by Ann" in text
+    assert "After the review: 9 identified · 1 unidentified · 1 error. The list above is of" in text
     assert f"Cohen’s kappa {kappa:.3f}" in text
 
     # A whole cells.csv with these columns is a corrections file, too.
@@ -358,6 +359,8 @@ def test_two_runs_are_compared_cell_by_cell(tmp_path: Path, source: str) -> None
     assert table.loc["neutrophil", "monocyte"] == 1
     text = (tmp_path / "compared" / "compare.html").read_text()
     assert "1 of two, which the other run does not have" in " ".join(text.split())
+    assert "→ unidentified, guess: basophil" in text
+    assert "one: model m1 · two: model m2" in text
     again = invoke("compare", one, two, "-o", tmp_path / "compared")
     assert again.exit_code == 1
     assert "--force" in again.stderr

@@ -15,7 +15,7 @@ from wbc_batch.report.differential import differential
 from wbc_batch.report.gallery import make_plates
 from wbc_batch.report.provenance import Provenance, read_provenance
 from wbc_batch.report.tables import csv_file, iter_cells, replacing
-from wbc_batch.schema import CLASS_COLORS, CLASSES, STATUS_OK, UNIDENTIFIED
+from wbc_batch.schema import CLASSES, STATUS_OK, UNIDENTIFIED
 
 __all__ = [
     "COMPARISON_FILES",
@@ -203,7 +203,6 @@ def _page(comparison: Comparison) -> str:
             comparison=comparison,
             table=comparison.agreement.table.tolist(),
             labels=_LABELS,
-            colors=CLASS_COLORS,
             differentials=list(
                 zip(_shares(comparison.common, ""), _shares(comparison.common, "_b"), strict=True)
             ),
