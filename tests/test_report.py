@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from report_runs import COLOUR, a_row, draw, page_of, read_csv, write_blanks, write_shards
+from report_runs import COLOUR, a_row, draw, page_of, read_csv, write_shards
 from rich.console import Console
 from scipy import stats
 
@@ -26,19 +26,9 @@ from wbc_batch.report import (
 from wbc_batch.schema import CELL_COLUMNS, CLASSES, UNIDENTIFIED
 from wbc_batch.sources import Cell
 
+pytestmark = pytest.mark.usefixtures("blank_drawings")
+
 REPORTS = ("cells.csv", "errors.csv", "differential.csv", "flags.csv", "report.html")
-
-
-@pytest.fixture(autouse=True)
-def drawings(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawings take seconds: they are made for the tests that ask for `real_drawings`."""
-    if "real_drawings" not in request.fixturenames:
-        monkeypatch.setattr("wbc_batch.report.drawings.write_drawings", write_blanks)
-
-
-@pytest.fixture
-def real_drawings() -> None:
-    """Have the drawings made."""
 
 
 # --- exact limits ---------------------------------------------------------------------------------

@@ -7,11 +7,10 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from report_runs import a_row, draw, finished_run, page_of, read_csv, write_blanks
+from commands import invoke
+from report_runs import a_row, draw, finished_run, page_of, read_csv
 from rich.console import Console
-from typer.testing import CliRunner, Result
 
-from wbc_batch.cli import app
 from wbc_batch.errors import IncompleteRunError, InputError, RunError
 from wbc_batch.rebuild import compare_runs, rebuild_report
 from wbc_batch.report import agreement, read_differential
@@ -20,18 +19,14 @@ from wbc_batch.report.terminal import print_comparison
 from wbc_batch.schema import CELL_COLUMNS, CLASS_COLORS, CLASSES, UNIDENTIFIED
 from wbc_batch.sources import Cell
 
+pytestmark = pytest.mark.usefixtures("blank_drawings")
+
 CONFUSION = {
     "counts": (200 * np.eye(5, dtype=int) + 5).tolist(),
     "data_sets": ["elsewhere"],
     "roles": ["not trained on"],
     "identified": True,
 }
-
-
-def invoke(*arguments: object) -> Result:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
 
 
 def some_rows(labels: list[str | None], group: str = "slide-1", source: str = "in") -> list[dict]:
@@ -47,18 +42,6 @@ def some_rows(labels: list[str | None], group: str = "slide-1", source: str = "i
 def run(tmp_path: Path) -> Path:
     rows = some_rows(["neutrophil"] * 6 + ["lymphocyte"] * 3 + [UNIDENTIFIED, None])
     return finished_run(tmp_path / "run", rows, model={"name": "m", "confusion": CONFUSION})
-
-
-@pytest.fixture(autouse=True)
-def drawings(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawings take seconds: they are made for the tests that ask for `real_drawings`."""
-    if "real_drawings" not in request.fixturenames:
-        monkeypatch.setattr("wbc_batch.report.drawings.write_drawings", write_blanks)
-
-
-@pytest.fixture
-def real_drawings() -> None:
-    """Have the drawings made."""
 
 
 # --- a report made anew ---------------------------------------------------------------------------
