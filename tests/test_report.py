@@ -7,6 +7,7 @@ import re
 from dataclasses import asdict
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -312,6 +313,27 @@ def test_a_long_run_shows_both_ends_of_the_confidence(tmp_path):
         in page.text
     )
     assert "then 8 with the highest" in page.text
+
+
+def test_pictures_keep_to_their_bytes_and_the_least_confident_are_kept(tmp_path, monkeypatch):
+    budget = 30_000
+    monkeypatch.setattr("wbc_batch.report.page.PICTURE_BYTES", budget)
+    rng = np.random.default_rng(3)
+    rows = []
+    for number in range(30):
+        place = tmp_path / "in" / f"{number}.png"
+        place.parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(place), rng.integers(0, 256, (60, 60, 3), np.uint8))
+        cell = Cell(str(place.parent), place.name, None, f"slide-{number % 3}")
+        rows.append(a_row(cell, "monocyte", 0.9 - number / 100))
+    write_reports(tmp_path, write_shards(tmp_path, rows))
+    page = page_of(tmp_path)
+    pictures = [a["src"] or "" for tag, a in page.elements if tag == "img"]
+    assert budget / 2 < sum(map(len, pictures)) <= budget
+    shown = [a["title"].split("/")[-1] for _, a in page.elements if a.get("class") == "file"]
+    assert shown[:2] == ["27.png", "24.png"]
+    assert len(shown) == len(pictures)
+    assert page.text.count("with the lowest confidence") == 3
 
 
 def test_relative_inputs_are_found_from_anywhere(tmp_path):
