@@ -63,6 +63,7 @@ def test_a_report_is_made_anew_without_classifying(run: Path, real_drawings: Non
         assert "<svg" in (run / "plots" / f"{name}.svg").read_text()
     text = " ".join(page_of(run).text.split())
     assert "measured on elsewhere (not trained on)" in text
+    assert "slide-1 too few cells 0.0 0.0–33.6 0.0" in text  # none of 9, in the table of groups
     assert "Too few cells : 9 cells are identified, fewer than 100" in text
 
 
