@@ -259,6 +259,7 @@ BOXED = (*CELL_COLUMNS, "x", "y", "width", "height")
 def test_cells_in_images_become_geojson_for_qupath(tmp_path: Path) -> None:
     run = finished_run(tmp_path / "run", placed_rows(), BOXED)
     rebuild_report(run)
+    assert "geojson/" in [a["href"] for tag, a in page_of(run).elements if tag == "a"]
     files = {path.name: json.loads(path.read_text()) for path in (run / "geojson").iterdir()}
     assert set(files) == {"field.png.geojson", "field.png-2.geojson"}
     first, second = files["field.png.geojson"]["features"]

@@ -18,7 +18,7 @@ from wbc_batch.report.compare import (
 )
 from wbc_batch.report.options import recorded_options
 from wbc_batch.report.ranges import NO_PROFILE
-from wbc_batch.schema import RECORD_FILE, REPORT_FILES, REPORT_FOLDERS
+from wbc_batch.schema import PAGE, RECORD_FILE, REPORT_FILES, REPORT_FOLDERS
 
 __all__ = ["FinishedRun", "compare_runs", "open_run", "rebuild_report"]
 
@@ -121,7 +121,7 @@ def rebuild_report(
         locked(run_dir) if own else nullcontext(),
     ):
         write_reports(run_dir, run.shard_files, sets.get("thresholds"), options, place)
-    return place / "report.html"
+    return place / PAGE
 
 
 def compare_runs(first: Path, second: Path, output: Path, force: bool = False) -> Comparison:

@@ -7,8 +7,10 @@ __all__ = [
     "CLASSES",
     "CLASS_COLORS",
     "ERROR_COLOR",
+    "GEOJSON",
     "GIVEN_LABEL_COLUMN",
     "OPTIONAL_TYPES",
+    "PAGE",
     "PLACE_TYPES",
     "PLOTS",
     "PROBABILITY_COLUMNS",
@@ -84,8 +86,11 @@ ERROR_COLOR = "#CC0000"
 #: Names of files in a run directory that more than one part writes or reads.
 RECORD_FILE = "run.json"
 
-#: Folder of drawings, inside a run directory.
-PLOTS = "plots"
+#: Folders of drawings, and of a GeoJSON file per image, inside a run directory.
+PLOTS, GEOJSON = "plots", "geojson"
+
+#: The page of a run.
+PAGE = "report.html"
 
 #: The differential by a reviewer's labels where there are any.
 REVIEWED_FILE = "differential-reviewed.csv"
@@ -102,6 +107,6 @@ REPORT_FILES = (
     "confusion.csv",
     "errors.csv",
     "cells.h5ad",
-    "report.html",
+    PAGE,
 )
-REPORT_FOLDERS = (PLOTS, "geojson")
+REPORT_FOLDERS = (PLOTS, GEOJSON)
