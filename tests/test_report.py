@@ -485,4 +485,17 @@ def test_terminal_names_how_many_groups_it_leaves_out():
     groups = [f"slide-{i}" for i in range(45)]
     lines = printed(pd.DataFrame({"group": groups, "label": "monocyte", "confidence": 0.5}), 120)
     assert sum(line.startswith("slide-") for line in lines) == 40
-    assert lines[-1] == "5 more groups are in differential.csv"
+    assert lines[-3:] == [
+        "5 more groups are in differential.csv",
+        "",
+        "too few cells: slide-0, slide-1, slide-2, slide-3, slide-4 and 40 more",
+    ]
+
+
+def test_terminal_says_what_to_look_at():
+    labels = ["monocyte"] * 150 + [UNIDENTIFIED] * 50 + ["monocyte"] * 200
+    groups = ["[b]one"] * 200 + ["two"] * 200
+    cells = pd.DataFrame({"group": groups, "label": labels, "confidence": 0.5})
+    novelty = [2.0 if i >= 350 else 0.1 for i in range(400)]
+    lines = printed(cells.assign(novelty=novelty), 80)
+    assert lines[-2:] == ["many unidentified: [b]one", "looks unlike the training data: two"]

@@ -11,12 +11,16 @@ from rich.text import Text
 
 from wbc_batch.report.compare import Comparison
 from wbc_batch.report.differential import ERROR, LABELS
+from wbc_batch.report.flags import group_flags
 from wbc_batch.schema import CLASSES, UNIDENTIFIED
 
 __all__ = ["print_comparison", "print_differential"]
 
 #: Groups that are printed at most; ``differential.csv`` holds all.
 MAX_GROUPS = 40
+
+# Groups that are named behind something to look at.
+_NAMED = 5
 
 _SHORT = {
     "basophil": "baso",
@@ -36,7 +40,7 @@ _STYLE: Any = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "show_edge": Fal
 
 
 def print_differential(table: pd.DataFrame, console: Console) -> None:
-    """Print count and percentage of each class per group, and the mean confidence per class.
+    """Print count and percentage of each class per group, the mean confidence per class, what to look at.
 
     Parameters
     ----------
@@ -49,6 +53,7 @@ def print_differential(table: pd.DataFrame, console: Console) -> None:
     groups = table["group"].nunique()
     if groups > MAX_GROUPS:
         console.print(f"{groups - MAX_GROUPS} more groups are in differential.csv")
+    _print_flags(table, console)
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
@@ -72,6 +77,17 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         f"\n{found.agreeing:,} of {found.cells:,} cells have the same label{share}{kappa}; "
         f"{len(comparison.changed):,} changed",
     )
+
+
+def _print_flags(table: pd.DataFrame, console: Console) -> None:
+    """Print what to look at in whole groups, a line for each, with the first groups named."""
+    flagged: dict[str, list[str]] = {}
+    for flag in group_flags(table):
+        flagged.setdefault(flag.flag, []).append(flag.group or "all")
+    for number, (what, names) in enumerate(flagged.items()):
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        above = "" if number else "\n"
+        _print_plainly(console, f"{above}{what}: {', '.join(names[:_NAMED])}{more}")
 
 
 def _print_plainly(console: Console, text: str) -> None:
