@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from report_runs import write_blanks
 from runs import TRAPS, draw
 
 from wbc_batch.classifier import read_bundle
@@ -46,6 +47,18 @@ def undisturbed(slides: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     summary = classify_paths([slides], run_dir, device="cpu", workers=1)
     assert summary.exit_code == ExitCode.OK
     return run_dir
+
+
+@pytest.fixture
+def blank_drawings(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the drawings of reports out, which take seconds, but for tests that ask for `real_drawings`."""
+    if "real_drawings" not in request.fixturenames:
+        monkeypatch.setattr("wbc_batch.report.drawings.write_drawings", write_blanks)
+
+
+@pytest.fixture
+def real_drawings() -> None:
+    """Have the drawings made."""
 
 
 @pytest.fixture

@@ -75,8 +75,8 @@ class Page(HTMLParser):
         return [cv2.imdecode(np.frombuffer(item, np.uint8), cv2.IMREAD_COLOR_RGB) for item in data]
 
 
-def page_of(run_dir: Path) -> Page:
-    return Page((run_dir / "report.html").read_text(encoding="utf-8"))
+def page_of(folder: Path, name: str = "report.html") -> Page:
+    return Page((folder / name).read_text(encoding="utf-8"))
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

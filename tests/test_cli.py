@@ -12,12 +12,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from commands import invoke
 from PIL import Image, ImageOps
-from typer.testing import CliRunner, Result
 
 from wbc_batch.classifier import Classifier, read_bundle
 from wbc_batch.classifier.bundle import WEIGHTS_FILE
-from wbc_batch.cli import app
 from wbc_batch.progress import Pace
 from wbc_batch.schema import CLASSES, UNIDENTIFIED
 from wbc_batch.sources import Cell, read_image
@@ -30,13 +29,6 @@ def process(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     code = "from wbc_batch.cli import main; main()"
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
-
-
-def invoke(*arguments: object) -> Result:
-    """Run the command in this process."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
+from commands import invoke
 
 from wbc_batch.classifier.preprocessing import Preprocessing
-from wbc_batch.cli import app
 from wbc_batch.datasets.labelled import merge, read_dataset, refuse_shared_images
 from wbc_batch.datasets.manifest import ManifestPart, read_manifest
 from wbc_batch.datasets.naming import named_folders, named_validation
@@ -28,12 +27,6 @@ from wbc_batch.training.train import Settings
 
 SMALL = Preprocessing(size=24)
 TEST_B = {"lymphocyte": 40, "neutrophil": 60}
-
-
-def invoke(*arguments: object) -> Result:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
 
 
 def rows(dataset: Path) -> list[dict[str, str]]:

@@ -285,7 +285,7 @@ def test_a_run_that_did_nothing_yet_binds_nobody(tmp_path: Path) -> None:
 
 def test_a_finished_run_is_not_overwritten(tmp_path: Path) -> None:
     with locked(tmp_path):
-        write_record(tmp_path, {"state": "finished"})
+        write_record(tmp_path, {"state": "finished", "cells": 0})
         with pytest.raises(RunError, match=r"finished run.*--force"):
             start(tmp_path, SETTINGS, force=False)
 
@@ -322,6 +322,21 @@ def test_cells_of_finished_shards_are_let_go(slides: Path, job: Job, tmp_path: P
         execute(client, plan_shards(list_cells([folder]), job, 4), count, 60)
     assert len(alive) == 30
     assert 0 < max(alive) < 60  # of 120: those of the shards in flight
+
+
+def test_a_shard_that_was_damaged_since_is_made_anew(
+    slides: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    shutil.copytree(undisturbed, run_dir)
+    damaged, *others = committed_shards(run_dir)
+    times = [path.stat().st_mtime_ns for path in others]
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    classify_paths([slides], run_dir, device="cpu", workers=1)
+    assert (run_dir / "cells.csv").read_bytes() == (undisturbed / "cells.csv").read_bytes()
+    assert [path.stat().st_mtime_ns for path in others] == times
+    with pytest.raises(RunError, match="already holds a finished run"):
+        classify_paths([slides], run_dir, device="cpu", workers=1)
 
 
 def test_a_stopped_run_goes_on_to_the_same_result(

@@ -284,6 +284,8 @@ def test_corrections_hold_the_reviewed_cells_only(session, tmp_path):
     table = pd.read_csv(tmp_path / "c.csv")
     assert table.columns.tolist() == ["cell_id", "reviewed_label", "reviewed_by", "reviewed_at"]
     assert table.iloc[0, :3].tolist() == [session.cells["cell_id"][2], "lymphocyte", "ann"]
+    save_corrections(session.cells.assign(reviewed_by="=1+1"), tmp_path / "c.csv")
+    assert pd.read_csv(tmp_path / "c.csv")["reviewed_by"].tolist() == ["'=1+1"]
 
 
 def test_what_is_no_run_is_left_to_other_readers(tmp_path):

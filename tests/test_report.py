@@ -7,10 +7,11 @@ import re
 from dataclasses import asdict
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from report_runs import COLOUR, a_row, draw, page_of, read_csv, write_blanks, write_shards
+from report_runs import COLOUR, a_row, draw, page_of, read_csv, write_shards
 from rich.console import Console
 from scipy import stats
 
@@ -26,19 +27,9 @@ from wbc_batch.report import (
 from wbc_batch.schema import CELL_COLUMNS, CLASSES, UNIDENTIFIED
 from wbc_batch.sources import Cell
 
+pytestmark = pytest.mark.usefixtures("blank_drawings")
+
 REPORTS = ("cells.csv", "errors.csv", "differential.csv", "flags.csv", "report.html")
-
-
-@pytest.fixture(autouse=True)
-def drawings(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawings take seconds: they are made for the tests that ask for `real_drawings`."""
-    if "real_drawings" not in request.fixturenames:
-        monkeypatch.setattr("wbc_batch.report.drawings.write_drawings", write_blanks)
-
-
-@pytest.fixture
-def real_drawings() -> None:
-    """Have the drawings made."""
 
 
 # --- exact limits ---------------------------------------------------------------------------------
@@ -200,7 +191,17 @@ def test_every_cell_is_a_row_in_order(run):
 
 
 def test_spreadsheets_get_no_formulas(tmp_path):
-    names = ["=1+1.png", "+a.png", "-b.png", "@c.png", "\td.png", "\re.png", "\nf.png", "a=b.png"]
+    names = [
+        "\uff1d1.png",
+        "=1+1.png",
+        "+a.png",
+        "-b.png",
+        "@c.png",
+        "\td.png",
+        "\re.png",
+        "\nf.png",
+        "a=b.png",
+    ]
     rows = [a_row(Cell("in", name, 3, "=cmd"), "monocyte", 0.5) for name in names]
     for row in rows:
         row["margin"] = -0.25
@@ -307,7 +308,32 @@ def test_a_long_run_shows_both_ends_of_the_confidence(tmp_path):
     ]
     ordered = np.sort(confidences)
     assert shown == [f"gone/{c:.2f}.png" for c in (*ordered[:16], *ordered[-8:])]
-    assert "69 cells; shown are 16 with the lowest confidence, then 8 with the highest" in page.text
+    assert (
+        "69 cells, mean confidence 0.640, median 0.640; shown are 16 with the lowest confidence, "
+        in page.text
+    )
+    assert "then 8 with the highest" in page.text
+
+
+def test_pictures_keep_to_their_bytes_and_the_least_confident_are_kept(tmp_path, monkeypatch):
+    budget = 30_000
+    monkeypatch.setattr("wbc_batch.report.page.PICTURE_BYTES", budget)
+    rng = np.random.default_rng(3)
+    rows = []
+    for number in range(30):
+        place = tmp_path / "in" / f"{number}.png"
+        place.parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(place), rng.integers(0, 256, (60, 60, 3), np.uint8))
+        cell = Cell(str(place.parent), place.name, None, f"slide-{number % 3}")
+        rows.append(a_row(cell, "monocyte", 0.9 - number / 100))
+    write_reports(tmp_path, write_shards(tmp_path, rows))
+    page = page_of(tmp_path)
+    pictures = [a["src"] or "" for tag, a in page.elements if tag == "img"]
+    assert budget / 2 < sum(map(len, pictures)) <= budget
+    shown = [a["title"].split("/")[-1] for _, a in page.elements if a.get("class") == "file"]
+    assert shown[:2] == ["27.png", "24.png"]
+    assert len(shown) == len(pictures)
+    assert page.text.count("with the lowest confidence") == 3
 
 
 def test_relative_inputs_are_found_from_anywhere(tmp_path):
@@ -459,4 +485,17 @@ def test_terminal_names_how_many_groups_it_leaves_out():
     groups = [f"slide-{i}" for i in range(45)]
     lines = printed(pd.DataFrame({"group": groups, "label": "monocyte", "confidence": 0.5}), 120)
     assert sum(line.startswith("slide-") for line in lines) == 40
-    assert lines[-1] == "5 more groups are in differential.csv"
+    assert lines[-3:] == [
+        "5 more groups are in differential.csv",
+        "",
+        "too few cells: slide-0, slide-1, slide-2, slide-3, slide-4 and 40 more",
+    ]
+
+
+def test_terminal_says_what_to_look_at():
+    labels = ["monocyte"] * 150 + [UNIDENTIFIED] * 50 + ["monocyte"] * 200
+    groups = ["[b]one"] * 200 + ["two"] * 200
+    cells = pd.DataFrame({"group": groups, "label": labels, "confidence": 0.5})
+    novelty = [2.0 if i >= 350 else 0.1 for i in range(400)]
+    lines = printed(cells.assign(novelty=novelty), 80)
+    assert lines[-2:] == ["many unidentified: [b]one", "looks unlike the training data: two"]

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -140,6 +141,17 @@ def test_no_page_is_wider_than_its_window(
     page.close()
 
 
+def test_figures_stay_apart_where_the_window_is_narrow(opened: "playwright.Page") -> None:
+    opened.set_viewport_size({"width": min(WIDTHS), "height": 900})
+    opened.evaluate("for (const e of document.querySelectorAll('details')) e.open = true")
+    rows = opened.locator("table.bars tbody tr").all_inner_texts()
+    lymphocytes = [" ".join(row.split()) for row in rows if row.startswith("lymphocyte")]
+    # One of 17 is a lymphocyte; of 6.5 × 10⁹/L, that is 0.38.
+    (counted,) = (row for row in lymphocytes if "0.38" in row)
+    assert "0.38 0.01–1.86" in counted
+    assert "5.9 0.1–28.7, 1 cell" in counted
+
+
 def groups_in_order(page: "playwright.Page") -> list[str]:
     return page.locator("#differential tbody th a").all_inner_texts()
 
@@ -205,3 +217,24 @@ def test_paper_shows_the_differential_of_every_group(opened: "playwright.Page") 
         assert table.is_visible()
     assert opened.locator("nav").is_hidden()
     assert opened.pdf(prefer_css_page_size=True).startswith(b"%PDF")
+
+
+@pytest.mark.skipif(
+    not shutil.which("pdftotext"), reason="no pdftotext; on Debian: apt-get install poppler-utils"
+)
+def test_a_long_table_goes_on_on_the_next_sheet_under_its_heads(
+    browser: "playwright.Browser", tmp_path: Path
+) -> None:
+    cells = [Cell("in", f"{i}.png", None, f"slide-{i:03d}") for i in range(50)]
+    finished_run(tmp_path / "run", [a_row(cell, "monocyte", 0.9) for cell in cells])
+    report = rebuild_report(tmp_path / "run")
+    page = browser.new_page()
+    page.goto(report.as_uri())
+    page.pdf(path=tmp_path / "page.pdf", prefer_css_page_size=True)
+    page.close()
+    printed = subprocess.run(
+        ["pdftotext", "-layout", tmp_path / "page.pdf", "-"], capture_output=True, check=True
+    )
+    first, second, *_ = printed.stdout.decode().split("\f")
+    assert "slide-010" in first
+    assert second.split()[:2] == ["Group", "basophil"]

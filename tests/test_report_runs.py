@@ -7,16 +7,19 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from report_runs import a_row, draw, finished_run, page_of, read_csv, write_blanks
-from typer.testing import CliRunner, Result
+from commands import invoke
+from report_runs import a_row, draw, finished_run, page_of, read_csv
+from rich.console import Console
 
-from wbc_batch.cli import app
 from wbc_batch.errors import IncompleteRunError, InputError, RunError
 from wbc_batch.rebuild import compare_runs, rebuild_report
 from wbc_batch.report import agreement, read_differential
 from wbc_batch.report.geojson import feature
+from wbc_batch.report.terminal import print_comparison
 from wbc_batch.schema import CELL_COLUMNS, CLASS_COLORS, CLASSES, UNIDENTIFIED
 from wbc_batch.sources import Cell
+
+pytestmark = pytest.mark.usefixtures("blank_drawings")
 
 CONFUSION = {
     "counts": (200 * np.eye(5, dtype=int) + 5).tolist(),
@@ -24,12 +27,6 @@ CONFUSION = {
     "roles": ["not trained on"],
     "identified": True,
 }
-
-
-def invoke(*arguments: object) -> Result:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
 
 
 def some_rows(labels: list[str | None], group: str = "slide-1", source: str = "in") -> list[dict]:
@@ -45,18 +42,6 @@ def some_rows(labels: list[str | None], group: str = "slide-1", source: str = "i
 def run(tmp_path: Path) -> Path:
     rows = some_rows(["neutrophil"] * 6 + ["lymphocyte"] * 3 + [UNIDENTIFIED, None])
     return finished_run(tmp_path / "run", rows, model={"name": "m", "confusion": CONFUSION})
-
-
-@pytest.fixture(autouse=True)
-def drawings(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawings take seconds: they are made for the tests that ask for `real_drawings`."""
-    if "real_drawings" not in request.fixturenames:
-        monkeypatch.setattr("wbc_batch.report.drawings.write_drawings", write_blanks)
-
-
-@pytest.fixture
-def real_drawings() -> None:
-    """Have the drawings made."""
 
 
 # --- a report made anew ---------------------------------------------------------------------------
@@ -78,6 +63,7 @@ def test_a_report_is_made_anew_without_classifying(run: Path, real_drawings: Non
         assert "<svg" in (run / "plots" / f"{name}.svg").read_text()
     text = " ".join(page_of(run).text.split())
     assert "measured on elsewhere (not trained on)" in text
+    assert "slide-1 too few cells 0.0 0.0–33.6 0.0" in text  # none of 9, in the table of groups
     assert "Too few cells : 9 cells are identified, fewer than 100" in text
 
 
@@ -103,11 +89,24 @@ def test_a_run_that_is_not_finished_says_what_is_missing(run: Path, tmp_path: Pa
     assert "5 of 11 cells are not classified yet (state: interrupted)" in told.stderr
     assert "wbc-batch classify x" in told.stderr
     assert not (run / "report.html").exists()
-    with pytest.raises(IncompleteRunError):
+    (run / "run.json").write_text(json.dumps(record | {"directory": "/data/lab"}))
+    with pytest.raises(IncompleteRunError, match=r"continue it with \(in /data/lab\): wbc-batch"):
         compare_runs(run, run, tmp_path / "compared")
+    (run / "run.json").write_text(json.dumps(record | {"state": "finished"}))
+    with pytest.raises(IncompleteRunError, match="not whole any more: the shards of 5 of 11 cells"):
+        rebuild_report(run)
     with pytest.raises(RunError, match="holds no run"):
         rebuild_report(tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"state": "finished"}'])
+def test_a_record_that_is_damaged_is_said_to_be(run: Path, text: str) -> None:
+    (run / "run.json").write_text(text)
+    told = invoke("report", run)
+    assert told.exit_code == 1
+    assert "run.json" in told.stderr
+    assert "classify into this one anew with --force" in told.stderr
 
 
 def test_choices_of_the_run_are_kept_unless_others_are_made(tmp_path: Path) -> None:
@@ -133,7 +132,13 @@ def test_a_review_is_merged_and_compared(run: Path, tmp_path: Path) -> None:
     corrections.write_text(
         "cell_id,reviewed_label,reviewed_by,reviewed_at\n" + "".join(reversed(lines))
     )
-    rebuild_report(run, review=corrections, force=True)
+    told = invoke("report", run, "--review", corrections, "--force")
+    before, after = told.stdout.split("After the review:")
+    assert "66.7%" in before  # neutrophils: 6 of 9
+    assert "55.6%" in after  # and 5 of 9
+    told = invoke("report", run, "--review", corrections, "--force", "--json")
+    counted = {row["label"]: row["count"] for row in json.loads(told.stdout)["reviewed"]}
+    assert (counted["neutrophil"], counted["monocyte"]) == (5, 1)
 
     rows = read_csv(run / "cells.csv")
     assert [row["label"] for row in rows][:3] == ["neutrophil"] * 3
@@ -146,6 +151,7 @@ def test_a_review_is_merged_and_compared(run: Path, tmp_path: Path) -> None:
     kappa = agreement(*zip(*pairs, strict=True)).kappa
     text = " ".join(page_of(run).text.split())
     assert "4 cells were reviewed by Ann" in text
+    assert "After the review: 9 identified · 1 unidentified · 1 error. The list above is of" in text
     assert f"Cohen’s kappa {kappa:.3f}" in text
 
     # A whole cells.csv with these columns is a corrections file, too.
@@ -174,6 +180,8 @@ def test_corrections_of_unknown_cells_change_nothing(run: Path, tmp_path: Path) 
     assert "row 2 ('0123456789abcdef')" in told.stderr
     assert ((run / "cells.csv").read_bytes(), (run / "report.html").read_bytes()) == before
     assert not [path for path in run.iterdir() if path.name.endswith(".partial")]
+    assert invoke("report", run, "--review", corrections, "-o", tmp_path / "new").exit_code == 2
+    assert not (tmp_path / "new").exists()
 
 
 def test_white_blood_cell_counts_of_unknown_groups_are_refused(run: Path, tmp_path: Path) -> None:
@@ -251,6 +259,7 @@ BOXED = (*CELL_COLUMNS, "x", "y", "width", "height")
 def test_cells_in_images_become_geojson_for_qupath(tmp_path: Path) -> None:
     run = finished_run(tmp_path / "run", placed_rows(), BOXED)
     rebuild_report(run)
+    assert "geojson/" in [a["href"] for tag, a in page_of(run).elements if tag == "a"]
     files = {path.name: json.loads(path.read_text()) for path in (run / "geojson").iterdir()}
     assert set(files) == {"field.png.geojson", "field.png-2.geojson"}
     first, second = files["field.png.geojson"]["features"]
@@ -335,6 +344,8 @@ def test_two_runs_are_compared_cell_by_cell(tmp_path: Path, source: str) -> None
     assert table.loc["neutrophil", "monocyte"] == 1
     text = (tmp_path / "compared" / "compare.html").read_text()
     assert "1 of two, which the other run does not have" in " ".join(text.split())
+    assert "→ unidentified, guess: basophil" in text
+    assert "one: model m1 · two: model m2" in text
     again = invoke("compare", one, two, "-o", tmp_path / "compared")
     assert again.exit_code == 1
     assert "--force" in again.stderr
@@ -342,8 +353,34 @@ def test_two_runs_are_compared_cell_by_cell(tmp_path: Path, source: str) -> None
     assert "7 of 9 cells have the same label (77.8 %)" in shown.stdout
 
 
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_comparison_is_printed_whole_however_narrow(tmp_path: Path, width: int) -> None:
+    one, two = two_runs(tmp_path)
+    console = Console(width=width, force_terminal=False)
+    with console.capture() as capture:
+        print_comparison(compare_runs(one, two, tmp_path / "compared"), console)
+    printed = capture.get()
+    assert "…" not in printed
+    assert max(map(len, printed.splitlines()[:10])) <= width
+    rows = {
+        line.split()[0]: line.split()[1:] for line in printed.splitlines() if line[:1].isalpha()
+    }
+    assert rows["neutrophil"] == ["1", "5"]
+    assert rows["unidentified"] == []
+
+
+def test_runs_in_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    runs = [
+        finished_run(tmp_path / lab / "run", some_rows(["monocyte"] * 3)) for lab in ("one", "two")
+    ]
+    compare_runs(*runs, tmp_path / "compared")
+    page = page_of(tmp_path / "compared", "compare.html")
+    assert all(str(run) in page.text for run in runs)
+
+
 def test_runs_without_a_common_cell_are_refused(tmp_path: Path) -> None:
     one = finished_run(tmp_path / "one", some_rows(["monocyte"], "a"))
     two = finished_run(tmp_path / "two", some_rows(["monocyte"], "b"))
     with pytest.raises(InputError, match="no cell in common"):
         compare_runs(one, two, tmp_path / "compared")
+    assert not (tmp_path / "compared").exists()

@@ -23,6 +23,7 @@ from wbc_batch.report import (
     read_review,
     reviewed_labels,
 )
+from wbc_batch.report.agreement import class_figures
 from wbc_batch.report.confusion import ENOUGH
 from wbc_batch.report.differential import Tally
 from wbc_batch.report.flags import OUTSIDE, TOO_FEW, UNIDENTIFIED_MANY, UNLIKE
@@ -231,8 +232,9 @@ def test_agreement_is_counted_as_pandas_counts_it():
     expected = pd.crosstab(first, second).reindex(index=labels, columns=labels, fill_value=0)
     np.testing.assert_array_equal(found.table, expected)
     both = (first != UNIDENTIFIED) & (second != UNIDENTIFIED)
-    for row in found.classes():
-        known, said = (first == row.label)[both], (second == row.label)[both]
+    for label, row in zip(CLASSES, class_figures(found.identified.table), strict=False):
+        known, said = (first == label)[both], (second == label)[both]
+        assert row.cells == known.sum()
         assert row.recall == pytest.approx(said[known].mean())
         assert row.precision == pytest.approx(known[said].mean())
         assert row.f1 == pytest.approx(stats.hmean([row.recall, row.precision]))
@@ -270,10 +272,11 @@ def test_agreement_counts_and_measures():
     assert (found.cells, found.agreeing, found.identified.cells) == (5, 3, 4)
     exact = stats.binomtest(3, 5).proportion_ci(0.95, method="exact")
     assert found.limits == pytest.approx((exact.low, exact.high))
-    basophil, monocyte = found.classes()[0], found.classes()[3]
+    basophil, eosinophil, _, monocyte, *_ = class_figures(found.identified.table)
     assert (basophil.cells, basophil.recall, basophil.precision) == (3, pytest.approx(2 / 3), 1.0)
-    assert (monocyte.unidentified, monocyte.recall, monocyte.precision) == (1, 1.0, 0.5)
+    assert (monocyte.cells, monocyte.recall, monocyte.precision) == (1, 1.0, 0.5)
     assert monocyte.f1 == pytest.approx(2 / 3)
+    assert np.isnan([eosinophil.recall, eosinophil.precision, eosinophil.f1]).all()
     with pytest.raises(InputError, match="'blast'"):
         agreement(["blast"], ["monocyte"])
 
@@ -378,7 +381,7 @@ HEADER = "cell_id,reviewed_label,reviewed_by,reviewed_at\n"
 
 def test_a_review_never_overwrites_what_the_model_said(tmp_path):
     path = tmp_path / "corrections.csv"
-    path.write_text(HEADER + "a,monocyte,'=Ann,2026-01-01\nb,,,\nd,unidentified,Bo,\n")
+    path.write_text(HEADER + "a,Monocyte,'=Ann,2026-01-01\nb,,,\nd,unidentified,Bo,\n")
     cells = pd.DataFrame(
         {
             "cell_id": ["a", "b", "c", "d"],
@@ -403,7 +406,11 @@ def test_a_review_never_overwrites_what_the_model_said(tmp_path):
         (HEADER + "a,blast,x,\nb,monocyte,x,\nc,Mono,x,\n", r"row 2 \('blast'\), row 4 \('Mono'\)"),
         (HEADER + "a,monocyte,x,\nb,monocyte,x,\na,basophil,x,\n", r"twice: row 4 \('a'\)"),
         ("cell_id,label\na,monocyte\n", "no column reviewed_label"),
-        ("", "cannot be read"),
+        ("", "no column cell_id"),
+        (HEADER, "no rows"),
+        (HEADER + "a,,x,\n", "no reviewed cell"),
+        (HEADER + '"a,monocyte,x,\n', "cannot be read"),
+        (HEADER + "a,monocyte,x,,\nb,monocyte,Lee, Ann,2026\n", "row 3 .* double quotes"),
     ],
 )
 def test_corrections_that_are_wrong_are_refused_with_their_rows(tmp_path, text, message):
@@ -423,7 +430,22 @@ def test_tables_are_read_however_a_spreadsheet_saved_them(tmp_path):
 def test_white_blood_cell_counts_that_are_none_are_refused(tmp_path, wbc):
     path = tmp_path / "counts.csv"
     path.write_text(f"group,wbc\na,5\nb,{wbc}\n")
-    with pytest.raises(InputError, match="row 3"):
+    with pytest.raises(InputError, match=r"row 3 \("):
+        read_wbc_counts(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("group,wbc\na,6,8\n", "row 2 of .* has more cells than the 2 columns"),
+        ("group,wbc\na,5\n\na,6\n", r"groups twice: row 4 \('a'\)"),
+        ("group,wbc\n,\n", "no rows"),
+    ],
+)
+def test_lists_of_counts_that_are_wrong_are_refused(tmp_path, text, message):
+    path = tmp_path / "counts.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
         read_wbc_counts(path)
 
 
@@ -455,6 +477,9 @@ def test_cells_are_grouped_as_asked(tmp_path):
     assert read_grouping(str(path)).rule(*where) == "patient 1"
     with pytest.raises(InputError, match="'other'"):
         read_grouping(str(path)).rule("in", "a.png", "other")
+    path.write_text("group,name\np1/s2,\n")
+    with pytest.raises(InputError, match=r"without a name: row 2 \('p1/s2'\)"):
+        read_grouping(str(path))
     for wrong, message in (("(", "regular expression"), ("()(", "regular"), ("day", "neither")):
         with pytest.raises(InputError, match=message):
             read_grouping(wrong)

@@ -1,17 +1,24 @@
 """What can be made of finished runs without classifying: their reports anew, and comparisons."""
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from wbc_batch.engine.ledger import committed, committed_shards
-from wbc_batch.engine.run_folder import Record, locked, read_record
+from wbc_batch.engine.ledger import committed_shards
+from wbc_batch.engine.run_folder import Record, lacking, locked, read_record
 from wbc_batch.errors import IncompleteRunError, RunError
 from wbc_batch.report import read_options, write_reports
-from wbc_batch.report.compare import ComparedRun, Comparison, compare_cells, write_comparison
+from wbc_batch.report.compare import (
+    COMPARISON_FILES,
+    ComparedRun,
+    Comparison,
+    compare_cells,
+    write_comparison,
+)
 from wbc_batch.report.options import recorded_options
 from wbc_batch.report.ranges import NO_PROFILE
-from wbc_batch.schema import RECORD_FILE, REPORT_FILES, REPORT_FOLDERS
+from wbc_batch.schema import PAGE, RECORD_FILE, REPORT_FILES, REPORT_FOLDERS
 
 __all__ = ["FinishedRun", "compare_runs", "open_run", "rebuild_report"]
 
@@ -56,16 +63,8 @@ def open_run(run_dir: Path) -> FinishedRun:
             "name a folder that wbc-batch classify wrote"
         )
     record = read_record(run_dir) or {}
-    done = sum(result.cells for result in committed(run_dir))
-    cells = record.get("cells")
-    if not isinstance(cells, int):
-        raise RunError(f"{run_dir / RECORD_FILE} does not say how many cells the run has")
-    if done != cells:
-        command = record.get("command") or "the command that began it"
-        raise IncompleteRunError(
-            f"{run_dir} is not finished: {cells - done:,} of {cells:,} cells are not classified yet "
-            f"(state: {record.get('state', 'not recorded')}); continue it with: {command}"
-        )
+    if missing := lacking(run_dir, record):
+        raise IncompleteRunError(_what_is_missing(run_dir, record, missing))
     return FinishedRun(run_dir, record, committed_shards(run_dir))
 
 
@@ -115,13 +114,14 @@ def rebuild_report(
         options = replace(options, wbc_counts=made_with.wbc_counts)
     place = output or run_dir
     sets = run.record.get("prediction_sets") or {}
-    _make_folder(place)
-    _refuse_overwriting(place, REPORT_FILES + REPORT_FOLDERS, force)
     # A run that only others may write to can be reported elsewhere.
     own = place.resolve() == run_dir.resolve()
-    with locked(run_dir) if own else nullcontext():
+    with (
+        _results_folder(place, REPORT_FILES + REPORT_FOLDERS, force),
+        locked(run_dir) if own else nullcontext(),
+    ):
         write_reports(run_dir, run.shard_files, sets.get("thresholds"), options, place)
-    return place / "report.html"
+    return place / PAGE
 
 
 def compare_runs(first: Path, second: Path, output: Path, force: bool = False) -> Comparison:
@@ -148,15 +148,44 @@ def compare_runs(first: Path, second: Path, output: Path, force: bool = False) -
         If the runs have no cell in common.
     """
     runs = [open_run(path) for path in (first, second)]
-    _make_folder(output)
-    _refuse_overwriting(output, ("compare.html", "agreement.csv", "changed.csv"), force)
-    one, two = (ComparedRun.of(run.path, run.record, run.shard_files) for run in runs)
-    comparison = compare_cells(one, two)
-    write_comparison(output, comparison)
+    with _results_folder(output, COMPARISON_FILES, force):
+        one, two = (
+            ComparedRun.of(name, run.path, run.record, run.shard_files)
+            for name, run in zip(_names(first, second), runs, strict=True)
+        )
+        comparison = compare_cells(one, two)
+        write_comparison(output, comparison)
     return comparison
 
 
-def _make_folder(path: Path) -> None:
+def _what_is_missing(run_dir: Path, record: Record, missing: int) -> str:
+    missed = f"{missing:,} of {record['cells']:,} cells"
+    if record.get("state") == "finished":
+        trouble = f"{run_dir} is not whole any more: the shards of {missed} are missing or damaged"
+    else:
+        state = record.get("state", "not recorded")
+        trouble = f"{run_dir} is not finished: {missed} are not classified yet (state: {state})"
+    begun = record.get("directory")
+    place = f" (in {begun})" if begun and Path(begun) != Path.cwd() else ""
+    return f"{trouble}; continue it with{place}: {record.get('command') or 'the command that began it'}"
+
+
+def _names(first: Path, second: Path) -> tuple[str, str]:
+    """Call two runs by their folders; where these are called alike, by the ways to them."""
+    names = first.resolve().name, second.resolve().name
+    return names if names[0] != names[1] else (str(first), str(second))
+
+
+@contextmanager
+def _results_folder(path: Path, names: tuple[str, ...], force: bool) -> Iterator[None]:
+    """Make a folder for files of these names; if nothing comes of it, it goes again.
+
+    Raises
+    ------
+    RunError
+        If there can be no such folder, or it holds such files and `force` is not given.
+    """
+    new = not path.exists()
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -164,12 +193,16 @@ def _make_folder(path: Path) -> None:
         raise RunError(
             f"{path} cannot be used for results ({reason}); name a folder that you may write to"
         ) from error
-
-
-def _refuse_overwriting(folder: Path, names: tuple[str, ...], force: bool) -> None:
-    there = [name for name in names if (folder / name).exists()]
+    there = [name for name in names if (path / name).exists()]
     if there and not force:
         raise RunError(
-            f"{folder} already holds {', '.join(there[:3])}{' and more' if len(there) > 3 else ''}; "
+            f"{path} already holds {', '.join(there[:3])}{' and more' if len(there) > 3 else ''}; "
             "name another folder with -o, or add --force to replace them"
         )
+    try:
+        yield
+    except BaseException:
+        if new:
+            with suppress(OSError):
+                path.rmdir()
+        raise

@@ -7,14 +7,17 @@ __all__ = [
     "CLASSES",
     "CLASS_COLORS",
     "ERROR_COLOR",
+    "GEOJSON",
     "GIVEN_LABEL_COLUMN",
     "OPTIONAL_TYPES",
+    "PAGE",
     "PLACE_TYPES",
     "PLOTS",
     "PROBABILITY_COLUMNS",
     "RECORD_FILE",
     "REPORT_FILES",
     "REPORT_FOLDERS",
+    "REVIEWED_FILE",
     "SET_COLUMN",
     "STATUS_ERROR",
     "STATUS_OK",
@@ -83,8 +86,14 @@ ERROR_COLOR = "#CC0000"
 #: Names of files in a run directory that more than one part writes or reads.
 RECORD_FILE = "run.json"
 
-#: Folder of drawings, inside a run directory.
-PLOTS = "plots"
+#: Folders of drawings, and of a GeoJSON file per image, inside a run directory.
+PLOTS, GEOJSON = "plots", "geojson"
+
+#: The page of a run.
+PAGE = "report.html"
+
+#: The differential by a reviewer's labels where there are any.
+REVIEWED_FILE = "differential-reviewed.csv"
 
 #: What a report consists of: files and folders of a run directory that can be made anew from its shards.
 REPORT_FILES = (
@@ -92,12 +101,12 @@ REPORT_FILES = (
     "cells.parquet",
     "differential.csv",
     "differential.parquet",
-    "differential-reviewed.csv",
+    REVIEWED_FILE,
     "differential-reviewed.parquet",
     "flags.csv",
     "confusion.csv",
     "errors.csv",
     "cells.h5ad",
-    "report.html",
+    PAGE,
 )
-REPORT_FOLDERS = (PLOTS, "geojson")
+REPORT_FOLDERS = (PLOTS, GEOJSON)

@@ -138,7 +138,7 @@ def open_run(path: Path) -> BatchRun:
         if name not in cells:
             cells[name] = ""
     cells[text] = cells[text].fillna("")
-    for name in ("source", "member", "group", "error"):
+    for name in ("source", "member", "group", "error", "reviewed_by"):
         risky = cells[name].str.startswith("'")
         cells.loc[risky, name] = cells.loc[risky, name].map(unguard_text)
     cells = _with_places(cells, table.parent / "shards")

@@ -1,18 +1,18 @@
 """One cell: its crop as it is, beside it the canonical crop that the network saw."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QPixmap
-from qtpy.QtWidgets import QGridLayout, QLabel, QWidget
+from qtpy.QtWidgets import QGridLayout, QLabel
 
 from wbc_batch.classifier.images import as_rgb
 from wbc_batch.classifier.preprocessing import Preprocessing, canonical_crop
 from wbc_batch.errors import ImageError
+from wbc_napari.follower import Follower
 from wbc_napari.pictures import fitted
-from wbc_napari.soon import Soon
 from wbc_napari.thumbnails import to_pixmap
 
 if TYPE_CHECKING:
@@ -23,13 +23,13 @@ __all__ = ["CellCard"]
 _SIDE = 140
 
 
-class CellCard(QWidget):
+class CellCard(Follower):
     """Shows the present cell of a session."""
+
+    follows = "moved"
 
     def __init__(self) -> None:
         super().__init__()
-        self._session: Session | None = None
-        self._soon = Soon(self, self._show)
         self._pictures = [QLabel(), QLabel()]
         words = ("as it is", "as the model sees it")
         layout = QGridLayout(self)
@@ -42,27 +42,8 @@ class CellCard(QWidget):
             layout.addWidget(picture, 0, column, Qt.AlignmentFlag.AlignHCenter)
             layout.addWidget(caption, 1, column)
 
-    def set_session(self, session: "Session | None") -> None:
-        """Follow another session, or none."""
-        if self._session is not None:
-            self._session.moved.disconnect(self._on_moved)
-        self._session = session
-        if session is not None:
-            session.moved.connect(self._on_moved)
-        self._show()
-
-    def _on_moved(self, _: int) -> None:
-        if self.isVisible():
-            self._soon.ask()
-
-    def showEvent(self, event: Any) -> None:  # noqa: N802  Qt's name
-        """Show the cell that the session has come to meanwhile."""
-        super().showEvent(event)
-        self._show()
-
-    def _show(self) -> None:
-        if not self.isVisible():
-            return
+    def refresh(self) -> None:
+        """Show the present cell."""
         pictures: list[NDArray | ImageError] = [ImageError("there is no cell")] * 2
         if self._session is not None and self._session.row >= 0:
             pictures = _both(self._session, self._session.row)

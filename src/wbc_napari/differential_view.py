@@ -13,14 +13,13 @@ from qtpy.QtWidgets import (
     QProgressBar,
     QSizePolicy,
     QVBoxLayout,
-    QWidget,
 )
 
 from wbc_batch.report import differential, group_flags, profile_names, read_profile
 from wbc_batch.schema import CLASSES, STATUS_OK
 from wbc_napari.differential_table import SIDES, DifferentialTable
+from wbc_napari.follower import Follower
 from wbc_napari.notices import telling
-from wbc_napari.soon import Soon
 
 if TYPE_CHECKING:
     from wbc_batch.report import Flag, Profile
@@ -38,13 +37,11 @@ _FILE = "from a file…"
 PAUSE = 60
 
 
-class DifferentialView(QWidget):
+class DifferentialView(Follower):
     """Shows the differential of a session; the figures are those of `wbc_batch.report`."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self._session: Session | None = None
-        self._soon = Soon(self, self.refresh, PAUSE)
+        super().__init__(PAUSE)
         self._build()
 
     def _build(self) -> None:
@@ -101,24 +98,6 @@ class DifferentialView(QWidget):
             if path:
                 telling(lambda: self._ranges.setCurrentIndex(self._add_profile(path)))
         self._chosen = self._ranges.currentIndex()
-        self.refresh()
-
-    def set_session(self, session: "Session | None") -> None:
-        """Follow another session, or none."""
-        if self._session is not None:
-            self._session.changed.disconnect(self._on_changed)
-        self._session = session
-        if session is not None:
-            session.changed.connect(self._on_changed)
-        self.refresh()
-
-    def _on_changed(self, _: Any) -> None:
-        if self.isVisible():
-            self._soon.ask()
-
-    def showEvent(self, event: Any) -> None:  # noqa: N802  Qt's name
-        """Bring the figures up to date."""
-        super().showEvent(event)
         self.refresh()
 
     def refresh(self) -> None:

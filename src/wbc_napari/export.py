@@ -65,10 +65,15 @@ def save_corrections(cells: pd.DataFrame, path: Path) -> int:
     RunError
         If nothing was reviewed, or the file cannot be written.
     """
+    import pyarrow as pa
+
+    from wbc_batch.report.tables import guard_text
+
     said = cells[reviewed_labels(cells) != ""]
     if not len(said):
         raise RunError("No cell was reviewed yet; there are no corrections to save.")
-    table = said[["cell_id", *REVIEW_COLUMNS]]
+    readers = guard_text(pa.array(said["reviewed_by"], pa.string())).to_pylist()
+    table = said[["cell_id", *REVIEW_COLUMNS]].assign(reviewed_by=readers)
     try:
         write_file(path, table.to_csv(index=False, lineterminator="\n").encode())
     except OSError as error:

@@ -14,7 +14,6 @@ from qtpy.QtWidgets import (
     QLabel,
     QPushButton,
     QVBoxLayout,
-    QWidget,
 )
 
 from wbc_batch.errors import InputError, WbcError
@@ -23,8 +22,8 @@ from wbc_napari.appearance import MARK
 from wbc_napari.commands import report_command
 from wbc_napari.differential_view import PAUSE, DifferentialView
 from wbc_napari.export import Export, save_corrections, write_export
+from wbc_napari.follower import Follower
 from wbc_napari.runner import saying_why
-from wbc_napari.soon import Soon
 
 if TYPE_CHECKING:
     from wbc_napari.session import Session
@@ -32,16 +31,14 @@ if TYPE_CHECKING:
 __all__ = ["ReportPage", "agreements"]
 
 
-class ReportPage(QWidget):
+class ReportPage(Follower):
     """Shows the figures of a session and writes its files."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self._session: Session | None = None
+        super().__init__(PAUSE)
         self._worker: Any = None
         self._folder = Path()
         self._saved = Path("corrections.csv")
-        self._soon = Soon(self, self.refresh, PAUSE)
         self._differential = DifferentialView()
         self._agreement = QLabel()
         self._agreement.setWordWrap(True)
@@ -82,24 +79,10 @@ class ReportPage(QWidget):
 
     def set_session(self, session: "Session | None") -> None:
         """Follow another session, or none."""
-        if self._session is not None:
-            self._session.changed.disconnect(self._on_changed)
-        self._session = session
+        super().set_session(session)
         self.setEnabled(session is not None)
         self._differential.set_session(session)
         self._message.clear()
-        if session is not None:
-            session.changed.connect(self._on_changed)
-        self._on_changed(None)
-
-    def _on_changed(self, _: Any) -> None:
-        if self.isVisible():
-            self._soon.ask()
-
-    def showEvent(self, event: Any) -> None:  # noqa: N802  Qt's name
-        """Bring the figures up to date."""
-        super().showEvent(event)
-        self.refresh()
 
     def refresh(self) -> None:
         """Compute the agreement of the reader with the model and with other readers."""

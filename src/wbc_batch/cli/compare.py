@@ -23,7 +23,7 @@ def compare(
     from rich.console import Console
 
     from wbc_batch.rebuild import compare_runs
-    from wbc_batch.report.compare import print_comparison
+    from wbc_batch.report.terminal import print_comparison
 
     comparison = compare_runs(first, second, output, force)
     if as_json:

@@ -6,12 +6,8 @@ from typing import Annotated
 
 import typer
 
-from wbc_batch.cli.shared import (
-    PROFILE_HELP,
-    JsonOption,
-    WbcCountsOption,
-    print_json,
-)
+from wbc_batch.cli.shared import PROFILE_HELP, JsonOption, WbcCountsOption, print_json
+from wbc_batch.schema import REVIEWED_FILE
 
 __all__ = ["report"]
 
@@ -64,11 +60,18 @@ def report(
         anndata=anndata,
         force=force,
     )
-    table = read_differential(page.with_name("differential.csv"))
+    tables = {"differential": read_differential(page.with_name("differential.csv"))}
+    if review is not None:
+        tables["reviewed"] = read_differential(page.with_name(REVIEWED_FILE))
     if as_json:
+        records = {name: table.to_json(orient="records") for name, table in tables.items()}
         print_json(
-            {"report": str(page), "differential": json.loads(table.to_json(orient="records"))}
+            {"report": str(page)} | {name: json.loads(text) for name, text in records.items()}
         )
         return
-    print_differential(table, Console())
+    console = Console()
+    print_differential(tables["differential"], console)
+    if review is not None:
+        typer.echo("\nAfter the review:\n")
+        print_differential(tables["reviewed"], console)
     typer.echo(f"\nReport: {page}")

@@ -25,6 +25,7 @@ __all__ = [
     "Record",
     "Settings",
     "clear",
+    "lacking",
     "locked",
     "now",
     "read_record",
@@ -59,6 +60,8 @@ _UNWRITABLE = {
 
 #: What `Settings.groups` is unless another rule was named.
 BY_FOLDER = "by folder, or as the input names them"
+
+_ANEW = "name another folder, or classify into this one anew with --force"
 
 #: ``run.json`` as a dictionary.
 Record = dict[str, Any]
@@ -194,9 +197,9 @@ def read_record(run_dir: Path) -> Record | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise RunError(f"{path} is damaged; name another folder, or add --force") from error
+        raise RunError(f"{path} is damaged; {_ANEW}") from error
     if not isinstance(record, dict):
-        raise RunError(f"{path} does not describe a run; name another folder, or add --force")
+        raise RunError(f"{path} does not describe a run; {_ANEW}")
     return record
 
 
@@ -204,6 +207,20 @@ def write_record(run_dir: Path, record: Record) -> None:
     """Write ``run.json``, wholly or not at all."""
     content = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
     write_file(run_dir / RECORD_FILE, content.encode("utf-8", "backslashreplace"))
+
+
+def lacking(run_dir: Path, record: Record) -> int:
+    """Count the cells of a run that no shard holds: not classified yet, or lost with a damaged file.
+
+    Raises
+    ------
+    RunError
+        If ``run.json`` does not say how many cells the run has.
+    """
+    cells = record.get("cells")
+    if not isinstance(cells, int):
+        raise RunError(f"{run_dir / RECORD_FILE} does not say how many cells the run has; {_ANEW}")
+    return cells - sum(result.cells for result in committed(run_dir))
 
 
 def start(run_dir: Path, settings: Settings, force: bool) -> Record | None:
@@ -226,7 +243,8 @@ def start(run_dir: Path, settings: Settings, force: bool) -> Record | None:
     Raises
     ------
     RunError
-        If the directory holds a finished run, or one with other settings of which a part is done.
+        If the directory holds a finished and whole run, or one with other settings of which a part is
+        done.
     """
     if force:
         clear(run_dir)
@@ -235,13 +253,14 @@ def start(run_dir: Path, settings: Settings, force: bool) -> Record | None:
     if record is None:
         clear(run_dir)
         return None
-    if record.get("state") == "finished":
+    if record.get("state") == "finished" and lacking(run_dir, record) == 0:
         raise RunError(
             f"{run_dir} already holds a finished run; name another folder, "
             "or add --force to replace it"
         )
     differences = settings.differences(record.get("settings") or {})
-    if differences and not committed(run_dir):  # it had no time to do anything
+    begun = record.get("state") == "finished" or committed(run_dir)
+    if differences and not begun:  # it had no time to do anything
         clear(run_dir)
         return None
     if differences:

@@ -4,8 +4,9 @@ from collections.abc import Iterable
 
 from wbc_batch.classifier import Bundle
 from wbc_batch.evaluation.assessment import Assessment
-from wbc_batch.evaluation.figures import COVERAGES, ClassFigures, Evaluation
+from wbc_batch.evaluation.figures import COVERAGES, Evaluation
 from wbc_batch.evaluation.unknown import UnknownEvaluation
+from wbc_batch.report.agreement import ClassFigures
 from wbc_batch.schema import CLASSES
 
 __all__ = ["write_card"]

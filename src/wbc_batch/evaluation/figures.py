@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 from wbc_batch.classifier import Classifier, Predictions
 from wbc_batch.classifier.calibration import expected_calibration_error
 from wbc_batch.datasets.labelled import LabelledCells
-from wbc_batch.report.agreement import count_codes
+from wbc_batch.report.agreement import ClassFigures, class_figures, count_codes
 from wbc_batch.report.limits import exact_limits
 from wbc_batch.schema import CLASSES, UNIDENTIFIED
 
 __all__ = [
     "COVERAGES",
-    "ClassFigures",
     "CoveragePoint",
     "Evaluation",
     "Judged",
@@ -35,27 +34,6 @@ _NAN = float("nan")
 
 # What the leading letters of PBC's file names say of a neutrophil.
 _NEUTROPHILS = {"BNE": "band", "SNE": "segmented"}
-
-
-@dataclass(frozen=True)
-class ClassFigures:
-    """Figures of one class: fractions of 1, NaN where nothing is counted.
-
-    Attributes
-    ----------
-    cells : int
-        Cells that are of this class.
-    precision, recall, f1 : float
-    precision_limits, recall_limits : tuple of float
-        See `wbc_batch.report.limits.exact_limits`.
-    """
-
-    cells: int
-    precision: float
-    recall: float
-    f1: float
-    precision_limits: tuple[float, float]
-    recall_limits: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -217,7 +195,7 @@ def measure(
     probabilities = predictions.probabilities
     guess = probabilities.argmax(axis=1)
     confusion = count_codes(labels, guess, len(CLASSES))
-    figures = {name: _figures(confusion, k) for k, name in enumerate(CLASSES)}
+    figures = dict(zip(CLASSES, class_figures(confusion), strict=True))
     there = [f for f in figures.values() if f.cells]
     correct = guess == labels
     identified = predictions.label != UNIDENTIFIED
@@ -246,18 +224,6 @@ def measure(
         ).tolist(),
         reliability=_reliability(confidence, correct),
         coverage=_coverage(confidence, correct),
-    )
-
-
-def _figures(confusion: NDArray[np.int64], k: int) -> ClassFigures:
-    hits, there, said = int(confusion[k, k]), int(confusion[k].sum()), int(confusion[:, k].sum())
-    return ClassFigures(
-        cells=there,
-        precision=hits / said if said else _NAN,
-        recall=hits / there if there else _NAN,
-        f1=2 * hits / (there + said) if there else _NAN,
-        precision_limits=exact_limits(hits, said),
-        recall_limits=exact_limits(hits, there),
     )
 
 

@@ -17,7 +17,7 @@ from wbc_batch.evaluation.figures import COVERAGES, Judged
 from wbc_batch.evaluation.unknown import JudgedUnknown
 from wbc_batch.pages import environment, picture_uri
 from wbc_batch.pages.drawing import inline_svg, to_svg
-from wbc_batch.schema import CLASS_COLORS, CLASSES, UNIDENTIFIED
+from wbc_batch.schema import CLASSES, UNIDENTIFIED
 
 __all__ = ["render_page"]
 
@@ -68,13 +68,11 @@ def render_page(assessment: Assessment, kicker: str, lead: str) -> str:
     """
     data_sets = assessment.data_sets
     templates = environment("wbc_batch.evaluation")
-    templates.filters |= {"percent": _percent, "limits": _limits}
     return templates.get_template("evaluation.html.j2").render(
         assessment=assessment,
         kicker=kicker,
         lead=lead,
         classes=CLASSES,
-        colors=CLASS_COLORS,
         coverages=COVERAGES,
         coverage=_drawing(partial(pictures.coverage, data_sets), "coverage"),
         sections=[
@@ -139,12 +137,3 @@ def _worst(
         )
         for k in order[:MAX_MISTAKES].tolist()
     ]
-
-
-def _percent(value: float, digits: int = 1) -> str:
-    return "–" if value != value else f"{100 * value:.{digits}f}"
-
-
-def _limits(limits: tuple[float, float]) -> str:
-    lower, upper = limits
-    return "" if lower != lower else f"{100 * lower:.1f}–{100 * upper:.1f}"

@@ -7,6 +7,8 @@ import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
+from wbc_batch.schema import CLASS_COLORS
+
 __all__ = ["THUMBNAIL_SIDE", "environment", "picture_uri"]
 
 #: Longest side of a thumbnail, pixels: sharp at 96 CSS pixels on a dense screen.
@@ -18,7 +20,9 @@ _JPEG_QUALITY = 82
 def environment(package: str) -> jinja2.Environment:
     """Templates of a package, with ``base.css`` to include and every value escaped.
 
-    Filters: ``count`` (thousands apart), ``decimals(digits)`` (a dash for None), ``confidence``.
+    Filters: ``count`` (thousands apart), ``decimals(digits)`` (a dash for None), ``confidence``, and of
+    fractions of 1, NaN where there are none, ``percent(digits)`` and ``limits``. ``swatch.html.j2`` has a
+    macro for the colour of a class.
 
     Parameters
     ----------
@@ -41,7 +45,10 @@ def environment(package: str) -> jinja2.Environment:
         "count": lambda value: f"{value:,}",
         "decimals": lambda value, digits: "–" if value is None else f"{value:.{digits}f}",
         "confidence": _confidence,
+        "percent": _percent,
+        "limits": _limits,
     }
+    templates.globals["colors"] = CLASS_COLORS
     return templates
 
 
@@ -71,3 +78,12 @@ def picture_uri(image: NDArray[np.uint8]) -> str:
 def _confidence(value: float) -> str:
     """Two decimals, and never a certainty that rounding made up."""
     return "> 0.99" if value > 0.99 else f"{value:.2f}"
+
+
+def _percent(fraction: float, digits: int = 1) -> str:
+    return "–" if fraction != fraction else f"{100 * fraction:.{digits}f}"
+
+
+def _limits(limits: tuple[float, float]) -> str:
+    lower, upper = limits
+    return "" if lower != lower else f"{100 * lower:.1f}–{100 * upper:.1f}"

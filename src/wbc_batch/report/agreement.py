@@ -13,8 +13,9 @@ from wbc_batch.schema import CLASSES, UNIDENTIFIED
 
 __all__ = [
     "Agreement",
-    "ClassAgreement",
+    "ClassFigures",
     "agreement",
+    "class_figures",
     "cohen_kappa",
     "count_codes",
     "count_pairs",
@@ -25,25 +26,19 @@ _NAN = float("nan")
 
 
 @dataclass(frozen=True)
-class ClassAgreement:
-    """Figures of one class among the cells that both sides identified: fractions of 1, NaN without cells.
+class ClassFigures:
+    """How well one class is told from the others: fractions of 1, NaN where nothing is counted.
 
     Attributes
     ----------
-    label : str
     cells : int
-        Cells that are of this class by the first labels, unidentified ones too.
-    unidentified : int
-        Those of them that the second labels leave unidentified.
+        Cells that are of this class.
     recall, precision, f1 : float
-        Of the second labels, the first being right.
     recall_limits, precision_limits : tuple of float
         See `wbc_batch.report.limits.exact_limits`.
     """
 
-    label: str
     cells: int
-    unidentified: int
     recall: float
     precision: float
     f1: float
@@ -91,18 +86,10 @@ class Agreement:
 
     @property
     def identified(self) -> "Agreement":
-        """The same of the cells that both sides identified."""
+        """The same of the cells that both sides identified; the last row and column are empty."""
         table = self.table.copy()
         table[-1] = table[:, -1] = 0
         return Agreement(table)
-
-    def classes(self) -> list[ClassAgreement]:
-        """Figures of each class, the first labels being right."""
-        both = self.identified.table
-        return [
-            _class_figures(label, int(self.table[k].sum()), int(self.table[k, -1]), both, k)
-            for k, label in enumerate(CLASSES)
-        ]
 
 
 def agreement(
@@ -160,6 +147,37 @@ def count_codes(rows: NDArray[np.intp], columns: NDArray[np.intp], kinds: int) -
     return table
 
 
+def class_figures(table: NDArray[np.int64]) -> list[ClassFigures]:
+    """Measure how well each class is told from the others.
+
+    Parameters
+    ----------
+    table : ndarray of int64, shape (K, K)
+        Cells by true class (rows) and given class (columns).
+
+    Returns
+    -------
+    list of ClassFigures
+        One for each class.
+    """
+    return [
+        ClassFigures(
+            cells=there,
+            recall=hits / there if there else _NAN,
+            precision=hits / given if given else _NAN,
+            f1=2 * hits / (there + given) if there else _NAN,
+            recall_limits=exact_limits(hits, there),
+            precision_limits=exact_limits(hits, given),
+        )
+        for hits, there, given in zip(
+            table.diagonal().tolist(),
+            table.sum(axis=1).tolist(),
+            table.sum(axis=0).tolist(),
+            strict=True,
+        )
+    ]
+
+
 def cohen_kappa(table: ArrayLike) -> float:
     """Agreement beyond chance.
 
@@ -196,19 +214,3 @@ def _codes(labels: Sequence[str] | pd.Series | NDArray) -> NDArray[np.intp]:
     if len(unknown):
         raise InputError(f"the label {unknown.iloc[0]!r} is none of {', '.join(_LABELS)}")
     return np.asarray(codes.fillna(-1), np.intp)
-
-
-def _class_figures(
-    label: str, cells: int, unidentified: int, both: NDArray[np.int64], k: int
-) -> ClassAgreement:
-    hits, there, said = int(both[k, k]), int(both[k].sum()), int(both[:, k].sum())
-    return ClassAgreement(
-        label=label,
-        cells=cells,
-        unidentified=unidentified,
-        recall=hits / there if there else _NAN,
-        precision=hits / said if said else _NAN,
-        f1=2 * hits / (there + said) if there + said else _NAN,
-        recall_limits=exact_limits(hits, there),
-        precision_limits=exact_limits(hits, said),
-    )

@@ -7,10 +7,6 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from wbc_batch.errors import InputError
 from wbc_batch.pages import environment
@@ -19,15 +15,17 @@ from wbc_batch.report.differential import differential
 from wbc_batch.report.gallery import make_plates
 from wbc_batch.report.provenance import Provenance, read_provenance
 from wbc_batch.report.tables import csv_file, iter_cells, replacing
-from wbc_batch.schema import CLASS_COLORS, CLASSES, STATUS_OK, UNIDENTIFIED
+from wbc_batch.schema import CLASSES, STATUS_OK, UNIDENTIFIED
 
 __all__ = [
+    "COMPARISON_FILES",
     "ComparedRun",
     "Comparison",
     "compare_cells",
-    "print_comparison",
     "write_comparison",
 ]
+
+COMPARISON_FILES = ("compare.html", "agreement.csv", "changed.csv")
 
 #: Cells that changed, on the page; ``changed.csv`` holds all.
 MAX_PLATES = 200
@@ -60,7 +58,7 @@ class ComparedRun:
     Attributes
     ----------
     name : str
-        Of its folder.
+        What to call it.
     model, sha256 : str
     provenance : Provenance
     cells : DataFrame
@@ -75,13 +73,13 @@ class ComparedRun:
 
     @classmethod
     def of(
-        cls, run_dir: Path, record: Mapping[str, Any], shard_files: Sequence[Path]
+        cls, name: str, run_dir: Path, record: Mapping[str, Any], shard_files: Sequence[Path]
     ) -> "ComparedRun":
         """Read a run."""
         model = record.get("model") or {}
         rows = pa.concat_tables([_READ.empty_table(), *iter_cells(shard_files, _READ)])
         return cls(
-            name=run_dir.resolve().name,
+            name=name,
             model=str(model.get("name", "")),
             sha256=str(model.get("sha256", "")),
             provenance=read_provenance(run_dir),
@@ -171,7 +169,7 @@ def compare_cells(first: ComparedRun, second: ComparedRun) -> Comparison:
 
 
 def write_comparison(output: Path, comparison: Comparison) -> None:
-    """Write ``agreement.csv``, ``changed.csv`` and ``compare.html`` into a folder."""
+    """Write `COMPARISON_FILES` into a folder."""
     schema = pa.schema([("label", pa.string()), *((name, pa.int64()) for name in _LABELS)])
     table = comparison.agreement.table
     columns = {name: table[:, k] for k, name in enumerate(_LABELS)}
@@ -183,25 +181,6 @@ def write_comparison(output: Path, comparison: Comparison) -> None:
         append(pa.Table.from_pandas(rows, schema=_SCHEMA, preserve_index=False))
     with replacing(output / "compare.html") as temporary:
         temporary.write_text(_page(comparison), encoding="utf-8", newline="\n")
-
-
-def print_comparison(comparison: Comparison, console: Console) -> None:
-    """Print the agreement table, and how far the runs agree."""
-    found = comparison.agreement
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    table.add_column(Text(f"{comparison.first.name} \\ {comparison.second.name}"))
-    for label in _LABELS:
-        table.add_column(label, justify="right")
-    for label, row in zip(_LABELS, found.table.tolist(), strict=True):
-        table.add_row(label, *(f"{count:,}" if count else "" for count in row))
-    console.print(table)
-    kappa = "" if found.kappa != found.kappa else f", Cohen's kappa {found.kappa:.3f}"
-    console.print(
-        f"\n{found.agreeing:,} of {found.cells:,} cells have the same label "
-        f"({100 * found.fraction:.1f} %){kappa}; {len(comparison.changed):,} changed",
-        markup=False,
-        highlight=False,
-    )
 
 
 def _places(cells: pd.DataFrame) -> pd.Series:
@@ -224,7 +203,6 @@ def _page(comparison: Comparison) -> str:
             comparison=comparison,
             table=comparison.agreement.table.tolist(),
             labels=_LABELS,
-            colors=CLASS_COLORS,
             differentials=list(
                 zip(_shares(comparison.common, ""), _shares(comparison.common, "_b"), strict=True)
             ),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from wbc_batch.errors import InputError
-from wbc_batch.report.lists import name_rows, read_list
+from wbc_batch.report.lists import name_rows, read_list, refuse_twice
 from wbc_batch.schema import CLASSES
 from wbc_batch.sources.groups import PathPattern
 
@@ -105,9 +105,12 @@ def _by_pattern(text: str) -> Rule:
 
 def _by_list(path: Path) -> Rule:
     table = read_list(path, ("group", "name"))
-    twice = table[table["group"].duplicated()]
-    if len(twice):
-        raise InputError(f"{path} names groups twice: {name_rows(twice.index, twice['group'])}")
+    refuse_twice(path, table["group"], "groups")
+    unnamed = table[table["name"] == ""]
+    if len(unnamed):
+        raise InputError(
+            f"{path} has groups without a name: {name_rows(unnamed.index, unnamed['group'])}; name them"
+        )
     names = dict(zip(table["group"], table["name"], strict=True))
 
     def rule(source: str, member: str, group: str) -> str:

@@ -1,5 +1,6 @@
 """Small tables that a user wrote or edited: found, read and checked, with the rows that are wrong named."""
 
+import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pandas as pd
 from wbc_batch.errors import InputError
 from wbc_batch.report.tables import unguard_text
 
-__all__ = ["name_rows", "read_list"]
+__all__ = ["name_rows", "read_list", "refuse_twice"]
 
 _NAMED = 5
 
@@ -28,46 +29,52 @@ def read_list(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Of str, stripped; an empty cell is an empty text. The index is the row's number in the file
-        as spreadsheets count, the header being row 1.
+        Of str, stripped; an empty cell is an empty text, an empty row is left out. The index is the row's
+        number in the file as spreadsheets count, the header being row 1.
 
     Raises
     ------
     InputError
-        If there is no such file, it is no CSV table, or a column is missing.
+        If there is no such file, it is no CSV table, a column is missing, a row has more cells than
+        there are columns, or all are empty.
     """
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            header = file.readline()
-        separator = ";" if header.count(";") > header.count(",") else ","
-        table = pd.read_csv(
-            path,
-            sep=separator,
-            dtype=str,
-            encoding="utf-8-sig",
-            keep_default_na=False,
-            usecols=lambda name: name.strip() in columns,
-            skip_blank_lines=False,
-        )
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            first = file.readline()
+            file.seek(0)
+            separator = ";" if first.count(";") > first.count(",") else ","
+            rows = csv.reader(file, delimiter=separator, strict=True)
+            return _checked(path, rows, columns)
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file; check the spelling") from None
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        reason = " ".join(str(error).split())
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
-            f"{path} cannot be read as a CSV table ({reason}); save it as CSV, UTF-8"
+            f"{path} cannot be read as a CSV table ({error}); save it as CSV, UTF-8"
         ) from error
-    table = table.rename(columns=str.strip)
-    missing = [name for name in columns if name not in table]
-    if missing:
+
+
+def refuse_twice(path: Path, names: "pd.Series[str]", what: str) -> None:
+    """Make sure that no name stands in a list twice.
+
+    Parameters
+    ----------
+    path : Path
+        Of the list.
+    names : Series of str
+        A column of what `read_list` returned.
+    what : str
+        What they name, in the plural.
+
+    Raises
+    ------
+    InputError
+        If one does, with the rows named.
+    """
+    twice = names[names.duplicated()]
+    if len(twice):
         raise InputError(
-            f"{path} has no column {', '.join(missing)}; its first row must name the columns "
-            f"{', '.join(columns)}"
+            f"{path} names {what} twice: {name_rows(twice.index, twice)}; keep one row of each"
         )
-    table.index = pd.RangeIndex(2, len(table) + 2)
-    table = table.apply(
-        lambda column: column.fillna("").map(lambda text: unguard_text(text.strip()))
-    )
-    return table.loc[(table != "").any(axis=1), list(columns)]
 
 
 def name_rows(rows: Iterable[int], values: Iterable[str]) -> str:
@@ -75,3 +82,29 @@ def name_rows(rows: Iterable[int], values: Iterable[str]) -> str:
     found = [f"row {row} ({value!r})" for row, value in zip(rows, values, strict=True)]
     more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
     return ", ".join(found[:_NAMED]) + more
+
+
+def _checked(path: Path, rows: Iterable[list[str]], columns: Sequence[str]) -> pd.DataFrame:
+    rows = iter(rows)
+    header = [name.strip() for name in next(rows, [])]
+    missing = [name for name in columns if name not in header]
+    if missing:
+        raise InputError(
+            f"{path} has no column {', '.join(missing)}; its first row must name the columns "
+            f"{', '.join(columns)}"
+        )
+    places = [header.index(name) for name in columns]
+    found = {}
+    for number, row in enumerate(rows, 2):
+        # A 6,8 that was not quoted would else be read as 6.
+        if any(text.strip() for text in row[len(header) :]):
+            raise InputError(
+                f"row {number} of {path} has more cells than the {len(header)} columns that its first row "
+                "names; put a text with a comma or semicolon in double quotes"
+            )
+        texts = [unguard_text(row[place].strip()) if place < len(row) else "" for place in places]
+        if any(texts):
+            found[number] = texts
+    if not found:
+        raise InputError(f"{path} has no rows below its first; add some, or leave the file out")
+    return pd.DataFrame.from_dict(found, orient="index", columns=list(columns))

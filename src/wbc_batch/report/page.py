@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from wbc_batch.pages import environment
 from wbc_batch.pages.drawing import inline_svg
-from wbc_batch.report.agreement import Agreement
+from wbc_batch.report.agreement import Agreement, class_figures
 from wbc_batch.report.collect import Collected, Known
 from wbc_batch.report.differential import ERROR, LABELS
 from wbc_batch.report.drawings import MAX_BARS
@@ -22,7 +22,7 @@ from wbc_batch.report.flags import Flag
 from wbc_batch.report.gallery import MAX_GROUPS, Plate, make_plates, place_of
 from wbc_batch.report.provenance import Provenance
 from wbc_batch.report.ranges import Profile
-from wbc_batch.schema import CLASS_COLORS, CLASSES, PLOTS, UNIDENTIFIED
+from wbc_batch.schema import CLASSES, PLOTS, UNIDENTIFIED
 
 __all__ = ["RunView", "render_page"]
 
@@ -74,6 +74,8 @@ class Gallery:
 
     label: str
     count: int
+    mean_confidence: float
+    median_confidence: float
     plates: list[Plate]
     least: int
     most: int
@@ -134,7 +136,6 @@ def render_page(view: RunView) -> str:
             overall=overall,
             classes=CLASSES,
             labels=LABELS,
-            colors={**CLASS_COLORS, ERROR: "none"},
             has_absolute=bool(view.table["absolute"].notna().any()),
             named_sets=_named_sets(view.provenance),
             has_confusion=bool(view.table["confusion_lower"].notna().any()),
@@ -172,30 +173,39 @@ def _group(
     budget: int,
 ) -> Group:
     rows = _records(table)
-    count = {row["label"]: row["count"] for row in rows}
+    by_label = {row["label"]: row for row in rows}
+    count = {label: row["count"] for label, row in by_label.items()}
     return Group(
         id=f"group-{number}",
         name=name or "(no group)",
         rows=[row for row in rows if row["label"] in CLASSES],
-        reviewed=[] if reviewed is None else _records(reviewed)[: len(CLASSES)],
+        reviewed=[] if reviewed is None else _records(reviewed),
         identified=sum(count[label] for label in CLASSES),
         unidentified=count[UNIDENTIFIED],
         errors=count[ERROR],
         flags=[flag for flag in view.flags if flag.group == name],
         galleries=[
-            _gallery(name, label, count[label], view, budget)
+            _gallery(name, by_label[label], view, budget)
             for label in (*CLASSES, UNIDENTIFIED)
             if count[label]
         ],
     )
 
 
-def _gallery(group: str, label: str, count: int, view: RunView, budget: int) -> Gallery:
+def _gallery(group: str, row: Mapping[str, Any], view: RunView, budget: int) -> Gallery:
     picks, provenance = view.collected.picks, view.provenance
-    chosen = picks.of(group, label)
+    chosen = picks.of(group, row["label"])
     plates = make_plates(chosen, provenance.canonical, provenance.base, budget)
     least = min(len(plates), picks.least)
-    return Gallery(label, count, plates, least, len(plates) - least)
+    return Gallery(
+        label=row["label"],
+        count=row["count"],
+        mean_confidence=row["mean_confidence"],
+        median_confidence=row["median_confidence"],
+        plates=plates,
+        least=least,
+        most=len(plates) - least,
+    )
 
 
 def _named_sets(provenance: Provenance) -> list[tuple[str, str]]:
@@ -216,19 +226,16 @@ def _in_words(role: str) -> str:
 
 def _known(known: Known) -> dict[str, Any]:
     """Figures of cells whose class was known beforehand."""
-    labels, guesses = Agreement(known.labels), Agreement(known.guesses)
+    labels = Agreement(known.labels)
+    known_classes = labels.table[: len(CLASSES)].tolist()
+    figures = class_figures(labels.identified.table)[: len(CLASSES)]
     return {
         "cells": labels.cells,
         "identified": labels.identified,
-        "guesses": guesses,
-        "classes": labels.classes(),
+        "guesses": Agreement(known.guesses),
         "rows": [
-            {
-                "label": label,
-                "counts": labels.table[k].tolist(),
-                "cells": int(labels.table[k].sum()),
-            }
-            for k, label in enumerate(CLASSES)
+            {"label": label, "counts": counts, "cells": sum(counts), "figures": of_identified}
+            for label, counts, of_identified in zip(CLASSES, known_classes, figures, strict=True)
         ],
     }
 
@@ -270,10 +277,6 @@ def _environment() -> jinja2.Environment:
             f"{100 * part / whole:.1f}\N{NO-BREAK SPACE}%" if whole else ""
         ),
         "interval": _interval,
-        "percent": lambda value: "–" if value != value else f"{100 * value:.1f}",
-        "fractions": lambda limits: (
-            "" if limits[0] != limits[0] else f"{100 * limits[0]:.1f}–{100 * limits[1]:.1f}"
-        ),
     }
     return templates
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from wbc_batch.errors import InputError
-from wbc_batch.report.lists import name_rows, read_list
+from wbc_batch.report.lists import name_rows, read_list, refuse_twice
 from wbc_batch.schema import CLASSES, UNIDENTIFIED
 
 __all__ = ["REVIEW_COLUMNS", "Review", "merge_review", "read_review", "reviewed_labels"]
@@ -50,28 +50,31 @@ def read_review(path: Path) -> Review:
     """Read a corrections file: a CSV table with ``cell_id`` and the columns `REVIEW_COLUMNS`.
 
     A row whose ``reviewed_label`` is empty was not reviewed, so that a whole ``cells.csv`` with these
-    columns will do.
+    columns will do. Upper and lower case are alike.
 
     Raises
     ------
     InputError
-        If the file cannot be read, a label is neither a class nor ``unidentified``, or a cell stands in
-        it twice; the rows are named.
+        If the file cannot be read, no cell is reviewed in it, a label is neither a class nor
+        ``unidentified``, or a cell stands in it twice; the rows are named.
     """
     table = read_list(path, ("cell_id", *REVIEW_COLUMNS))
     table = table[table["reviewed_label"] != ""]
-    unknown = table[~table["reviewed_label"].isin([*CLASSES, UNIDENTIFIED])]
+    if table.empty:
+        raise InputError(
+            f"{path} has no reviewed cell: every reviewed_label is empty; fill in those of the cells that "
+            "were reviewed"
+        )
+    labels = table["reviewed_label"].str.casefold()
+    unknown = table[~labels.isin([*CLASSES, UNIDENTIFIED])]
     if len(unknown):
         raise InputError(
             f"{path} has labels that are none of {', '.join((*CLASSES, UNIDENTIFIED))}: "
             f"{name_rows(unknown.index, unknown['reviewed_label'])}; correct them, or leave them empty"
         )
-    twice = table[table["cell_id"].duplicated()]
-    if len(twice):
-        raise InputError(
-            f"{path} names cells twice: {name_rows(twice.index, twice['cell_id'])}; keep one row of each"
-        )
-    return Review(table.assign(row=table.index).set_index("cell_id"), str(path))
+    refuse_twice(path, table["cell_id"], "cells")
+    table = table.assign(reviewed_label=labels, row=table.index)
+    return Review(table.set_index("cell_id"), str(path))
 
 
 def merge_review(cells: pd.DataFrame, review: Review) -> pd.DataFrame:

@@ -44,7 +44,8 @@ __all__ = [
 
 _DECIMALS = 6
 _ROWS_AT_ONCE = 65_536
-_FORMULA = r"[=+\-@\t\r\n]"
+# Also = + - @ of full width, which spreadsheets of East Asian locales take for the plain ones.
+_FORMULA = "[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"
 
 #: What `iter_cells` yields, whatever widths and encodings the shards chose.
 CELL_SCHEMA = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in CELL_TYPES.items()])
@@ -198,8 +199,8 @@ def parquet_file(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table],
 def guard_text(text: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
     """Put an apostrophe before text that a spreadsheet would run as a formula.
 
-    That is text beginning with ``=``, ``+``, ``-``, ``@``, a tab or a line break (OWASP, "CSV
-    Injection").
+    That is text beginning with ``=``, ``+``, ``-``, ``@``, one of these in full width, a tab or a line break
+    (OWASP, "CSV Injection").
     """
     risky = pc.match_substring_regex(text, "^" + _FORMULA)
     return pc.if_else(risky, pc.binary_join_element_wise("'", text, ""), text)

@@ -1,6 +1,7 @@
-"""The differential on a terminal."""
+"""Differentials and comparisons on a terminal, as wide as it is."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import pandas as pd
 from rich import box
@@ -8,13 +9,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from wbc_batch.report.compare import Comparison
 from wbc_batch.report.differential import ERROR, LABELS
+from wbc_batch.report.flags import group_flags
 from wbc_batch.schema import CLASSES, UNIDENTIFIED
 
-__all__ = ["print_differential"]
+__all__ = ["print_comparison", "print_differential"]
 
 #: Groups that are printed at most; ``differential.csv`` holds all.
 MAX_GROUPS = 40
+
+# Groups that are named behind something to look at.
+_NAMED = 5
 
 _SHORT = {
     "basophil": "baso",
@@ -30,9 +36,11 @@ _FULL = {**{label: label for label in _SHORT}, ERROR: "errors"}
 # From wide to narrow: the headings, and what stands between count and percentage.
 _LAYOUTS = ((_FULL, " "), (_SHORT, " "), (_SHORT, "\n"))
 
+_STYLE: Any = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "show_edge": False}
+
 
 def print_differential(table: pd.DataFrame, console: Console) -> None:
-    """Print count and percentage of each class per group, and the mean confidence per class.
+    """Print count and percentage of each class per group, the mean confidence per class, what to look at.
 
     Parameters
     ----------
@@ -41,19 +49,74 @@ def print_differential(table: pd.DataFrame, console: Console) -> None:
     console : rich.console.Console
         Its width decides how closely the table is set.
     """
-    unbounded = console.options.update(max_width=1000)
-    for headings, between in _LAYOUTS:
-        view = _view(table, headings, between)
-        if console.measure(view, options=unbounded).minimum <= console.width:
-            break
-    console.print(view)
+    _print_fitting(console, (_view(table, *layout) for layout in _LAYOUTS))
     groups = table["group"].nunique()
     if groups > MAX_GROUPS:
         console.print(f"{groups - MAX_GROUPS} more groups are in differential.csv")
+    _print_flags(table, console)
+
+
+def print_comparison(comparison: Comparison, console: Console) -> None:
+    """Print the agreement table, and how far the runs agree.
+
+    Parameters
+    ----------
+    comparison : Comparison
+    console : rich.console.Console
+        Its width decides how closely the table is set.
+    """
+    found = comparison.agreement
+    names = comparison.first.name, comparison.second.name
+    _print_plainly(console, f"Labels of {names[0]} in rows, of {names[1]} in columns:\n")
+    tables = (_pairs(found.table.tolist(), headings) for headings in (_FULL, _SHORT))
+    _print_fitting(console, tables)
+    kappa = "" if found.kappa != found.kappa else f", Cohen's kappa {found.kappa:.3f}"
+    share = f" ({100 * found.fraction:.1f} %)" if found.cells else ""
+    _print_plainly(
+        console,
+        f"\n{found.agreeing:,} of {found.cells:,} cells have the same label{share}{kappa}; "
+        f"{len(comparison.changed):,} changed",
+    )
+
+
+def _print_flags(table: pd.DataFrame, console: Console) -> None:
+    """Print what to look at in whole groups, a line for each, with the first groups named."""
+    flagged: dict[str, list[str]] = {}
+    for flag in group_flags(table):
+        flagged.setdefault(flag.flag, []).append(flag.group or "all")
+    for number, (what, names) in enumerate(flagged.items()):
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        above = "" if number else "\n"
+        _print_plainly(console, f"{above}{what}: {', '.join(names[:_NAMED])}{more}")
+
+
+def _print_plainly(console: Console, text: str) -> None:
+    """Print a sentence with names in it, in which nothing is markup."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_fitting(console: Console, views: Iterable[Table]) -> None:
+    """Print the first table that is no wider than the console; if none is, the last."""
+    unbounded = console.options.update(max_width=1000)
+    for view in views:
+        if console.measure(view, options=unbounded).minimum <= console.width:
+            break
+    console.print(view)
+
+
+def _pairs(counts: Iterable[Iterable[int]], headings: Mapping[str, str]) -> Table:
+    labels = (*CLASSES, UNIDENTIFIED)
+    table = Table(**_STYLE)
+    table.add_column(no_wrap=True)
+    for label in labels:
+        table.add_column(headings[label], justify="right", no_wrap=True)
+    for label, row in zip(labels, counts, strict=True):
+        table.add_row(label, *(f"{count:,}" if count else "" for count in row))
+    return table
 
 
 def _view(table: pd.DataFrame, headings: Mapping[str, str], between: str) -> Table:
-    view = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, header_style="bold")
+    view = Table(header_style="bold", **_STYLE)
     view.add_column("group", overflow="fold", min_width=10)
     for label in (*CLASSES, UNIDENTIFIED, ERROR):
         view.add_column(headings[label], justify="right", no_wrap=True)

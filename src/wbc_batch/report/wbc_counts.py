@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 from wbc_batch.errors import InputError
-from wbc_batch.report.lists import name_rows, read_list
+from wbc_batch.report.lists import name_rows, read_list, refuse_twice
 
 __all__ = ["read_wbc_counts"]
 
@@ -34,9 +34,7 @@ def read_wbc_counts(path: Path) -> dict[str, float]:
             f"{path} has counts that are no number of 10^9 cells per litre: "
             f"{name_rows(wrong.index, wrong['wbc'])}; write 6.8 for 6,800 cells per microlitre"
         )
-    twice = table[table["group"].duplicated()]
-    if len(twice):
-        raise InputError(f"{path} names groups twice: {name_rows(twice.index, twice['group'])}")
+    refuse_twice(path, table["group"], "groups")
     return dict(zip(table["group"], counts.values(), strict=True))
 
 

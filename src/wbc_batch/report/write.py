@@ -37,17 +37,20 @@ from wbc_batch.report.throughput import ShardPace, read_paces
 from wbc_batch.schema import (
     BOX_COLUMNS,
     CLASSES,
+    GEOJSON,
     GIVEN_LABEL_COLUMN,
+    PAGE,
     PLACE_TYPES,
     PLOTS,
+    REPORT_FILES,
+    REVIEWED_FILE,
     SET_COLUMN,
     UNIDENTIFIED,
 )
 
 __all__ = ["write_reports"]
 
-_REVIEWED = "differential-reviewed.csv"
-_NOT_ALWAYS = (_REVIEWED, "differential-reviewed.parquet", "confusion.csv", "cells.h5ad")
+_NOT_ALWAYS = (REVIEWED_FILE, "differential-reviewed.parquet", "confusion.csv", "cells.h5ad")
 
 _GROUP_SCHEMA = pa.schema([("group", pa.string())])
 _FLAG_SCHEMA = pa.schema(
@@ -97,7 +100,7 @@ def write_reports(
     reviewed = None
     if options.review is not None:
         reviewed = collected.reviewed.by_group(None, options.wbc_counts)
-        write_differential(output / _REVIEWED, reviewed)
+        write_differential(output / REVIEWED_FILE, reviewed)
     flags = group_flags(table, options.profile)
     _write_flags(output / "flags.csv", flags)
     if collected.known:
@@ -121,7 +124,7 @@ def write_reports(
             files=_files(output),
         )
     )
-    with replacing(output / "report.html") as temporary:
+    with replacing(output / PAGE) as temporary:
         temporary.write_text(page, encoding="utf-8", newline="\n")
 
 
@@ -135,7 +138,7 @@ def _write_cells(
     found = shard_schema(shard_files)
     schema = _columns(found, shard_files, set_thresholds is not None, options.review is not None)
     collected, seen = Collected(), _Seen(options.review)
-    geojson = GeoJsonFolder(output / "geojson") if set(BOX_COLUMNS) <= set(found.names) else None
+    geojson = GeoJsonFolder(output / GEOJSON) if set(BOX_COLUMNS) <= set(found.names) else None
     with ExitStack() as files:
         append = [
             files.enter_context(csv_file(output / "cells.csv", schema)),
@@ -159,7 +162,7 @@ def _write_cells(
         if geojson is not None:
             geojson.finish()
         else:
-            shutil.rmtree(output / "geojson", ignore_errors=True)
+            shutil.rmtree(output / GEOJSON, ignore_errors=True)
     return collected
 
 
@@ -278,9 +281,6 @@ def _drawings(
 
 
 def _files(output: Path) -> tuple[str, ...]:
-    """Tables beside the page, in the order of the page."""
-    names = (
-        *("cells.csv", "cells.parquet", "differential.csv", "differential.parquet"),
-        *(_REVIEWED, "flags.csv", "confusion.csv", "errors.csv", "cells.h5ad"),
-    )
+    """List what the report consists of besides the page and its drawings."""
+    names = [name for name in REPORT_FILES if name != PAGE] + [f"{GEOJSON}/"]
     return tuple(name for name in names if (output / name).exists())
