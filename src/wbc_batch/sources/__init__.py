@@ -10,13 +10,14 @@ from wbc_batch.sources.fetching import read_file
 from wbc_batch.sources.images import decode, decode_crop
 from wbc_batch.sources.inputs import AnyInput, describe, local_paths, spelled
 from wbc_batch.sources.listing import list_cells
-from wbc_batch.sources.reading import Read, read_image, readers, run_ahead
+from wbc_batch.sources.reading import CellReader, Read, read_image, readers, run_ahead
 from wbc_batch.sources.stdin import PathList, stdin_kept
 
 __all__ = [
     "AnyInput",
     "Box",
     "Cell",
+    "CellReader",
     "PathList",
     "Place",
     "Read",
