@@ -9,6 +9,7 @@ import pytest
 if importlib.util.find_spec("napari") is None:
     pytest.skip("napari is not installed", allow_module_level=True)
 
+from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer, Points, Shapes
 
 from wbc_batch.classifier import Predictions
@@ -16,6 +17,7 @@ from wbc_batch.errors import ImageError, InputError
 from wbc_batch.schema import BOX_COLUMNS, CELL_COLUMNS, CLASS_COLORS, CLASSES, ERROR_COLOR
 from wbc_batch.sources import Cell
 from wbc_napari.appearance import captions, dress, points_layer
+from wbc_napari.companions import crops_behind
 from wbc_napari.layers import CropSize, crop_stack, crops_of, found_layer, whole_fields
 from wbc_napari.tables import REVIEW_COLUMNS, cell_table, resumed, with_results
 
@@ -142,11 +144,11 @@ def test_points_are_centres_of_squares(field, size):
     assert crops.cell(0).member == "#xywh=30,80,40,40"
 
 
-def test_shapes_are_boxes_in_pixels_of_the_image_and_cut_at_its_rim(field):
+def test_shapes_are_boxes_in_pixels_read_with_room_around_them_and_cut_at_the_rim(field):
     corners = [[5 - 2, 7 + 1], [5 - 2, 7 + 3], [5 + 4, 7 + 3], [5 + 4, 7 + 1]]
     crops = crops_of(field, Shapes([np.array(corners)], shape_type="rectangle"), CropSize())
-    assert crops.boxes.tolist() == [[10, -20, 20, 60]]
-    np.testing.assert_array_equal(next(crops.read([0])), field.data[0:40, 10:30])
+    assert crops.boxes.tolist() == [[10, -20, 20, 60]]  # 15 % of 60 pixels around it
+    np.testing.assert_array_equal(next(crops.read([0])), field.data[0:49, 1:39])
 
 
 def test_labels_give_a_crop_per_object(field):
@@ -154,11 +156,33 @@ def test_labels_give_a_crop_per_object(field):
     data[50:90, 100:130], data[150:160, 20:30] = 3, 8
     labels = Labels(data, scale=(0.1, 0.1), translate=(5, 7))
     crops = crops_of(field, labels, CropSize())
-    assert len(crops) == 2
-    x, y, width, height = crops.boxes[0]
-    assert (x <= 100, y <= 50, x + width >= 130, y + height >= 90) == (True,) * 4
-    assert width < 50
-    assert height < 60
+    assert crops.boxes.tolist() == [[100, 50, 30, 40], [20, 150, 10, 10]]
+    np.testing.assert_array_equal(next(crops.read([0])), field.data[44:96, 94:136])
+
+
+@pytest.mark.parametrize("kind", ["points", "shapes", "labels"])
+def test_a_review_reads_the_crops_that_were_classified(field, kind):
+    viewer = ViewerModel()
+    viewer.add_layer(field)
+    box = np.array([[8, 10], [8, 12], [10, 12], [10, 10]], float)
+    marks = {
+        "points": lambda: Points([[10, 12], [20, 15]]),
+        "shapes": lambda: Shapes([box, box + 4], shape_type="rectangle"),
+        "labels": lambda: Labels(
+            np.kron([[0, 1], [2, 0]], np.ones((60, 80), int)), scale=(0.1, 0.1)
+        ),
+    }[kind]()
+    crops = crops_of(field, marks, CropSize(20))
+    table = results(crops, "monocyte", "basophil")
+    if kind == "labels":
+        layer = Layer.create(*points_layer(field, crops, table, MODEL))
+    else:
+        layer = marks
+        dress(layer, table, field, MODEL)
+    for seen, classified in zip(
+        crops_behind(viewer, layer).read([0, 1]), crops.read([0, 1]), strict=True
+    ):
+        np.testing.assert_array_equal(seen, classified)
 
 
 def test_boxes_on_a_stack_of_fields_know_their_field():

@@ -19,10 +19,12 @@ from PIL import Image
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from wbc_batch.errors import ImageError, InputError
-from wbc_batch.sources import Cell, PathList, list_cells, read_image, readers, stdin_kept
+from wbc_batch.sources import Box, Cell, PathList, list_cells, read_image, readers, stdin_kept
 from wbc_batch.sources.fetching import LoadedAhead
 
 COUNT, HEIGHT, WIDTH = 12, 40, 50
+#: Read around each box that these tests name.
+ROOM = 6
 
 
 def pictures(count: int = COUNT, seed: int = 0) -> np.ndarray:
@@ -425,8 +427,18 @@ def fields(tmp_path: Path) -> Path:
 
 
 def boxes() -> pd.DataFrame:
+    """A box inside each picture; with its room it is the picture."""
+    assert Box(ROOM, ROOM, WIDTH - 2 * ROOM, HEIGHT - 2 * ROOM).with_room() == Box(
+        0, 0, WIDTH, HEIGHT
+    )
     rows = [
-        (f"fields/{n // 4}.png", n % 2 * WIDTH, n // 2 % 2 * HEIGHT, WIDTH, HEIGHT)
+        (
+            f"fields/{n // 4}.png",
+            n % 2 * WIDTH + ROOM,
+            n // 2 % 2 * HEIGHT + ROOM,
+            WIDTH - 2 * ROOM,
+            HEIGHT - 2 * ROOM,
+        )
         for n in range(8)
     ]
     return pd.DataFrame(rows, columns=["path", "x", "y", "width", "height"])
@@ -450,7 +462,7 @@ def test_boxes_of_fields_are_cells(name: str, fields: Path) -> None:
         (path.as_posix(), f"fields/{n // 4}.png", n) for n in range(8)
     ]
     assert cells[5].box is not None
-    assert (cells[5].box.x, cells[5].box.y) == (WIDTH, 0)
+    assert (cells[5].box.x, cells[5].box.y) == (WIDTH + ROOM, ROOM)
     assert {cell.group for cell in cells} == {"fields"}
     assert_pictures(cells, PICTURES[:8])
 
@@ -479,7 +491,7 @@ def test_rows_that_lead_nowhere_say_so(fields: Path) -> None:
     table.loc[3, "width"] = 0
     table.loc[4, "x"] = "left"
     table.loc[5, "path"] = None
-    table.loc[6, ["x", "y"]] = -2  # over the edge: what is there is the crop
+    table.loc[6, ["x", "y"]] = -2  # over the edge: what is there, with its room, is the crop
     found = read_all(list_cells([write_table(fields / "t.csv", table)]))
     shown = [one if isinstance(one, str) else one.shape for one in found]
     assert shown[0] == (HEIGHT, WIDTH, 3)
@@ -488,7 +500,7 @@ def test_rows_that_lead_nowhere_say_so(fields: Path) -> None:
     assert "is empty" in shown[3]
     assert "no numbers" in shown[4]
     assert "names no file" in shown[5]
-    assert shown[6] == (HEIGHT - 2, WIDTH - 2, 3)
+    assert shown[6] == (HEIGHT - ROOM - 2, WIDTH - ROOM - 2, 3)
     assert shown[7] == (HEIGHT, WIDTH, 3)
 
 

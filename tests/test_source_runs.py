@@ -126,7 +126,8 @@ def test_boxes_end_in_the_rows(crops: np.ndarray, job: Job, tmp_path: Path) -> N
     text = "image,x,y,width,height\n"
     text += "".join(f"field.png,{n % 3 * side},{n // 3 * side}.2,{side},{side}\n" for n in range(6))
     (tmp_path / "t.csv").write_text(text + f"field.png,{5 * side},0,{side},{side}\n")
-    Image.fromarray(crops[0]).save(tmp_path / "whole.png")
+    with_room = side + round(0.15 * side)  # in a corner of the field, there is room on two sides
+    Image.fromarray(field[:with_room, :with_room]).save(tmp_path / "whole.png")
     found = rows_of([tmp_path / "t.csv", tmp_path / "whole.png"], job)
     boxes = found[list(BOX_COLUMNS)]
     assert boxes.iloc[4].tolist() == [side, side, side, side]

@@ -147,9 +147,9 @@ def test_a_box_is_cut_from_a_jpeg_of_full_size(tmp_path: Path) -> None:
     (tmp_path / "cells.csv").write_text("path,x,y,width,height\nfield.jpg,560,1000,80,60\n")
     (cell,) = list_cells([tmp_path / "cells.csv"])
     pixels = read_image(cell)
-    assert pixels.shape == (60, 80, 3)
-    assert pixels[:, :30].max() < 50
-    assert pixels[:, 50:].min() > 200
+    assert pixels.shape == (12 + 60 + 12, 12 + 80 + 12, 3)  # 15 % of the longer side around it
+    assert pixels[:, : 12 + 30].max() < 50
+    assert pixels[:, 12 + 50 :].min() > 200
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])

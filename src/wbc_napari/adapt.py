@@ -22,6 +22,7 @@ from wbc_batch.classifier.images import as_rgb
 from wbc_batch.errors import ImageError, InputError, ModelError, RunError
 from wbc_batch.schema import CLASSES
 from wbc_napari.tables import reviewed_labels
+from wbc_napari.torchvision_loader import load_torchvision
 
 if TYPE_CHECKING:
     from wbc_batch.report.agreement import Agreement
@@ -253,6 +254,7 @@ def _read_lines(process: "subprocess.Popen[str]", lines: "queue.Queue[str | None
 
 
 def _compare(plan: Adaptation) -> Comparison:
+    load_torchvision()
     from wbc_batch.classifier import Classifier
     from wbc_batch.report.agreement import agreement
 

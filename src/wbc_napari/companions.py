@@ -69,7 +69,8 @@ def crops_behind(viewer: "ViewerModel", cells: "Layer") -> Crops:
         frame_axes = [axis for axis in range(image.ndim - 2) if image.rgb or axis != colours]
         if frame_axes and not table["index"].isna().any():
             leading[:, frame_axes[0]] = table["index"]
-        return field_crops(image, boxes, leading)
+        squares_of_the_user = cells._type_string == "points" and mark.get("own", False)
+        return field_crops(image, boxes, leading, tight=not squares_of_the_user)
     return crop_stack(image)
 
 

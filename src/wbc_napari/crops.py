@@ -5,6 +5,7 @@ Plain data and ways to read them; knows neither layers nor Qt. No pixel is read 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wbc_batch.errors import ImageError
-from wbc_batch.sources import Cell, read_image
-from wbc_napari.decoder import load_decoder
+from wbc_batch.sources import Box, Cell, CellReader
+from wbc_napari.torchvision_loader import load_torchvision
 
 __all__ = ["BATCH", "CropStack", "Crops", "FieldCrops", "ListedCrops"]
 
@@ -121,6 +122,8 @@ class FieldCrops:
         The field of each box in a stack of them.
     colours : int or None
         As in `CropStack`.
+    tight : bool
+        The boxes lie close around the cells; they are read with room around them (`Box.with_room`).
     """
 
     name: str
@@ -129,6 +132,7 @@ class FieldCrops:
     boxes: NDArray[np.int64]
     frames: NDArray[np.int64] | None = None
     colours: int | None = None
+    tight: bool = False
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -147,22 +151,19 @@ class FieldCrops:
         return _equal_batches(wanted)
 
     def read(self, wanted: Wanted) -> Iterator[NDArray | ImageError]:
-        """Cut boxes out, as far as they lie inside the image."""
+        """Cut boxes out, with their room, as far as that lies inside the image."""
         for index in wanted:
             yield self._cut(int(index))
 
     def _cut(self, index: int) -> NDArray | ImageError:
         *leading, rows, columns = _without_colours(self.data, self.colours)
-        x, y, width, height = (int(value) for value in self.boxes[index])
-        inside = [
-            slice(max(y, 0), min(y + height, rows)),
-            slice(max(x, 0), min(x + width, columns)),
-        ]
+        box = Box(*(int(value) for value in self.boxes[index]))
         frame = [] if self.frames is None else [int(self.frames[index])]
         outside = any(not 0 <= at < count for at, count in zip(frame, leading, strict=True))
-        if outside or any(part.start >= part.stop for part in inside):
+        if outside or any(part.start >= part.stop for part in _inside(box, rows, columns)):
             return ImageError("the box lies outside the image")
-        place: list[Any] = [*frame, *inside]
+        window = box.with_room() if self.tight else box
+        place: list[Any] = [*frame, *_inside(window, rows, columns)]
         if self.colours is None:
             return np.asarray(self.data[tuple(place)])
         place.insert(self.colours, slice(None))
@@ -188,6 +189,11 @@ class ListedCrops:
     cells: Sequence[Cell] = field(repr=False)
     base: Path | None = None
 
+    @cached_property
+    def _reader(self) -> CellReader:
+        """Keeps open what was read last."""
+        return CellReader(self.base)
+
     def __len__(self) -> int:
         return len(self.cells)
 
@@ -201,10 +207,10 @@ class ListedCrops:
 
     def read(self, wanted: Wanted) -> Iterator[NDArray | ImageError]:
         """Read the files of crops, one by one."""
-        load_decoder()
+        load_torchvision()
         for index in wanted:
             try:
-                yield read_image(self.cells[int(index)], self.base)
+                yield self._reader.read(self.cells[int(index)])
             except ImageError as error:
                 yield error
 
@@ -212,6 +218,14 @@ class ListedCrops:
 def _without_colours(data: Any, colours: int | None) -> list[int]:
     """Sides of an array but for its axis of colours."""
     return [int(side) for axis, side in enumerate(data.shape) if axis != colours]
+
+
+def _inside(box: Box, rows: int, columns: int) -> list[slice]:
+    """Rows and columns of a box that an image has."""
+    return [
+        slice(max(box.y, 0), min(box.y + box.height, rows)),
+        slice(max(box.x, 0), min(box.x + box.width, columns)),
+    ]
 
 
 def _equal_batches(wanted: NDArray[np.intp]) -> list[NDArray[np.intp]]:

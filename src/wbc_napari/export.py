@@ -16,9 +16,9 @@ from wbc_batch.errors import ImageError, RunError
 from wbc_batch.files import write_file
 from wbc_batch.schema import BOX_COLUMNS, PLACE_TYPES, RECORD_FILE, STATUS_OK
 from wbc_napari.crops import Crops, ListedCrops
-from wbc_napari.decoder import load_decoder
 from wbc_napari.pictures import gallery_picture
 from wbc_napari.tables import PENDING, REVIEW_COLUMNS, reviewed_labels
+from wbc_napari.torchvision_loader import load_torchvision
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -97,7 +97,7 @@ def write_export(export: Export) -> Iterator[int]:
     RunError
         If the folder cannot be written to, or holds something else.
     """
-    load_decoder()  # the page reads the crops again
+    load_torchvision()  # the page reads the crops again
     folder = export.folder
     _refuse_strangers(folder)
     try:

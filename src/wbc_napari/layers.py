@@ -36,9 +36,6 @@ __all__ = [
     "whole_fields",
 ]
 
-#: A label's box is tight; the finder of the nucleus wants some of the surroundings. Part of its longer side.
-_ROOM_AROUND_LABEL = 0.15
-
 
 @dataclass(frozen=True)
 class CropSize:
@@ -141,7 +138,8 @@ def field_of(image: "Image | None", objects: "Layer", size: CropSize) -> FieldCr
         high[:, -2:] += half
     start, stop = _edges(low[:, -2:]), _edges(high[:, -2:])
     boxes = np.column_stack([start[:, ::-1], np.maximum(stop - start, 1)[:, ::-1]])
-    return field_crops(image, boxes, np.rint(low[:, :-2]).astype(np.int64))
+    leading = np.rint(low[:, :-2]).astype(np.int64)
+    return field_crops(image, boxes, leading, tight=kind != "points")
 
 
 def _edges(coordinates: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -149,7 +147,9 @@ def _edges(coordinates: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.floor(coordinates + 0.5 + 1e-6).astype(np.int64)
 
 
-def field_crops(image: "Image", boxes: NDArray[np.int64], leading: NDArray[np.int64]) -> FieldCrops:
+def field_crops(
+    image: "Image", boxes: NDArray[np.int64], leading: NDArray[np.int64], tight: bool
+) -> FieldCrops:
     """Boxes in the pixels of an image as crops.
 
     Parameters
@@ -159,13 +159,15 @@ def field_crops(image: "Image", boxes: NDArray[np.int64], leading: NDArray[np.in
         x, y, width, height.
     leading : ndarray of int64, shape (n, k)
         Coordinates along the axes before the plane; of several, one that is not colours is used.
+    tight : bool
+        The boxes lie close around the cells, see `FieldCrops`.
     """
     colours, axes = _axes_of_fields(image)
     frames = leading[:, axes[0]] if len(axes) == 3 and leading.shape[1] else None
     if len(axes) == 3 and frames is None:
         frames = np.zeros(len(boxes), np.int64)
     data = full_resolution(image)
-    return FieldCrops(image.name, source_of(image), data, boxes, frames, colours)
+    return FieldCrops(image.name, source_of(image), data, boxes, frames, colours, tight)
 
 
 def whole_fields(image: "Image | None") -> FieldCrops:
@@ -218,8 +220,7 @@ def _label_corners(labels: Any) -> list[tuple[NDArray, NDArray]]:
                 continue
             low = np.array([found[0].start, found[1].start]) - 0.5
             high = np.array([found[0].stop, found[1].stop]) - 0.5
-            room = _ROOM_AROUND_LABEL * (high - low).max()
-            corners.append((np.r_[lead, low - room], np.r_[lead, high + room]))
+            corners.append((np.r_[lead, low], np.r_[lead, high]))
     return corners
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from wbc_batch.classifier.predictions import Rejection
 from wbc_batch.errors import ImageError, WbcError
 from wbc_napari.crops import Crops
+from wbc_napari.torchvision_loader import load_torchvision
 
 if TYPE_CHECKING:
     from wbc_batch.classifier import Classifier, Predictions
@@ -178,6 +179,7 @@ def find_cells(fields: Crops) -> Iterator[Found]:
 
 
 def _load(plan: Plan) -> "Classifier":
+    load_torchvision()
     from wbc_batch.classifier import Classifier  # torch: not before it is needed
 
     classifier = Classifier.load(plan.model, device=plan.device)

@@ -11,6 +11,7 @@ from wbc_batch.sources.images import decode, decode_crop
 from wbc_batch.sources.inputs import AnyInput, describe, local_paths, spelled
 from wbc_batch.sources.listing import list_cells
 from wbc_batch.sources.reading import (
+    CellReader,
     Read,
     attempt_read,
     prepared_readers,
@@ -24,6 +25,7 @@ __all__ = [
     "AnyInput",
     "Box",
     "Cell",
+    "CellReader",
     "PathList",
     "Place",
     "Read",

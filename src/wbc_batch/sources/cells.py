@@ -9,6 +9,9 @@ from wbc_batch.schema import BOX_COLUMNS
 
 __all__ = ["Box", "Cell", "Place", "cell_of"]
 
+#: What is read around a box, on each side, in parts of its longer side.
+_ROOM = 0.15
+
 
 @dataclass(frozen=True, slots=True)
 class Box:
@@ -18,6 +21,15 @@ class Box:
     y: int
     width: int
     height: int
+
+    def with_room(self) -> "Box":
+        """Return the part of the image that is read for the cell in this box.
+
+        Boxes lie close around cells. Crops that a model learns from have the surroundings in them, and the
+        white point is taken from there: `docs/model.md` has what it is good for, and how much of it.
+        """
+        room = round(_ROOM * max(self.width, self.height))
+        return Box(self.x - room, self.y - room, self.width + 2 * room, self.height + 2 * room)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +67,8 @@ class Cell:
     group : str
         What the cell is counted with.
     box : Box or None
-        The part of the image that is the crop; None if all of it is.
+        The part of the image that the cell fills, which is read with room around it
+        (`Box.with_room`); None if the whole image is the crop.
     given_label : str
         What a table said that the cell is; empty if it did not. Nothing is decided by it.
     place : Place or None

@@ -85,10 +85,10 @@ class TableImages:
 
     def __init__(self, path: Path) -> None:
         self._folder = path.parent
+        self._fields: LoadedAhead[str, NDArray[np.uint8]] = LoadedAhead(self._read_field)
 
     def fetch(self, cells: Iterable[Cell]) -> Iterator[Fetch]:
         """Give a way to the bytes of each image, or to the pixels of each box."""
-        fields: LoadedAhead[str, NDArray[np.uint8]] = LoadedAhead(self._read_field)
         for cell in cells:
             path = self._folder / cell.member
             if not cell.member:
@@ -96,7 +96,7 @@ class TableImages:
             elif cell.box is None:
                 yield partial(_read_named, path, cell.member)
             else:
-                yield partial(_cut, fields.get(cell.member), cell.box, cell.member)
+                yield partial(_cut, self._fields.get(cell.member), cell.box, cell.member)
 
     def _read_field(self, member: str) -> NDArray[np.uint8]:
         from wbc_batch.classifier.images import as_rgb
@@ -121,15 +121,20 @@ def _read_named(path: Path, member: str) -> bytes:
 
 def _cut(load: Callable[[], NDArray[np.uint8]], box: Box, member: str) -> NDArray[np.uint8]:
     image = load()
-    height, width = image.shape[:2]
-    left, top = max(box.x, 0), max(box.y, 0)
-    right, bottom = min(box.x + box.width, width), min(box.y + box.height, height)
     if box.width <= 0 or box.height <= 0:
         raise ImageError("the box of this row is empty, or its columns are no numbers")
-    inside = max(right - left, 0) * max(bottom - top, 0)
-    if inside < _LEAST_INSIDE * box.width * box.height:
+    inside = _inside(image, box)
+    if inside.size < _LEAST_INSIDE * box.width * box.height * image.shape[2]:
+        height, width = image.shape[:2]
         raise ImageError(f"the box lies outside {member}, which has {width} x {height} pixels")
-    return image[top:bottom, left:right]
+    return _inside(image, box.with_room())
+
+
+def _inside(image: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
+    """Cut a box out, as far as it lies inside the image."""
+    return image[
+        max(box.y, 0) : max(box.y + box.height, 0), max(box.x, 0) : max(box.x + box.width, 0)
+    ]
 
 
 def _box(values: list[Any]) -> Box:
