@@ -382,6 +382,25 @@ def test_a_small_input_gets_few_workers_unless_asked_for() -> None:
     assert choose_crew("cpu", workers=3).for_cells(40).workers == 3
 
 
+@pytest.mark.parametrize(
+    ("wanted", "memory", "workers", "threads"),
+    [(None, 64, 8, 1), (None, 3, 3, 2), (2, 64, 2, 4), (3, 64, 3, 2), (16, 64, 16, 1)],
+)
+def test_processes_and_their_threads_share_the_cores(
+    wanted: int | None, memory: int, workers: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clusters, "CPU_COUNT", 8)
+    monkeypatch.setattr(clusters, "MEMORY_LIMIT", memory * 2**30)
+    crew = choose_crew("cpu", workers=wanted)
+    assert (crew.workers, crew.threads) == (workers, threads)
+
+
+def test_workers_know_the_threads_that_they_may_use() -> None:
+    with clusters.local_workers(1, 3, 2**30) as client:
+        told = client.run(os.getenv, "OMP_NUM_THREADS")
+    assert [*told.values()] == ["3"]
+
+
 def test_memory_is_shared_out_or_as_asked_for() -> None:
     assert choose_crew("cpu", workers=2, memory_limit="1.5 GiB").memory == 3 * 2**29
     one, four = (choose_crew("cpu", workers=count).memory for count in (1, 4))

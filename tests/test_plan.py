@@ -62,9 +62,12 @@ def test_a_person_reads_it_and_nothing_is_left(
 def test_a_running_cluster_is_asked(
     slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wbc_batch.dry_run.try_out", lambda *_: None)
+    tried = []
+    monkeypatch.setattr("wbc_batch.dry_run.try_out", lambda job, _: tried.append(job))
+    options = {"device": "cuda", "precision": "fp16"}  # which this machine may lack
     with dask_cluster(tmp_path, workers=2) as cluster:
-        planned = plan_run(slides / "slide-0", device="cpu", scheduler_file=cluster.file)
+        planned = plan_run(slides / "slide-0", **options, scheduler_file=cluster.file)
+    assert [(job.device, job.precision) for job in tried] == [("auto", "auto")]
     assert 1 <= planned.workers <= 2  # the second may still be on its way
     assert planned.threads_per_worker == 1
     assert planned.memory_limit > 100 * MIB

@@ -13,6 +13,7 @@ from wbc_batch.engine.crew import Crew, choose_crew
 from wbc_batch.engine.plan import Job, model_digest, shard_size
 from wbc_batch.engine.preflight import gpu_workers, memory_limits
 from wbc_batch.engine.trial import try_out
+from wbc_batch.request import refuse_unfit_model
 from wbc_batch.sources import AnyInput, Cell, list_cells
 
 __all__ = ["RunPlan", "plan_run"]
@@ -107,6 +108,7 @@ def plan_run(
     paths = [inputs] if isinstance(inputs, AnyInput) else list(inputs)
     crew = choose_crew(device, workers, memory_limit, scheduler, scheduler_file, cluster)
     bundle = read_bundle(model)
+    refuse_unfit_model(bundle, device, precision, backend, crew)
     groups: Counter[str] = Counter()
     firsts: list[Cell] = []
     for cell in list_cells(paths, group_by):
@@ -120,8 +122,9 @@ def plan_run(
         Job(
             model=str(bundle.path),
             model_digest=model_digest(bundle),
-            device=device,
-            precision=precision,
+            # Workers elsewhere may have what this machine lacks.
+            device=device if crew.local else "auto",
+            precision=precision if crew.local else "auto",
             backend=choose_backend(backend),
             threads=staff.threads or 1,
             base=str(Path.cwd()),

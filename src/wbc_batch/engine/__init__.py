@@ -8,8 +8,8 @@ The parts, in the order in which a run meets them:
     cells -> shards
 `crew`
     which workers a run gets, before any of them starts
-`clusters`, `cluster_file`
-    Dask workers of our own, of a cluster that a file describes, or somebody else's
+`clusters`, `cluster_file`, `starting`
+    Dask workers of our own, of a cluster that a file describes, or somebody else's; none of them hangs
 `preflight`
     whether workers that are not ours can do their part
 `execute`

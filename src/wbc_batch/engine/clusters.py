@@ -265,7 +265,8 @@ def started_workers(file: Path, timeout: float) -> Iterator[Client]:
     file : Path
         See `wbc_batch.engine.cluster_file`.
     timeout : float
-        Seconds to wait for the first worker; a batch system may keep its job waiting.
+        Seconds to wait for the cluster, and then for its first worker; a batch system may keep its job
+        waiting.
 
     Yields
     ------
@@ -278,7 +279,7 @@ def started_workers(file: Path, timeout: float) -> Iterator[Client]:
     ClusterError
         If the cluster does not start.
     IncompleteRunError
-        If no worker comes up in time.
+        If it does not come up in time, or no worker does.
     """
     description = read_cluster_file(file)
     with TemporaryDirectory(prefix="wbc-batch-") as scratch, quiet() as unheard:
