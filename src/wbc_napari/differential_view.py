@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
 from wbc_batch.report import differential, group_flags, profile_names, read_profile
 from wbc_batch.schema import CLASSES, STATUS_OK
 from wbc_napari.differential_table import SIDES, DifferentialTable
+from wbc_napari.focus import keep_keys
 from wbc_napari.notices import telling
 from wbc_napari.soon import Soon
 
@@ -64,6 +65,8 @@ class DifferentialView(QWidget):
             self._add_profile(name)
         self._chosen = 0
         self._ranges.activated.connect(self._on_profile)
+        for field in (self._target, self._ranges):
+            keep_keys(field)
         self._flags = QLabel()
         self._flags.setWordWrap(True)
         self._flags.setToolTip("What to look at; nothing here is a finding")
