@@ -200,6 +200,7 @@ def test_a_stack_from_the_menu_to_the_files(desk, tmp_path, monkeypatch):
     desk.until(lambda: desk.viewer.dims.current_step[0] == shown[1])
     desk.bot.wait(1000)
     desk.picture("gallery")
+    assert_one_sees_which_class_is_shown(desk)
 
     desk.tab("Report")
     folder = tmp_path / "out"
@@ -217,6 +218,15 @@ def test_a_stack_from_the_menu_to_the_files(desk, tmp_path, monkeypatch):
         assert pd.read_csv(folder / name)["count"].sum() == 60
     assert "<html" in (folder / "report.html").read_text(encoding="utf-8")
     assert desk.complaints() == []
+
+
+def assert_one_sees_which_class_is_shown(desk):
+    bins = [
+        b for b in desk.main.findChildren(QPushButton) if "Show the cells called" in b.toolTip()
+    ]
+    paper = {b: b.grab().toImage().pixelColor(4, b.height() // 2).name() for b in bins}
+    (chosen,) = (b for b in bins if b.isChecked())
+    assert paper.pop(chosen) not in paper.values()
 
 
 def assert_fields_leave_the_keys(desk, points):
