@@ -78,6 +78,9 @@ def traps(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip what takes minutes unless asked for, and what opens a window where there is no X server."""
+    if any("make_napari_viewer" in getattr(item, "fixturenames", ()) for item in items):
+        # It brings an LLVM, which must come before that of Mesa: see wbc_napari.torchvision_loader.
+        import torchvision  # noqa: F401
     asked = "chaos" in config.option.markexpr
     long = pytest.mark.skip(reason="takes minutes; ask for it with -m chaos")
     skip = pytest.mark.skip(reason="no X server; tests/debian-packages.sh names what to install")

@@ -19,8 +19,8 @@ from qtpy.QtWidgets import (
     QLabel,
     QListView,
     QProgressBar,
+    QPushButton,
     QTableWidget,
-    QToolButton,
 )
 
 from wbc_batch.errors import ImageError
@@ -77,7 +77,7 @@ def gallery(session, qtbot):
 
 
 def bins(view):
-    return {b.text().rsplit(" ", 1)[0]: b for b in view.findChildren(QToolButton) if b.isVisible()}
+    return {b.text().rsplit(" ", 1)[0]: b for b in view.findChildren(QPushButton) if b.isVisible()}
 
 
 def shown_rows(view):

@@ -21,10 +21,11 @@ if importlib.util.find_spec("napari") is None:
 import mouse
 from napari.settings import get_settings
 from napari.utils.notifications import notification_manager
-from qtpy.QtCore import QPoint, QRect, Qt
+from qtpy.QtCore import QPoint, QRect, Qt, QTimer
 from qtpy.QtWidgets import (
     QAbstractButton,
     QApplication,
+    QCheckBox,
     QComboBox,
     QFileDialog,
     QLabel,
@@ -35,7 +36,6 @@ from qtpy.QtWidgets import (
     QTabBar,
     QTableWidget,
     QTabWidget,
-    QToolButton,
     QWidget,
 )
 
@@ -43,6 +43,7 @@ from wbc_batch.errors import ExitCode
 from wbc_batch.report import read_profile
 from wbc_batch.schema import CLASSES
 from wbc_batch.synthetic import write_slides
+from wbc_napari.adapt_widget import AdaptWidget
 
 pytestmark = pytest.mark.window
 
@@ -90,6 +91,16 @@ class Desk:
         button = self.part(QPushButton, text)
         self.until(button.isEnabled)
         self.bot.mouseClick(button, LEFT)
+
+    def choose_reader(self):
+        """Answer napari's question by which plugin a folder is to be opened, once it is asked."""
+        dialog = QApplication.activeModalWidget()
+        if dialog is None:
+            QTimer.singleShot(50, self.choose_reader)
+            return
+        buttons = {button.text(): button for button in dialog.findChildren(QAbstractButton)}
+        buttons["White blood cells"].setChecked(True)
+        self.bot.mouseClick(buttons["OK"], LEFT)
 
     def tab(self, title):
         for bar in self.main.findChildren(QTabBar):
@@ -176,6 +187,7 @@ def test_a_stack_from_the_menu_to_the_files(desk, tmp_path, monkeypatch):
     assert (said != "").sum() == 10
     desk.press("z", CONTROL)
     assert (points.features["reviewed_label"] != "").sum() == 9
+    assert_fields_leave_the_keys(desk, points)
     desk.picture("review")
 
     desk.tab("Gallery")
@@ -188,6 +200,7 @@ def test_a_stack_from_the_menu_to_the_files(desk, tmp_path, monkeypatch):
     desk.until(lambda: desk.viewer.dims.current_step[0] == shown[1])
     desk.bot.wait(1000)
     desk.picture("gallery")
+    assert_one_sees_which_class_is_shown(desk)
 
     desk.tab("Report")
     folder = tmp_path / "out"
@@ -205,6 +218,36 @@ def test_a_stack_from_the_menu_to_the_files(desk, tmp_path, monkeypatch):
         assert pd.read_csv(folder / name)["count"].sum() == 60
     assert "<html" in (folder / "report.html").read_text(encoding="utf-8")
     assert desk.complaints() == []
+
+
+def assert_one_sees_which_class_is_shown(desk):
+    bins = [
+        b for b in desk.main.findChildren(QPushButton) if "Show the cells called" in b.toolTip()
+    ]
+    paper = {b: b.grab().toImage().pixelColor(4, b.height() // 2).name() for b in bins}
+    (chosen,) = (b for b in bins if b.isChecked())
+    assert paper.pop(chosen) not in paper.values()
+
+
+def assert_fields_leave_the_keys(desk, points):
+    """Whatever was clicked last, the next key labels a cell; here it is taken back again."""
+    reader = desk.part(QLineEdit)
+    before = (points.features["reviewed_label"].tolist(), reader.text())
+    canvas = desk.viewer.window._qt_viewer.canvas.native
+    canvas.setFocus()
+    box = next(b for b in desk.main.findChildren(QCheckBox) if b.text() == "not yet reviewed")
+    order = next(b for b in desk.main.findChildren(QComboBox) if "come first" in b.toolTip())
+    for act in (
+        lambda: desk.bot.mouseClick(box, LEFT, pos=QPoint(8, box.height() // 2)),
+        lambda: desk.bot.mouseClick(box, LEFT, pos=QPoint(8, box.height() // 2)),
+        lambda: (desk.bot.mouseClick(order, LEFT), order.hidePopup()),
+        lambda: (desk.bot.mouseClick(reader, LEFT), desk.bot.keyClick(reader, Qt.Key.Key_Return)),
+    ):
+        act()
+        desk.bot.keyClick(desk.main.focusWidget(), "2")
+        assert points.features["reviewed_label"].tolist() != before[0]
+        desk.bot.keyClick(desk.main.focusWidget(), "z", CONTROL)
+        assert (points.features["reviewed_label"].tolist(), reader.text()) == before
 
 
 def test_a_field_whose_cells_are_found_on_a_light_theme(desk):
@@ -242,7 +285,9 @@ def test_a_batch_run_is_opened_corrected_saved_and_merged(desk, tmp_path, monkey
     cells_before = (run / "cells.csv").read_bytes()
 
     desk.menu("plugins", "White blood cells", "Classify cells")
-    desk.viewer.open(str(run), plugin="wbc-napari")
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_, **__: str(run))
+    QTimer.singleShot(0, desk.choose_reader)
+    desk.menu("file", "Open Folder")
     cells = next(layer for layer in desk.viewer.layers if layer._type_string == "points")
     assert cells.features["cell_id"].tolist() == said_before["cell_id"].tolist()
     desk.tab("Review")
@@ -320,6 +365,14 @@ def test_nothing_is_cut_off_on_a_small_screen_and_tab_goes_down_the_page(desk, t
         parts = [w for w in page.findChildren(QWidget) if w.isVisible()]
         assert cut_off(page, parts) == [], title
         assert not jumps(page, parts), title
+    desk.menu("plugins", "White blood cells", "Adapt to my laboratory")
+    desk.bot.wait(200)
+    page = next(w for w in desk.main.findChildren(AdaptWidget))
+    assert (page.isVisible(), desk.main.height()) == (True, HEIGHT)
+    parts = [w for w in page.findChildren(QWidget) if w.isVisible()]
+    assert cut_off(page, parts) == []
+    assert not jumps(page, parts)
+    desk.picture(f"adapt-{theme}")
 
 
 def cut_off(page, parts):
@@ -367,7 +420,7 @@ def test_cells_are_dragged_to_another_class_with_a_real_mouse(desk):
     desk.bot.mouseClick(cells.viewport(), LEFT, pos=first)
     desk.bot.mouseClick(cells.viewport(), LEFT, CONTROL, pos=second)
     target = next(
-        b for b in desk.main.findChildren(QToolButton) if b.text().startswith("eosinophil")
+        b for b in desk.main.findChildren(QPushButton) if b.text().startswith("eosinophil")
     )
     start = cells.viewport().mapToGlobal(second)
     end = target.mapToGlobal(target.rect().center())

@@ -118,9 +118,10 @@ def test_the_queue_orders_and_filters(session):
 def test_keys_label_and_go_on_and_layers_get_their_own_back(session):
     layer = session.layer
     layer.bind_key("1", lambda _layer: None)
-    before = dict(layer.keymap)
+    before = (dict(layer.keymap), layer.help)
     session.step(0)
     bound = bind([layer], key_actions(session))
+    assert "Space: confirm" in layer.help
     press = {str(key): action for key, action in layer.keymap.items()}
     for key in ("1", "U", "Space"):
         press[key](layer)
@@ -134,7 +135,7 @@ def test_keys_label_and_go_on_and_layers_get_their_own_back(session):
     press["Left"](layer)
     assert session.row == 2
     release(bound)
-    assert dict(layer.keymap) == before
+    assert (dict(layer.keymap), layer.help) == before
 
 
 def test_the_canvas_follows_and_says_what_the_reader_said(session):
@@ -297,17 +298,17 @@ def test_what_is_no_run_is_left_to_other_readers(tmp_path):
 def test_commands_are_the_lines_for_a_terminal(tmp_path):
     stack = tmp_path / "my slide.tif"
     stack.write_text("")
-    line = classify_command(str(stack), "default", "cuda")
+    line = classify_command([str(stack)], "default", "cuda")
     assert line == f"wbc-batch classify '{stack}' -o '{tmp_path}/my slide-report' --device cuda"
     with pytest.raises(InputError, match="was not opened from a file"):
-        classify_command("Drawn crops", "default", "auto")
+        classify_command(["Drawn crops"], "default", "auto")
     merging = "wbc-batch report run --review c.csv -o run-reviewed --force"
     assert report_command("run", "c.csv") == merging
 
 
-def test_relabelling_is_quick_among_ten_thousand_cells(tmp_path):
-    import time
-
+@pytest.fixture
+def many(tmp_path):
+    """A session of ten thousand cells."""
     viewer = ViewerModel()
     image = viewer.add_image(np.zeros((10_000, 8, 8, 3), np.uint8), rgb=True, name="many")
     crops = crop_stack(image)
@@ -315,7 +316,25 @@ def test_relabelling_is_quick_among_ten_thousand_cells(tmp_path):
     cells = classified(crops, labels, np.linspace(0.3, 1, 10_000))
     about = {"name": "m", "sha256": SHA, "device": "cpu"}
     viewer.add_layer(Layer.create(*points_layer(image, crops, cells, about)))
-    session = Session(viewer, viewer.layers[-1], "ann", tmp_path / "j.jsonl")
+    return Session(viewer, viewer.layers[-1], "ann", tmp_path / "j.jsonl")
+
+
+def test_the_table_of_features_follows_and_of_many_cells_when_it_is_time(session, many):
+    for reviewed, at_once in ((session, 2), (many, 0)):
+        told = []
+        reviewed.layer.events.features.connect(lambda _, told=told: told.append(1))
+        for row in range(2):
+            reviewed.relabel([row], "basophil")
+        assert len(told) == at_once
+        reviewed.tell_table()
+        reviewed.tell_table()
+        assert len(told) == max(at_once, 1)
+
+
+def test_relabelling_is_quick_among_ten_thousand_cells(many, tmp_path):
+    import time
+
+    session = many
     began = time.process_time()
     for row in range(20):
         session.relabel([row], "basophil")

@@ -2,21 +2,25 @@
 
 import importlib.util
 import json
+import shlex
 import threading
 from types import SimpleNamespace
 
+import imageio.v3 as imageio
 import numpy as np
+import pandas as pd
 import pytest
 
 if importlib.util.find_spec("napari") is None:
     pytest.skip("napari is not installed", allow_module_level=True)
 
-from napari.layers import Image, Points
+from napari.layers import Image, Layer, Points
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QAbstractButton,
     QAbstractSpinBox,
+    QApplication,
     QCheckBox,
     QComboBox,
     QLabel,
@@ -29,9 +33,12 @@ from superqt.utils import WorkerBase
 
 from wbc_batch.classifier import Classifier
 from wbc_batch.errors import ImageError
+from wbc_batch.run import classify_paths
 from wbc_batch.schema import CELL_COLUMNS
+from wbc_batch.sources.pack import pack
 from wbc_batch.synthetic import draw_cells, draw_field
 from wbc_napari.crops import BATCH
+from wbc_napari.readers import read_crops, read_run
 from wbc_napari.review import queue
 from wbc_napari.station import StationWidget
 from wbc_napari.zoom import camera
@@ -235,6 +242,65 @@ def assert_told_once_and_usable(dock, crops, button, sentence):
     assert "\n" not in dock.said()[0]
     dock.viewer.layers.clear()
     assert (classified(dock, crops[:3], "good").features["status"] == "ok").all()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run over crops of many sizes, and the store that they were packed into."""
+    folder = tmp_path_factory.mktemp("batch")
+    (folder / "slide").mkdir()
+    for number, side in enumerate((120, 360, 90, 200)):
+        picture = draw_cells(4, seed=3, size=side)[0][number]
+        imageio.imwrite(folder / "slide" / f"{number}.png", picture)
+    pack([folder / "slide"], folder / "packed.zarr")
+    classify_paths([folder / "packed.zarr"], folder / "run", device="cpu", workers=1)
+    return folder / "run"
+
+
+NUMBERS = ["confidence", "margin", "novelty"]
+
+
+def test_a_run_is_classified_again_on_its_own_crops_and_keeps_its_review(dock, run):
+    for data, attributes, kind in read_run(str(run))(None):
+        dock.viewer.add_layer(Layer.create(data, attributes, kind))
+    before = dock.viewer.layers["run cells"].features.copy()
+    dock.widget.session.relabel([1], "monocyte")
+    assert dock.widget.classify.form.marks.choices == (None,)  # its frames mark no cells of a field
+    dock.button("Classify").click()
+    dock.finish()
+    assert [layer.name for layer in dock.viewer.layers] == ["run", "run cells"]
+    cells = dock.viewer.layers["run cells"].features
+    assert cells["cell_id"].tolist() == before["cell_id"].tolist()
+    assert cells["predicted"].tolist() == before["predicted"].tolist()
+    np.testing.assert_allclose(cells[NUMBERS], before[NUMBERS], atol=1e-3)
+    assert cells["reviewed_label"].tolist() == ["", "monocyte", "", ""]
+    shapes = [image.shape[:2] for image in dock.widget.session.crops.read(range(4))]
+    assert sorted(shapes) == [(side, side) for side in (90, 120, 200, 360)]
+    dock.button("Show canonical crops").click()
+    dock.finish()
+    assert np.asarray(dock.viewer.layers["run canonical"].data[2]).std() > 0
+    assert all("were restored" in said for said in dock.said())
+
+
+def test_a_packed_store_is_classified_as_wbc_batch_does(dock, run):
+    store = run.parent / "packed.zarr"
+    ((data, attributes, kind),) = read_crops(str(store))(None)
+    dock.viewer.add_layer(Layer.create(data, attributes, kind))
+    dock.button("Classify").click()
+    dock.finish()
+    cells = dock.viewer.layers["packed cells"].features.set_index("cell_id")
+    expected = pd.read_csv(run / "cells.csv").set_index("cell_id").loc[cells.index]
+    assert cells["predicted"].tolist() == expected["predicted"].tolist()
+    np.testing.assert_allclose(cells[NUMBERS], expected[NUMBERS], atol=1e-3)
+    classify, report = (
+        next(b for b in page.findChildren(QPushButton) if b.text() == "Copy as command")
+        for page in (dock.widget.classify, dock.widget.report)
+    )
+    classify.click()
+    assert shlex.split(QApplication.clipboard().text())[:3] == ["wbc-batch", "classify", str(store)]
+    assert dock.said() == []
+    report.click()
+    assert "are not of a batch run" in dock.said()[0]
 
 
 def test_crops_that_cannot_be_prepared_are_not_shown_as_black(dock):

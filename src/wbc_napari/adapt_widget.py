@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from magicgui.widgets import ComboBox, FileEdit
 from napari.qt.threading import GeneratorWorker, create_worker
 from napari.utils.notifications import show_error, show_info
-from qtpy.QtCore import QEvent
+from qtpy.QtCore import QEvent, Qt
 from qtpy.QtWidgets import (
     QApplication,
     QFormLayout,
@@ -16,6 +16,7 @@ from qtpy.QtWidgets import (
     QLabel,
     QProgressBar,
     QPushButton,
+    QScrollArea,
     QTableWidget,
     QTableWidgetItem,
     QVBoxLayout,
@@ -26,6 +27,7 @@ from wbc_batch.errors import WbcError
 from wbc_napari.adapt import Adaptation, Comparison, Progress, adapt, adaptation, train_command
 from wbc_napari.appearance import MARK
 from wbc_napari.companions import cells_layers, crops_behind
+from wbc_napari.docking import share_place
 from wbc_napari.runner import saying_why
 
 if TYPE_CHECKING:
@@ -111,13 +113,15 @@ class AdaptWidget(QWidget):
         buttons = QHBoxLayout()
         for button in (self._begin, self._cancel, self._copy):
             buttons.addWidget(button)
-        layout = QVBoxLayout(self)
+        content = QWidget()
+        layout = QVBoxLayout(content)
         layout.addWidget(about)
         layout.addLayout(form)
         layout.addLayout(buttons)
         for part in (self._progress, self._line, self._table):
             layout.addWidget(part)
         layout.addStretch(1)
+        QVBoxLayout(self).addWidget(_scrolled(content))
 
     def _signals(self) -> list[Any]:
         events = self._viewer.layers.events
@@ -220,7 +224,12 @@ class AdaptWidget(QWidget):
             part.setEnabled(not busy)
         self._cancel.setEnabled(busy)
 
-    # --- closing ---
+    # --- opening and closing ---
+
+    def showEvent(self, event: Any) -> None:  # noqa: N802  Qt's name
+        """Take a place beside the other dock."""
+        super().showEvent(event)
+        share_place(self)
 
     def changeEvent(self, event: QEvent) -> None:  # noqa: N802  Qt's name
         """Let go of the viewer, and stop, when the dock is closed."""
@@ -230,3 +239,14 @@ class AdaptWidget(QWidget):
             self._stop.set()
             for signal in self._signals():
                 signal.disconnect(self.reset_choices)
+
+
+def _scrolled(content: QWidget) -> QScrollArea:
+    """Let a page be lower than it would like to be: the window shall not grow beyond the screen."""
+    area = QScrollArea()
+    area.setWidget(content)
+    area.setWidgetResizable(True)
+    area.setFrameShape(QScrollArea.Shape.NoFrame)
+    area.setMinimumWidth(content.minimumSizeHint().width())
+    area.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+    return area

@@ -5,25 +5,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from wbc_batch.classifier.images import as_rgb
-from wbc_batch.errors import ImageError, RunError
+from wbc_batch.errors import RunError
 from wbc_batch.schema import BOX_COLUMNS, CELL_COLUMNS, CELL_TYPES, PLACE_TYPES, RECORD_FILE
-from wbc_batch.sources import cell_of
+from wbc_batch.sources import cell_of, list_cells
 from wbc_napari.appearance import MARK, LayerData, colours, text_of
+from wbc_napari.crop_array import CropArray
 from wbc_napari.crops import ListedCrops
 from wbc_napari.tables import REVIEW_COLUMNS
 
-__all__ = ["BatchRun", "CropArray", "is_run", "listed_crops", "open_run", "run_layers"]
-
-#: Crops are shown in squares of this many pixels at most; smaller ones as they are.
-_MAX_SIDE = 400
-_PAPER = 235
+__all__ = [
+    "BatchRun",
+    "is_run",
+    "listed_crops",
+    "listed_points",
+    "open_run",
+    "packed_layer",
+    "run_layers",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,52 +54,6 @@ class BatchRun:
     def name(self) -> str:
         """Name of the run: its folder's."""
         return (self.path if self.path.is_dir() else self.path.parent).resolve().name
-
-
-class CropArray:
-    """The crops of a run as an array (N, S, S, 3) that reads one when it is looked at.
-
-    Crops of other sizes are shrunk to fit and laid on paper colour; one that cannot be read is blank.
-    """
-
-    dtype = np.dtype(np.uint8)
-    ndim = 4
-
-    def __init__(self, crops: ListedCrops) -> None:
-        self.crops = crops
-        self.side = self._first_side()
-        self.shape = (len(crops), self.side, self.side, 3)
-
-    def _first_side(self) -> int:
-        for image in self.crops.read(range(min(len(self.crops), 3))):
-            if not isinstance(image, ImageError):
-                return min(max(image.shape[:2]), _MAX_SIDE)
-        return 128
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, key: Any) -> NDArray[np.uint8]:
-        key = key if isinstance(key, tuple) else (key,)
-        numbers = np.arange(len(self))[key[0]]
-        shown = np.stack([self._square(int(number)) for number in np.atleast_1d(numbers)])
-        shown = shown if np.ndim(numbers) else shown[0]
-        rest = key[1:]
-        return shown[(slice(None), *rest)] if np.ndim(numbers) else shown[rest]
-
-    def _square(self, number: int) -> NDArray[np.uint8]:
-        paper = np.full((self.side, self.side, 3), _PAPER, np.uint8)
-        image = next(iter(self.crops.read([number])))
-        if isinstance(image, ImageError):
-            return paper
-        image = as_rgb(image)
-        zoom = min(self.side / max(image.shape[:2]), 1.0)
-        if zoom < 1.0:
-            image = cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA)
-        height, width = (min(side, self.side) for side in image.shape[:2])
-        top, left = (self.side - height) // 2, (self.side - width) // 2
-        paper[top : top + height, left : left + width] = image[:height, :width]
-        return paper
 
 
 def is_run(path: Path) -> bool:
@@ -183,27 +139,61 @@ def listed_crops(name: str, cells: pd.DataFrame, base: Path | None) -> ListedCro
 
 def run_layers(run: BatchRun) -> list[LayerData]:
     """Describe the two layers of a run: its crops as a stack, read when looked at, and its cells."""
-    array = CropArray(listed_crops(run.name, run.cells, run.base))
-    middle = (array.side - 1) / 2
-    places = np.full((len(array), 3), middle)
-    places[:, 0] = np.arange(len(array))
-    origin = {"run": str(run.path.resolve()), "base": str(run.base or "")}
-    image = {
-        "name": run.name,
+    crops = listed_crops(run.name, run.cells, run.base)
+    array, attributes, kind = _image(crops, run.path, run.base)
+    origin = attributes["metadata"][MARK]
+    return [(array, attributes, kind), listed_points(array, origin, run.cells, run.model)]
+
+
+def packed_layer(path: Path) -> LayerData:
+    """Describe a packed store as a stack of its crops, each in its own size.
+
+    Raises
+    ------
+    InputError
+        If the store is damaged.
+    """
+    cells = list(list_cells([path.resolve()]))
+    return _image(ListedCrops(path.name.removesuffix(".zarr"), cells), path, None)
+
+
+def _image(crops: ListedCrops, path: Path, base: Path | None) -> LayerData:
+    attributes = {
+        "name": crops.name,
         "rgb": True,
         "axis_labels": ("cell", "y", "x"),
-        "metadata": {MARK: origin},
+        "metadata": {MARK: {"run": str(path.resolve()), "base": str(base or "")}},
     }
-    points = {
-        "name": f"{run.name} cells",
-        "features": run.cells,
+    return CropArray(crops), attributes, "image"
+
+
+def listed_points(
+    array: CropArray, origin: dict[str, str], cells: pd.DataFrame, model: dict[str, Any]
+) -> LayerData:
+    """Describe the Points layer of listed cells: a frame around each crop of their stack.
+
+    Parameters
+    ----------
+    array : CropArray
+    origin : dict
+        What the metadata of the stack's layer say: where its cells come from.
+    cells : DataFrame
+        See `wbc_napari.tables.cell_table`.
+    model : dict
+        See `wbc_napari.appearance.points_layer`.
+    """
+    places = np.full((len(array), 3), (array.side - 1) / 2)
+    places[:, 0] = np.arange(len(array))
+    attributes = {
+        "name": f"{array.crops.name} cells",
+        "features": cells,
         "symbol": "square",
         "size": 0.98 * array.side,
         "face_color": "transparent",
-        "border_color": colours(run.cells),
+        "border_color": colours(cells),
         "border_width": 0.012,
-        "text": text_of(run.cells, 0.98 * array.side, 3),
+        "text": text_of(cells, 0.98 * array.side, 3),
         "axis_labels": ("cell", "y", "x"),
-        "metadata": {MARK: {**origin, "model": run.model}},
+        "metadata": {MARK: {**origin, "model": model}},
     }
-    return [(array, image, "image"), (places, points, "points")]
+    return places, attributes, "points"

@@ -7,9 +7,10 @@ from numpy.typing import NDArray
 
 from wbc_batch.errors import ImageError
 from wbc_napari.appearance import MARK, LayerData
-from wbc_napari.crops import CropStack
+from wbc_napari.crops import Crops
 from wbc_napari.geometry import world_matrix
 from wbc_napari.images import plane_axes
+from wbc_napari.layers import crop_stack
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -22,14 +23,14 @@ __all__ = ["canonical_layer"]
 _GAP = 0.05
 
 
-def canonical_layer(layer: "Image", stack: CropStack, classifier: "Classifier") -> LayerData:
+def canonical_layer(layer: "Image", crops: Crops, classifier: "Classifier") -> LayerData:
     """Describe the Image layer of the canonical crops, to the right of the crops and equally high.
 
     Parameters
     ----------
     layer : napari.layers.Image
-    stack : CropStack
-        The same as crops.
+    crops : Crops
+        One for each step of it.
     classifier : Classifier
         Prepares each crop when it is looked at.
 
@@ -40,13 +41,14 @@ def canonical_layer(layer: "Image", stack: CropStack, classifier: "Classifier") 
     """
     import dask.array as da
 
+    stack = crop_stack(layer)
     side = classifier.input_size
     axes = [*plane_axes(layer, stack.colours), layer.ndim]
 
     def prepare(index: NDArray) -> NDArray[np.uint8]:
         start = int(index[0])
         try:
-            return classifier.prepare(_crop(stack, start))[np.newaxis]
+            return classifier.prepare(_crop(crops, start))[np.newaxis]
         except ImageError:  # the reason stands in the row of this cell; here it stays blank
             return np.zeros((1, side, side, 3), np.uint8)
 
@@ -67,8 +69,8 @@ def canonical_layer(layer: "Image", stack: CropStack, classifier: "Classifier") 
     return canonical, attributes, "image"
 
 
-def _crop(stack: CropStack, index: int) -> NDArray:
-    image = next(iter(stack.read([index])))
+def _crop(crops: Crops, index: int) -> NDArray:
+    image = next(iter(crops.read([index])))
     if isinstance(image, ImageError):
         raise image
     return image

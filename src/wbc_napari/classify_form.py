@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QSizePolicy, QWidget
 
 from wbc_batch.classifier.predictions import Rejection
 from wbc_napari.appearance import MARK
-from wbc_napari.layers import CropSize
+from wbc_napari.layers import CropSize, is_listed
 from wbc_napari.runner import devices
 
 if TYPE_CHECKING:
@@ -103,15 +103,19 @@ class ClassifyForm(QWidget):
         self._show_size()
 
     def _images(self, _: Any = None) -> list[Image]:
-        """Image layers to choose from: the user's, not those that the plugin added."""
+        """Image layers to choose from: not the canonical crops that the plugin added."""
         layers = [layer for layer in self._viewer.layers if isinstance(layer, Image)]
-        return [layer for layer in layers if MARK not in layer.metadata]
+        return [layer for layer in layers if MARK not in layer.metadata or is_listed(layer)]
 
     def _marks(self, _: Any = None) -> list[Any]:
         """Offer the stack itself, and the layers that can mark cells."""
         kinds = (Points, Shapes, Labels)
         layers = [layer for layer in self._viewer.layers if isinstance(layer, kinds)]
-        own = [layer for layer in layers if layer.metadata.get(MARK, {}).get("own", True)]
+        own = [
+            layer
+            for layer in layers
+            if MARK not in layer.metadata or layer.metadata[MARK].get("own")
+        ]
         return [(_STACK, None), *((layer.name, layer) for layer in own)]
 
     def _show_size(self) -> None:

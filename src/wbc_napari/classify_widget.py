@@ -16,12 +16,13 @@ from qtpy.QtWidgets import QApplication, QLabel, QProgressBar, QVBoxLayout, QWid
 from wbc_batch.errors import InputError, WbcError
 from wbc_batch.schema import STATUS_ERROR
 from wbc_napari.appearance import MARK, LayerData, dress, points_layer
+from wbc_napari.batch_run import listed_points
 from wbc_napari.canonical import canonical_layer
 from wbc_napari.classify_form import ClassifyForm
 from wbc_napari.commands import classify_command
 from wbc_napari.companions import classified_by, companion, extent, results_of
 from wbc_napari.crops import Crops, CropStack, FieldCrops
-from wbc_napari.layers import crop_stack, crops_of, found_layer, whole_fields
+from wbc_napari.layers import crops_of, found_layer, is_listed, whole_fields
 from wbc_napari.runner import Found, Plan, Step, classify, find_cells, load_for, saying_why
 from wbc_napari.tables import PENDING, cell_table, resumed, with_results
 
@@ -188,13 +189,13 @@ class ClassifyWidget(QWidget):
         """Add an Image layer of the crops as the network sees them."""
         form = self.form
         try:
-            stack = crop_stack(form.image.value)
+            crops = crops_of(form.image.value, None, form.crop_size)
         except WbcError as error:
             self._complain(str(error))
             return
-        plan = Plan(stack, np.arange(len(stack)), form.model_name, form.device.value)
-        run = self._start(stack.name, load_for(plan), 1, self._finish_canonical)
-        run.crops = stack
+        plan = Plan(crops, np.arange(len(crops)), form.model_name, form.device.value)
+        run = self._start(crops.name, load_for(plan), 1, self._finish_canonical)
+        run.crops = crops
 
     def copy_command(self) -> None:
         """Copy the ``wbc-batch`` line for the chosen stack."""
@@ -205,8 +206,8 @@ class ClassifyWidget(QWidget):
                     "wbc-batch classifies crops, not fields of view: export the cells on the last page, "
                     "and name the folder crops that is written."
                 )
-            stack = crop_stack(form.image.value)
-            line = classify_command(stack.source, form.model_name, form.device.value)
+            crops = crops_of(form.image.value, None, form.crop_size)
+            line = classify_command(crops.sources, form.model_name, form.device.value)
         except WbcError as error:
             self._complain(str(error))
             return
@@ -302,11 +303,12 @@ class ClassifyWidget(QWidget):
             dress(run.marks, table, run.image, model)
             layer = run.marks
         else:
-            assert isinstance(crops, CropStack | FieldCrops)
-            layer = self._replace(
-                companion(self._viewer, run.image, "points"),
-                points_layer(run.image, crops, table, model),
-            )
+            if is_listed(run.image):
+                data = listed_points(run.image.data, run.image.metadata[MARK], table, model)
+            else:
+                assert isinstance(crops, CropStack | FieldCrops)
+                data = points_layer(run.image, crops, table, model)
+            layer = self._replace(results_of(self._viewer, run.image, run.marks), data)
         failed = table[table["status"] == STATUS_ERROR]
         if len(failed):
             show_warning(
@@ -336,7 +338,7 @@ class ClassifyWidget(QWidget):
 
     def _finish_canonical(self, run: "_Run") -> None:
         for classifier in run.steps:
-            assert isinstance(run.crops, CropStack)
+            assert run.crops is not None
             data = canonical_layer(run.image, run.crops, classifier)
             self._replace(companion(self._viewer, run.image, "image"), data)
             self._viewer.reset_view()

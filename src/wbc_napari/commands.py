@@ -1,6 +1,7 @@
 """The ``wbc-batch`` line for what was just done in napari."""
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from wbc_batch.errors import InputError
@@ -8,7 +9,7 @@ from wbc_batch.errors import InputError
 __all__ = ["classify_command", "report_command"]
 
 
-def classify_command(source: str, model: str, device: str) -> str:
+def classify_command(sources: Sequence[str], model: str, device: str) -> str:
     """Return the line that classifies the same crops in bulk.
 
     Raises
@@ -16,13 +17,14 @@ def classify_command(source: str, model: str, device: str) -> str:
     InputError
         If the crops came from no file that a command could name.
     """
-    place = Path(source)
-    if not place.is_absolute() or not place.exists():
-        raise InputError(
-            f"'{source}' was not opened from a file, so no command can name it; export the cells and "
-            "use the folder that is written."
-        )
-    words = ["wbc-batch", "classify", source, "-o", f"{place.with_suffix('')}-report"]
+    for source in sources:
+        if not Path(source).is_absolute() or not Path(source).exists():
+            raise InputError(
+                f"'{source}' was not opened from a file, so no command can name it; export the cells and "
+                "use the folder that is written."
+            )
+    report = f"{Path(sources[0]).with_suffix('')}-report"
+    words = ["wbc-batch", "classify", *sources, "-o", report]
     if model != "default":
         words += ["--model", model]
     if device != "auto":

@@ -11,7 +11,7 @@ from wbc_napari.appearance import MARK
 from wbc_napari.batch_run import listed_crops
 from wbc_napari.crops import Crops
 from wbc_napari.images import colour_axis
-from wbc_napari.layers import crop_stack, field_crops
+from wbc_napari.layers import crop_stack, field_crops, is_listed
 from wbc_napari.tables import PENDING
 
 if TYPE_CHECKING:
@@ -93,7 +93,10 @@ def results_of(
     """
     if marks is not None and marks._type_string != "labels":
         return marks if "model" in marks.metadata.get(MARK, {}) else None
-    return None if image is None else companion(viewer, image, "points")
+    if image is None or not is_listed(image):
+        return None if image is None else companion(viewer, image, "points")
+    of_image = (layer for layer in cells_layers(viewer) if image_of(viewer, layer) is image)
+    return next(of_image, None)
 
 
 def classified_by(cells: "Layer | None", model: str, rejection: "Rejection | None") -> bool:

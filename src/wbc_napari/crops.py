@@ -34,6 +34,10 @@ class Crops(Protocol):
     def name(self) -> str:
         """Name of the layer or run; also the group of its cells in a differential."""
 
+    @property
+    def sources(self) -> list[str]:
+        """The files that they come from; the name of a layer that came from none."""
+
     def __len__(self) -> int: ...
 
     def cell(self, index: int) -> Cell:
@@ -66,6 +70,11 @@ class CropStack:
     source: str
     data: Any
     colours: int | None = None
+
+    @property
+    def sources(self) -> list[str]:
+        """The file that they come from."""
+        return [self.source]
 
     @property
     def axis(self) -> int:
@@ -134,6 +143,11 @@ class FieldCrops:
     colours: int | None = None
     tight: bool = False
 
+    @property
+    def sources(self) -> list[str]:
+        """The file that they come from."""
+        return [self.source]
+
     def __len__(self) -> int:
         return len(self.boxes)
 
@@ -188,6 +202,12 @@ class ListedCrops:
     name: str
     cells: Sequence[Cell] = field(repr=False)
     base: Path | None = None
+
+    @property
+    def sources(self) -> list[str]:
+        """The inputs of the run, with the folder that relative ones start from."""
+        base = Path() if self.base is None else self.base
+        return list(dict.fromkeys(str((base / cell.store).absolute()) for cell in self.cells))
 
     @cached_property
     def _reader(self) -> CellReader:

@@ -19,6 +19,7 @@ from wbc_batch.report import differential, group_flags, profile_names, read_prof
 from wbc_batch.schema import CLASSES, STATUS_OK
 from wbc_napari.differential_table import SIDES, DifferentialTable
 from wbc_napari.follower import Follower
+from wbc_napari.focus import keep_keys
 from wbc_napari.notices import telling
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ class DifferentialView(Follower):
             self._add_profile(name)
         self._chosen = 0
         self._ranges.activated.connect(self._on_profile)
+        for field in (self._target, self._ranges):
+            keep_keys(field)
         self._flags = QLabel()
         self._flags.setWordWrap(True)
         self._flags.setToolTip("What to look at; nothing here is a finding")

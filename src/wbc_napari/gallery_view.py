@@ -12,12 +12,16 @@ from qtpy.QtWidgets import (
     QAbstractItemView,
     QButtonGroup,
     QGridLayout,
+    QLabel,
     QListView,
-    QToolButton,
+    QPushButton,
+    QSizePolicy,
     QVBoxLayout,
     QWidget,
 )
 
+from wbc_napari.cell_card import CellCard
+from wbc_napari.focus import keep_keys
 from wbc_napari.gallery_model import CELL_ROWS, THUMBNAIL, GalleryModel
 from wbc_napari.keys import LABEL_KEYS
 from wbc_napari.notices import telling
@@ -49,15 +53,21 @@ class GalleryView(QWidget):
         for place, button in enumerate(self._bins.values()):
             group.addButton(button)
             grid.addWidget(button, place // 3, place % 3, 1, 1 if button.acceptDrops() else -1)
-            button.clicked.connect(lambda _=False, label=button.label: self.show_label(label))
+            button.clicked.connect(lambda _=False, label=button.label: self._choose(label))
             button.dropped.connect(self._relabel)
         self._list = _CellList()
         self._list.keyed.connect(self._on_key)
         self._list.clicked.connect(self._go)
+        self._card = CellCard()
+        keys = QLabel("1–5, U: relabel   Space: confirm   Ctrl+Z: undo")
+        keys.setAlignment(Qt.AlignmentFlag.AlignHCenter)
+        keys.setToolTip("All keys act on the selected cells; a drag onto a class does, too")
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(grid)
         layout.addWidget(self._list, 1)
+        layout.addWidget(self._card, 0, Qt.AlignmentFlag.AlignHCenter)
+        layout.addWidget(keys)
 
     def set_session(self, session: "Session | None") -> None:
         """Show another session, or none; let go of the one before."""
@@ -69,6 +79,7 @@ class GalleryView(QWidget):
             self._model.close()
             self._model = None
         self._session = session
+        self._card.set_session(session)
         self.setEnabled(session is not None)
         if session is not None:
             self._model = GalleryModel(session)
@@ -84,6 +95,11 @@ class GalleryView(QWidget):
         if self._model is not None:
             self._model.show_label(label)
             self._list.scrollToTop()
+
+    def _choose(self, label: str) -> None:
+        """Show the cells of a class; the keys are for them."""
+        self.show_label(label)
+        self._list.setFocus()
 
     def _first_label(self) -> str:
         labels = np.zeros(0, object) if self._session is None else self._session.labels()
@@ -206,7 +222,7 @@ class _CellList(QListView):
             super().keyPressEvent(event)
 
 
-class _Bin(QToolButton):
+class _Bin(QPushButton):
     """A class: its colour, its number of cells; click shows them, a drop gives cells its label.
 
     Without a key it is no label that one could give.
@@ -220,10 +236,8 @@ class _Bin(QToolButton):
         self.setCheckable(True)
         self.setAcceptDrops(bool(key))
         self.setIcon(QIcon(swatch(label, 12)))
-        self.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-        policy = self.sizePolicy()
-        policy.setHorizontalPolicy(policy.Policy.Expanding)
-        self.setSizePolicy(policy)
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        keep_keys(self)
         self.setToolTip(
             f"Show the cells called {label}; drop cells here, or press {key}, to call them so"
             if key

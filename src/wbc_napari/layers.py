@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wbc_batch.errors import InputError
+from wbc_napari.crop_array import CropArray
 from wbc_napari.crops import Crops, CropStack, FieldCrops
 from wbc_napari.geometry import micrometres_per_pixel, placed_like, to_pixels
 from wbc_napari.images import (
@@ -32,6 +33,7 @@ __all__ = [
     "field_crops",
     "field_of",
     "found_layer",
+    "is_listed",
     "positions",
     "whole_fields",
 ]
@@ -63,7 +65,7 @@ def crops_of(image: "Image | None", objects: "Layer | None", size: CropSize) -> 
     ----------
     image : Image or None
     objects : Points, Shapes, Labels or None
-        Centres, boxes or areas of cells; None for a stack of crops.
+        Centres, boxes or areas of cells; None for a stack of crops, or of those of a batch run.
     size : CropSize
         Of a crop around a point.
 
@@ -73,8 +75,15 @@ def crops_of(image: "Image | None", objects: "Layer | None", size: CropSize) -> 
         If there is nothing to classify, or the shapes do not fit.
     """
     if objects is None:
+        if image is not None and is_listed(image):
+            return image.data.crops
         return crop_stack(image)
     return field_of(image, objects, size)
+
+
+def is_listed(image: "Image") -> bool:
+    """Whether an image shows listed crops, of a batch run or a packed store."""
+    return isinstance(image.data, CropArray)
 
 
 def crop_stack(layer: "Image | None") -> CropStack:

@@ -21,15 +21,31 @@ def read_run(path: str | list[str]) -> Reader | None:
 
 
 def read_crops(path: str | list[str]) -> Reader | None:
-    """Offer to read a zarr array of crops, (N, Y, X, 3) or (N, Y, X), lazily; None for anything else."""
+    """Offer to read crops lazily: a zarr array (N, Y, X, 3) or (N, Y, X), or a packed store; else None."""
     if isinstance(path, list) or not Path(path).is_dir():
         return None
+    if _is_packed(Path(path)):
+        from wbc_napari.batch_run import packed_layer
+
+        return lambda _path: [packed_layer(Path(path))]
     array = _crops(Path(path))
     if array is None:
         return None
     name = Path(path).name.removesuffix(".zarr")
     attributes = {"name": name, "rgb": array.ndim == 4, "axis_labels": ("cell", "y", "x")}
     return lambda _path: [(array, attributes, "image")]
+
+
+def _is_packed(path: Path) -> bool:
+    """Whether a store was written by ``wbc-batch pack``: its crops have sizes and names of their own."""
+    import zarr
+
+    from wbc_batch.sources.packed import MARK as PACKED
+
+    try:
+        return PACKED in zarr.open(str(path), mode="r").attrs
+    except Exception:  # noqa: BLE001 - as below
+        return False
 
 
 def _crops(path: Path) -> Any:

@@ -19,10 +19,12 @@ from qtpy.QtWidgets import (
 from wbc_batch.errors import InputError, WbcError
 from wbc_batch.schema import STATUS_OK
 from wbc_napari.appearance import MARK
+from wbc_napari.batch_run import is_run
 from wbc_napari.commands import report_command
 from wbc_napari.differential_view import PAUSE, DifferentialView
 from wbc_napari.export import Export, save_corrections, write_export
 from wbc_napari.follower import Follower
+from wbc_napari.focus import keep_keys
 from wbc_napari.runner import saying_why
 
 if TYPE_CHECKING:
@@ -68,6 +70,7 @@ class ReportPage(Follower):
         for place, (text, tip, act) in enumerate(buttons):
             button = QPushButton(text)
             button.setToolTip(tip)
+            keep_keys(button)
             button.clicked.connect(act)
             grid.addWidget(button, place // 2, place % 2)
         layout = QVBoxLayout(self)
@@ -148,8 +151,8 @@ class ReportPage(Follower):
         if session is None:
             return
         try:
-            run = session.layer.metadata[MARK].get("run")
-            if not run:
+            run = session.layer.metadata[MARK].get("run", "")
+            if not is_run(Path(run)):
                 raise InputError(
                     "These cells are not of a batch run; press Export, and open the folder that is written."
                 )

@@ -22,6 +22,7 @@ from qtpy.QtWidgets import (
 
 from wbc_batch.schema import STATUS_ERROR
 from wbc_napari.cell_card import CellCard
+from wbc_napari.focus import keep_keys
 from wbc_napari.keys import KEY_HELP, LABEL_KEYS, key_actions
 from wbc_napari.palette import swatch
 from wbc_napari.review import NOT_CLASSIFIED, ORDERS, REVIEW_LABELS
@@ -62,6 +63,8 @@ class ReviewPage(QWidget):
             "Your name; it is written beside each label. A second reader enters another name."
         )
         self.reader.editingFinished.connect(lambda: self.reader_changed.emit(self.reader.text()))
+        self.reader.returnPressed.connect(self.setFocus)  # the keys that follow are for the cells
+        self.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
         self._blind = QCheckBox("blind")
         self._blind.setToolTip("Hide what the model said, and shuffle the cells; the seed is kept")
         self._blind.toggled.connect(self.blinded)
@@ -77,6 +80,8 @@ class ReviewPage(QWidget):
             combo.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
             combo.activated.connect(self.order_queue)
         self._open.toggled.connect(self.order_queue)
+        for field in (self._blind, self._order, self._label, self._open):
+            keep_keys(field)
         form = QFormLayout()
         form.addRow("Reader", _line(self.reader, self._blind))
         form.addRow("Order", self._order)
@@ -127,7 +132,7 @@ class ReviewPage(QWidget):
     def _button(self, text: str, key: str, tip: str) -> QPushButton:
         button = QPushButton(text)
         button.setToolTip(tip)
-        button.setFocusPolicy(Qt.FocusPolicy.TabFocus)  # a click leaves the keys where they are
+        keep_keys(button)
         button.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         button.clicked.connect(lambda: self.acted.emit(key))
         return button

@@ -29,6 +29,10 @@ __all__ = ["Session", "default_reader"]
 #: Part of the shorter side of the canvas that a cell of a field fills when the camera has moved to it.
 _FILL = 0.4
 
+#: Of more cells napari's table of features, where it is open, is not filled anew at each label: it measures
+#: the text of all of them.
+_FOLLOWED = 200
+
 
 def default_reader() -> str:
     """Return the name of the user's account."""
@@ -72,6 +76,7 @@ class Session:
         self.journal = Journal(journal or self._journal_path(), self.model.get("sha256", ""))
         self.seed: int | None = None
         self._saving = True
+        self._behind = False
         self.rows = np.zeros(0, np.intp)
         self.row = -1
         self._keep_what_the_table_says(cells)
@@ -211,6 +216,12 @@ class Session:
 
     # --- labelling ---
 
+    def tell_table(self) -> None:
+        """Let napari's own table of features catch up, if anything was changed."""
+        if self._behind:
+            self._behind = False
+            self.layer.events.features()
+
     def relabel(self, rows: NDArray[np.intp] | list[int], label: str) -> None:
         """Give cells a label; one step of the history."""
         self._tell(self.review.relabel(rows, label), "label")
@@ -245,7 +256,9 @@ class Session:
             said = (change.new, change.by, change.at) if change.new else ("", "", "")
             for place, value in zip(places, said, strict=True):
                 cells.iat[change.row, place] = value
-        self.layer.events.features()  # napari's own table of features follows
+        self._behind = True
+        if len(cells) <= _FOLLOWED:
+            self.tell_table()
         repaint(self.layer, rows, hidden=self.blind)
         self.changed.emit(rows)
         if show:

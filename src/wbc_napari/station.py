@@ -22,6 +22,8 @@ from wbc_batch.errors import WbcError
 from wbc_napari import keys
 from wbc_napari.classify_widget import ClassifyWidget
 from wbc_napari.companions import cells_layers, image_of
+from wbc_napari.docking import share_place
+from wbc_napari.focus import keep_keys
 from wbc_napari.gallery_view import GalleryView
 from wbc_napari.notices import telling
 from wbc_napari.report_page import ReportPage
@@ -75,6 +77,7 @@ class StationWidget(QWidget):
         self._layers.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self._layers.setToolTip("The layer with the cells that are reviewed")
         self._layers.setAccessibleName("Cells under review")
+        keep_keys(self._layers)
         self.tabs = QTabWidget()
         self.tabs.setDocumentMode(True)
         pages = {
@@ -86,7 +89,7 @@ class StationWidget(QWidget):
         for title, (page, tip) in pages.items():
             self.tabs.setTabToolTip(self.tabs.addTab(page, title), tip)
         line = QHBoxLayout()
-        line.addWidget(QLabel("Cells"))
+        line.addWidget(QLabel("Results"))
         line.addWidget(self._layers, 1)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(4, 4, 4, 4)
@@ -223,7 +226,10 @@ class StationWidget(QWidget):
         """Bind the keys on the canvas while a page of the review is shown."""
         self._release_keys()
         session = self.session
-        if session is None or not self._reviewing():
+        if session is None:
+            return
+        if not self._reviewing():
+            session.tell_table()
             return
         actions = {
             key: partial(telling, action) for key, action in keys.key_actions(session).items()
@@ -236,13 +242,20 @@ class StationWidget(QWidget):
         keys.release(self._bound)
         self._bound = []
 
-    # --- closing ---
+    # --- opening and closing ---
+
+    def showEvent(self, event: Any) -> None:  # noqa: N802  Qt's name
+        """Take a place beside the other dock."""
+        super().showEvent(event)
+        share_place(self)
 
     def changeEvent(self, event: QEvent) -> None:  # noqa: N802  Qt's name
         """Let go of the viewer when the dock is closed: napari takes the widget out of it."""
         super().changeEvent(event)
         if event.type() == QEvent.Type.ParentChange and self.parent() is None and not self._closed:
             self._closed = True
+            if self.session is not None:
+                self.session.tell_table()
             self._release_keys()
             self._watch(False)
             for page in (self.review, self.gallery, self.report):

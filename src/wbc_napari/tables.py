@@ -1,12 +1,14 @@
 """The table of cells, as layers carry it and ``cells.csv`` holds it."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from wbc_batch.schema import BOX_COLUMNS, CELL_COLUMNS, STATUS_ERROR, STATUS_OK
+from wbc_batch.schema import BOX_COLUMNS, CELL_COLUMNS, PLACE_TYPES, STATUS_ERROR, STATUS_OK
+from wbc_batch.sources import Cell
 from wbc_napari.crops import Crops, FieldCrops
 
 if TYPE_CHECKING:
@@ -57,6 +59,8 @@ def cell_table(crops: Crops) -> pd.DataFrame:
         table["index"] = table["index"].astype(np.int64)
     if isinstance(crops, FieldCrops):
         table[list(BOX_COLUMNS)] = crops.boxes
+    else:
+        table = table.join(_listed_places(cells))
     numbers = [
         name
         for name in CELL_COLUMNS
@@ -64,6 +68,18 @@ def cell_table(crops: Crops) -> pd.DataFrame:
     ]
     table = table.astype(dict.fromkeys(numbers, np.float32)).astype(dict.fromkeys(_TEXT, object))
     return table.fillna(dict.fromkeys(_TEXT, ""))
+
+
+def _listed_places(cells: Sequence[Cell]) -> pd.DataFrame:
+    """Boxes of listed cells, and where their pixels lie; only the columns that any of them needs."""
+    columns: dict[str, list[Any]] = {}
+    if any(cell.box for cell in cells):
+        for name in BOX_COLUMNS:
+            columns[name] = [getattr(cell.box, name, None) for cell in cells]
+    if any(cell.place for cell in cells):
+        for name in PLACE_TYPES:
+            columns[name] = [getattr(cell.place, name, None) for cell in cells]
+    return pd.DataFrame(columns, range(len(cells)))
 
 
 def with_results(
