@@ -18,8 +18,8 @@ from qtpy.QtWidgets import (
 from wbc_batch.report import differential, group_flags, profile_names, read_profile
 from wbc_batch.schema import CLASSES, STATUS_OK
 from wbc_napari.differential_table import SIDES, DifferentialTable
-from wbc_napari.follower import Follower
 from wbc_napari.focus import keep_keys
+from wbc_napari.follower import Follower
 from wbc_napari.notices import telling
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ from wbc_napari.batch_run import is_run
 from wbc_napari.commands import report_command
 from wbc_napari.differential_view import PAUSE, DifferentialView
 from wbc_napari.export import Export, save_corrections, write_export
-from wbc_napari.follower import Follower
 from wbc_napari.focus import keep_keys
+from wbc_napari.follower import Follower
 from wbc_napari.runner import saying_why
 
 if TYPE_CHECKING:
