@@ -137,10 +137,11 @@ def test_a_full_disk_ends_in_4_and_room_ends_in_the_same_result(
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
+@pytest.mark.timeout(600)
 def test_starved_workers_end_in_4_and_memory_ends_in_the_same_result(
     slides: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
-    options = {"device": "cpu", "workers": 1, "stall_timeout": 90}
+    options = {"device": "cpu", "workers": 1, "stall_timeout": 200}
     with pytest.raises(IncompleteRunError, match=r"memory \(--memory-limit") as starved:
         classify_paths(slides, tmp_path / "run", memory_limit="220MiB", **options)
     assert starved.value.exit_code == ExitCode.INCOMPLETE

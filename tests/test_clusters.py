@@ -395,10 +395,14 @@ def test_processes_and_their_threads_share_the_cores(
     assert (crew.workers, crew.threads) == (workers, threads)
 
 
-def test_workers_know_the_threads_that_they_may_use() -> None:
-    with clusters.local_workers(1, 3, 2**30) as client:
-        told = client.run(os.getenv, "OMP_NUM_THREADS")
-    assert [*told.values()] == ["3"]
+def test_workers_know_the_threads_that_they_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not those of the workers before them."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for threads in (2, 3):
+        with clusters.local_workers(1, threads, 2**30) as client:
+            told = client.run(os.getenv, "OMP_NUM_THREADS")
+        assert [*told.values()] == [str(threads)]
+    assert "OMP_NUM_THREADS" not in os.environ
 
 
 def test_memory_is_shared_out_or_as_asked_for() -> None:

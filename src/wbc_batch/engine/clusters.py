@@ -19,7 +19,7 @@ from distributed.core import Status
 from distributed.system import MEMORY_LIMIT
 
 from wbc_batch.engine.cluster_file import ClusterDescription, read_cluster_file
-from wbc_batch.engine.starting import OverdueError, apart, quiet, short
+from wbc_batch.engine.starting import OverdueError, apart, connect, quiet, restored, short
 from wbc_batch.errors import ClusterError, IncompleteRunError, InputError
 
 __all__ = [
@@ -139,17 +139,20 @@ def local_workers(workers: int, threads: int, memory: int) -> Iterator[Client]:
     ClusterError
         If they do not start.
     """
-    environment = {
+    environment: dict[str, int | str] = {
         name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     }
-    config = _OUR_CONFIG | {
-        "distributed.nanny.pre-spawn-environ": environment
-        | {"MALLOC_TRIM_THRESHOLD_": 65536, "DASK_LOGGING__DISTRIBUTED": "critical"},
-    }
-    with TemporaryDirectory(prefix="wbc-batch-") as scratch, dask.config.set(config), quiet():
+    environment |= {"MALLOC_TRIM_THRESHOLD_": 65536, "DASK_LOGGING__DISTRIBUTED": "critical"}
+    config = _OUR_CONFIG | {"distributed.nanny.pre-spawn-environ": environment}
+    with (
+        TemporaryDirectory(prefix="wbc-batch-") as scratch,
+        dask.config.set(config),
+        quiet(),
+        restored(environment),
+    ):
         cluster = _start_here(workers, memory, scratch)
         try:
-            with Client(cluster, set_as_default=False) as client:
+            with connect(address=cluster) as client:
                 yield client
         finally:
             _stop(cluster)
@@ -235,13 +238,10 @@ def existing_workers(
         )
     named = {"address": address} if scheduler_file is None else {"scheduler_file": scheduler_file}
     with dask.config.set(_CONFIG), quiet():
-        client = Client.__new__(Client)
         try:
-            client.__init__(**named, timeout=timeout, set_as_default=False)
+            client = connect(**named, timeout=timeout)
         # Anything from a host that is not known to a certificate that does not fit.
         except Exception as error:
-            # Else it would wait for itself, for long and in vain, when it is thrown away.
-            client.status = "closed"
             raise ClusterError(
                 f"no Dask scheduler answers {place} ({short(error)}); check the address, that it is "
                 "running, and for tls:// the certificates"
@@ -287,7 +287,7 @@ def started_workers(file: Path, timeout: float) -> Iterator[Client]:
         with dask.config.set(_OUR_CONFIG | defaults):
             cluster = _start_described(description, file, timeout)
             try:
-                with Client(cluster, set_as_default=False) as client:
+                with connect(address=cluster) as client:
                     if not _first_worker(client, timeout, unheard):
                         raise IncompleteRunError(
                             f"no worker of the {description.name} came up for {timeout:.0f} s; see "

@@ -1,15 +1,18 @@
-"""What it takes to start what may hang: no wait for ever, and no Ctrl-C for what was started."""
+"""What it takes to start what may hang: no wait for ever, and Ctrl-C where it belongs."""
 
 import logging
+import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
-__all__ = ["OverdueError", "apart", "quiet", "short"]
+from distributed import Client
+
+__all__ = ["OverdueError", "apart", "connect", "quiet", "restored", "short"]
 
 _Made = TypeVar("_Made")
 
@@ -60,6 +63,65 @@ def apart(function: Callable[[], _Made], timeout: float) -> _Made:
         if time.monotonic() > deadline:
             raise OverdueError(f"no answer for {timeout:.0f} s")
     return outcome.result()
+
+
+@contextmanager
+def _interrupts_later() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait for the end of what takes a moment and cannot be left half done.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        In the end, if one of them came.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda it, _: came.append(it)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def restored(names: Iterable[str]) -> Iterator[None]:
+    """Restore variables of the environment: nannies leave theirs in it, and the next would take them."""
+    before = {name: os.environ.get(name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def connect(**arguments: Any) -> Client:
+    """Connect to a scheduler; Ctrl-C waits until that is through.
+
+    Parameters
+    ----------
+    **arguments
+        Of `distributed.Client`.
+    """
+    client = Client.__new__(Client)
+    try:
+        with _interrupts_later():
+            client.__init__(**arguments, set_as_default=False)
+    except KeyboardInterrupt:
+        client.close()
+        raise
+    except Exception:
+        # Else it would wait for itself, for long and in vain, when it is thrown away.
+        client.status = "closed"
+        raise
+    return client
 
 
 def short(error: BaseException) -> str:
