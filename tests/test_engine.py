@@ -63,13 +63,15 @@ def test_planning_takes_no_more_cells_than_it_must(job: Job) -> None:
     assert len(taken) == 10
 
 
-def test_shard_ids_depend_on_cells_and_model_only(job: Job) -> None:
+def test_shard_ids_depend_on_cells_and_on_what_computes_them_only(job: Job) -> None:
     def first_id(some: Sequence[Cell], its_job: Job) -> str:
         return next(plan_shards(some, its_job, 50)).shard_id
 
     known = first_id(cells(100), job)
     assert known == first_id(cells(100), replace(job, threads=7, device="cuda", shards="elsewhere"))
     assert known != first_id(cells(100), replace(job, model_digest="other"))
+    assert known != first_id(cells(100), replace(job, precision="bf16"))
+    assert known != first_id(cells(100), replace(job, backend="torch"))
     assert known != first_id(cells(100)[1:], job)
 
 

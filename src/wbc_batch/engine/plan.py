@@ -75,7 +75,7 @@ class ShardSpec:
     number : int
         Place in the order of the run, from 0.
     shard_id : str
-        Hash of the cells and the model.
+        Hash of the cells, the model, and the backend and precision that compute it.
     cells : tuple of Cell
     job : Job
     fatal : tuple of int
@@ -206,7 +206,8 @@ def plan_shards(cells: Iterable[Cell], job: Job, size: int) -> Iterator[ShardSpe
     ShardSpec
     """
     for number, some in enumerate(_cut(cells, size)):
-        digest = blake2b(job.model_digest.encode(), digest_size=8)
+        computed = "\0".join((job.model_digest, job.backend, job.precision))
+        digest = blake2b(computed.encode(), digest_size=8)
         for cell in some:
             digest.update(_fingerprint(cell))
         yield ShardSpec(number, digest.hexdigest(), some, job)
