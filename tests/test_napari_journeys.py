@@ -44,6 +44,7 @@ from wbc_batch.report import read_profile
 from wbc_batch.schema import CLASSES
 from wbc_batch.synthetic import write_slides
 from wbc_napari.adapt_widget import AdaptWidget
+from wbc_napari.zoom import camera
 
 pytestmark = pytest.mark.window
 
@@ -266,11 +267,14 @@ def test_a_field_whose_cells_are_found_on_a_light_theme(desk):
     true = drawn[:, :2] + drawn[:, 2:] / 2
     near = np.linalg.norm(centres[:, np.newaxis] - true[np.newaxis], axis=2).min(axis=0)
     assert (near < 0.25 * drawn[:, 2:].mean(axis=1)).mean() >= 0.9
+    zoom = camera(desk.viewer).zoom
     desk.click("Classify")
     cells = desk.classified(boxes.name, len(boxes.data))
     assert (cells.features["status"] == "ok").all()
+    assert camera(desk.viewer).zoom == zoom  # the whole field is seen until a cell is looked at
     desk.picture("field")
     desk.tab("Review")
+    assert camera(desk.viewer).zoom > zoom
     desk.press("1")
     desk.press(Qt.Key.Key_Right)
     desk.press(Qt.Key.Key_Left)

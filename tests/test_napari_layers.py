@@ -306,6 +306,8 @@ def test_results_become_features_of_the_users_own_layer(field, kind):
     assert layer.text.values.tolist() == ["monocyte 80%", "basophil 80%"]
     if kind == "points":
         np.testing.assert_allclose(layer.size, 2.0)  # 20 pixels of 0.1 um
+    else:
+        np.testing.assert_allclose(layer.edge_width, 0.06)  # of a side of 2 um
 
 
 @pytest.mark.parametrize("axis", [None, 0, 1, -1], ids=["grey", "CNYX", "NCYX", "NYXC"])

@@ -31,6 +31,9 @@ LayerData = tuple[Any, dict[str, Any], str]
 #: Key of what this plugin keeps in the metadata of a layer.
 MARK = "wbc_napari"
 
+#: Width of the frame around a cell in a field of view, in parts of its side: the colour is seen from afar.
+_FRAME = 0.03
+
 #: Colour of what is not to be seen: predictions in blind mode, cells that were not classified yet.
 _HIDDEN = "#BBBBBB"
 
@@ -115,7 +118,7 @@ def points_layer(
         "size": side,
         "face_color": "transparent",
         "border_color": colours(cells),
-        "border_width": 0.012 if stack else 0.03,
+        "border_width": 0.012 if stack else _FRAME,
         "text": text_of(cells, float(np.max(side)) if len(cells) else 0.0, len(axes)),
         "metadata": {MARK: {"image": image.unique_id, "model": model}},
         **placed_like(image, axes),
@@ -154,13 +157,18 @@ def dress(layer: "Layer", cells: pd.DataFrame, image: "Image", model: dict[str, 
             / np.abs(np.linalg.det(_plane(image))) ** 0.5
         )
         layer.size = (cells[["width", "height"]].max(axis=1) / scale).to_numpy()
-        layer.border_width = 0.03
+        layer.border_width = _FRAME
         side = float(np.max(layer.size))
         layer.text = text_of(cells, side, layer.ndim)
     else:
-        layer.edge_width = 2
+        layer.edge_width = _FRAME * float(np.median([_side(shape) for shape in layer.data]))
         layer.text = text_of(cells, 0.0, layer.ndim) | {"anchor": "upper_left"}
     repaint(layer)
+
+
+def _side(shape: NDArray) -> float:
+    """Longer side of the box around a shape, in its own coordinates."""
+    return float(np.ptp(np.asarray(shape)[:, -2:], axis=0).max())
 
 
 def _plane(layer: "Layer") -> NDArray[np.float64]:

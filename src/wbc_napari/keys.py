@@ -24,8 +24,6 @@ KEY_HELP = {
     "Ctrl+Shift+Z": "redo",
 }
 
-_IN_THE_STATUS_BAR = "1 to 5, U: label   Space: confirm   ← →: other cells   Ctrl+Z: undo"
-
 
 def key_actions(session: "Session") -> dict[str, Callable[[], None]]:
     """Return what each key does, by its name in napari."""
@@ -55,25 +53,22 @@ def key_actions(session: "Session") -> dict[str, Callable[[], None]]:
 
 def bind(
     layers: Iterable[Any], actions: Mapping[str, Callable[[], None]]
-) -> list[tuple[Any, dict[Any, Any], str]]:
-    """Bind keys on layers, and say so where napari tells of its own; return what to hand to `release`."""
+) -> list[tuple[Any, dict[Any, Any]]]:
+    """Bind keys on layers; return what to hand to `release`."""
     bound = []
     for layer in layers:
         before = dict(layer.keymap)
-        bound.append((layer, before, layer.help))
-        layer.help = _IN_THE_STATUS_BAR
         for key, action in actions.items():
             layer.bind_key(key, _pressed(action), overwrite=True)
+        bound.append((layer, before))
     return bound
 
 
-def release(bound: list[tuple[Any, dict[Any, Any], str]]) -> None:
+def release(bound: list[tuple[Any, dict[Any, Any]]]) -> None:
     """Give layers their keys back."""
-    for layer, before, told in bound:
+    for layer, before in bound:
         layer.keymap.clear()
         layer.keymap.update(before)
-        if layer.help == _IN_THE_STATUS_BAR:
-            layer.help = told
 
 
 def _pressed(action: Callable[[], None]) -> Callable[[Any], None]:

@@ -284,7 +284,7 @@ def found_layer(
         "shape_type": "rectangle",
         "face_color": "transparent",
         "edge_color": "#444444",
-        "edge_width": 2,
+        "edge_width": 0.02 * float(np.median(boxes[:, 2:])),
         **placed_like(image, axes),
     }
     return list(corners), attributes, "shapes"

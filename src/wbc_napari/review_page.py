@@ -162,7 +162,7 @@ class ReviewPage(QWidget):
             key_actions(self._session)[key]()
 
     def order_queue(self, _: Any = None) -> None:
-        """Order the queue as the fields say, and begin with its first cell."""
+        """Order the queue as the fields say; where this page is open, begin with its first cell."""
         session = self._session
         if session is None:
             return
@@ -170,9 +170,14 @@ class ReviewPage(QWidget):
         self._label.setEnabled(not session.blind)
         label = self._label.currentText() if self._label.currentIndex() else ""
         session.set_queue(self._order.currentText(), label, self._open.isChecked())
-        if session.place < 0:
-            session.step(0)
+        if not self.isHidden():
+            self.begin()
         self._show()
+
+    def begin(self) -> None:
+        """Go to the first cell of the queue, unless one of its cells is the present one."""
+        if self._session is not None and self._session.place < 0:
+            self._session.step(0)
 
     def _on_changed(self, _: Any) -> None:
         self._show()

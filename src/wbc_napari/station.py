@@ -231,6 +231,8 @@ class StationWidget(QWidget):
         if not self._reviewing():
             session.tell_table()
             return
+        if self.tabs.currentWidget() is self.review:  # not before: the view would move by itself
+            self.review.begin()
         actions = {
             key: partial(telling, action) for key, action in keys.key_actions(session).items()
         }
