@@ -12,12 +12,14 @@ import zarr
 if importlib.util.find_spec("napari") is None:
     pytest.skip("napari is not installed", allow_module_level=True)
 
+import npe2
 from napari.layers import Layer
 
 from wbc_batch.errors import ImageError
 from wbc_batch.run import classify_paths
 from wbc_batch.sources import list_cells, pack, read_image
 from wbc_batch.synthetic import write_slides
+from wbc_napari.appearance import MARK
 from wbc_napari.batch_run import open_run
 from wbc_napari.companions import crops_behind
 from wbc_napari.export import Export, write_export
@@ -67,6 +69,25 @@ def test_a_run_is_opened_with_its_crops_and_corrections_are_saved(tmp_path):
     path = str(tmp_path / "c.csv")
     assert write_corrections(path, points.data, points._get_state()) == [path]
     assert pd.read_csv(path)["cell_id"].tolist() == [cells["cell_id"][2]]
+
+
+@pytest.mark.parametrize("kind", ["points", "shapes"])
+def test_file_save_writes_the_corrections_of_points_and_of_boxes(kind, tmp_path):
+    places = {"points": np.zeros((2, 2)), "shapes": np.zeros((2, 4, 2))}[kind]
+    features = pd.DataFrame(
+        {
+            "cell_id": ["a" * 16, "b" * 16],
+            "reviewed_label": ["", "monocyte"],
+            "reviewed_by": ["", "a"],
+            "reviewed_at": ["", "t"],
+        }
+    )
+    layer = Layer.create(places, {"features": features, "metadata": {MARK: {}}}, kind)
+    path = str(tmp_path / "c.csv")
+    npe2.PluginManager.instance().discover()
+    written = npe2.write(path, [layer.as_layer_data_tuple()], plugin_name="wbc-napari")
+    assert written == [path]
+    assert pd.read_csv(path)["cell_id"].tolist() == ["b" * 16]
 
 
 def test_the_crops_of_a_packed_run_come_from_its_store_when_the_pictures_are_gone(tmp_path):

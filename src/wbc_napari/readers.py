@@ -64,7 +64,7 @@ def _crops(path: Path) -> Any:
 
 
 def write_corrections(path: str, _data: Any, attributes: dict[str, Any]) -> list[str]:
-    """Write the reviewed cells of a Points layer as a corrections file."""
+    """Write the reviewed cells of a Points or Shapes layer as a corrections file."""
     from napari.utils.notifications import show_error
 
     from wbc_batch.errors import WbcError
