@@ -39,9 +39,6 @@ _Answer = TypeVar("_Answer")
 # A worker with torch and a model takes about half of it.
 _MEMORY_PER_WORKER = 2**30
 
-# How soon a worker gives freed memory back (glibc), bytes.
-_MALLOC = {"MALLOC_TRIM_THRESHOLD_": 65536}
-
 _TICK = 2.0  # seconds between looks at what goes wrong while workers start
 _STARTS = 3  # of the workers of this machine, until it is believed that they do not start
 _PATIENCE = 300.0  # seconds that each of these may take
@@ -145,7 +142,7 @@ def local_workers(workers: int, threads: int, memory: int) -> Iterator[Client]:
     environment: dict[str, int | str] = {
         name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     }
-    environment |= _MALLOC | {"DASK_LOGGING__DISTRIBUTED": "critical"}
+    environment |= {"MALLOC_TRIM_THRESHOLD_": 65536, "DASK_LOGGING__DISTRIBUTED": "critical"}
     config = _OUR_CONFIG | {"distributed.nanny.pre-spawn-environ": environment}
     with (
         TemporaryDirectory(prefix="wbc-batch-") as scratch,
