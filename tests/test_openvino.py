@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from wbc_batch.classifier import Bundle, Classifier, Rejection, read_bundle
+from wbc_batch.classifier import Bundle, Classifier, Rejection, openvino_backend, read_bundle
 from wbc_batch.classifier.bundle import QUANTISED_FILES, write_bundle
 from wbc_batch.classifier.network import all_arguments, build_network
 from wbc_batch.classifier.openvino_backend import OpenVinoBackend
@@ -289,3 +289,25 @@ def test_real_cells_keep_their_accuracy_in_int8(real_cells, tmp_path):
 
 
 _TRAINING = {"pbc": "pbc/train", "raabin": "raabin", "bccd": "bccd"}
+
+
+@pytest.mark.parametrize("failures", [1, 99])
+def test_a_translation_that_goes_wrong_is_done_again_but_not_for_ever(
+    failures: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    translated = openvino_backend._translated
+    body = translated(read_bundle().load()[0].eval(), 128)
+    parameters = body.get_parameters()
+    extra = openvino_backend.openvino.opset11.parameter([1], np.float32)
+    wrong = openvino_backend.openvino.Model(body.get_results(), [*parameters, extra], "wrong")
+    answers = [wrong] * failures
+
+    def sometimes(*arguments: object) -> object:
+        return answers.pop() if answers else translated(*arguments)
+
+    monkeypatch.setattr(openvino_backend, "_translated", sometimes)
+    if failures == 1:
+        assert Classifier.load(device="cpu", backend="openvino").backend == "openvino"
+    else:
+        with pytest.raises(ModelError, match=r"cannot run this network.*exactly one parameter"):
+            Classifier.load(device="cpu", backend="openvino")

@@ -31,7 +31,7 @@ class Follower(QWidget):
 
     def refresh(self) -> None:
         """Show what the session holds now."""
-        raise NotImplementedError
+        raise NotImplementedError  # every widget shows something else
 
     def set_session(self, session: "Session | None") -> None:
         """Follow another session, or none."""
