@@ -1,5 +1,7 @@
 """Runs a network with torch, on the CPU or a CUDA device."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,6 +15,9 @@ __all__ = ["PRECISIONS", "TorchBackend", "choose_device", "choose_precision", "f
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _BATCH = {"cpu": 64, "cuda": 512}
+
+# How CUDA's libraries say that memory is short, where it is not torch that does.
+_SHORT = ("ALLOC_FAILED", "unable to find an engine", "CUDA error: out of memory")
 
 
 def choose_device(device: str) -> torch.device:
@@ -75,6 +80,11 @@ class TorchBackend:
         Of all but the head, which runs in float32.
     batch_size : int, optional
         Cells per batch; halved whenever the device runs out of memory.
+
+    Raises
+    ------
+    WbcError
+        If the network does not fit into the device's memory.
     """
 
     name = "torch"
@@ -91,7 +101,7 @@ class TorchBackend:
         self.precision = precision
         self.batch_size = batch_size or _BATCH[device.type]
         self._dtype = PRECISIONS[precision]
-        network = network.eval().requires_grad_(False).to(device)
+        network = _moved(network.eval().requires_grad_(False), device)
         fold_normalisation(network)
         self._network = network.to(memory_format=torch.channels_last)
         for part in self._network.children():
@@ -120,8 +130,11 @@ class TorchBackend:
         start = 0
         while start < len(crops):
             try:
-                some = self._batch(crops[start : start + self.batch_size])
-            except torch.OutOfMemoryError as error:
+                with _faithful(self._device):
+                    some = self._batch(crops[start : start + self.batch_size])
+            except RuntimeError as error:
+                if not _memory_is_short(error):
+                    raise
                 self._halve(error)
                 continue
             logits.append(some[0])
@@ -148,6 +161,29 @@ class TorchBackend:
         features, traces = self._network.describe(images)
         logits = self._network.head(features.float())
         return logits[:count].cpu().numpy(), traces[:count].float().cpu().numpy()
+
+
+def _moved(network: Network, device: torch.device) -> Network:
+    try:
+        return network.to(device)
+    except RuntimeError as error:
+        if not _memory_is_short(error):
+            raise
+        raise WbcError(
+            f"{device} has not enough memory for the model; see what else uses it, or take another device"
+        ) from error
+
+
+def _faithful(device: torch.device) -> AbstractContextManager[None]:
+    """Keep cuDNN from TF32 in the name of float32, and from adding in another order each time."""
+    if device.type != "cuda":
+        return nullcontext()
+    return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+
+
+def _memory_is_short(error: RuntimeError) -> bool:
+    told = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(words in told for words in _SHORT)
 
 
 def fold_normalisation(network: nn.Module) -> None:
