@@ -5,7 +5,7 @@ a folder, a ZIP archive and packed zarr stores, without and with canonical crops
 and preparing; only the network), and the ways of `rivals.py`. The files are those of FOLDER that have the
 most frequent size, or drawn cells, linked many times. Prints medians of images per second with their range.
 Workers and networks are warm, and a way takes as many files as it does in some seconds; the row "command" is
-all that a user waits for, with start and report.
+all that a user waits for, with start and report. With --ours only our own ways on warm workers are measured.
 
 Then what Dask costs, measured as `engine.py` does, and what comes of it all beside the targets.
 """
@@ -19,7 +19,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import get_context
@@ -33,13 +33,15 @@ import torch
 from ways import Ours, only_predict, only_prepare
 
 from wbc_batch.classifier import read_bundle
+from wbc_batch.classifier.torch_backend import choose_device
 from wbc_batch.engine.clusters import cores
 from wbc_batch.engine.crew import choose_crew
 from wbc_batch.exchange.importing import Foreign, import_checkpoint
 from wbc_batch.schema import CLASSES
 from wbc_batch.sources.pack import pack
 
-TRY = 64  # files, to learn about how long a way takes
+TRY = 64  # files at least, to learn about how long a way takes
+MORE = 4  # times as many, where these took too short to tell
 LEAST = 128
 
 # What is chosen by itself comes first.
@@ -88,6 +90,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=4.0, help="for a way in a round, about")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--with", nargs="+", dest="ways", default=WITH, metavar="BACKEND:PRECISION")
+    parser.add_argument(
+        "--ours", action="store_true", help="only ways and bounds of ours, on warm workers"
+    )
     parser.add_argument("--timm", type=Path, help="inference.py of timm's repository")
     parser.add_argument("--dask-cells", type=int, default=20_000, help="0 leaves this part out")
     parser.add_argument("--scratch", type=Path, help="where files and results are written")
@@ -112,7 +117,13 @@ def main() -> None:
             tree = loads.linked_tree(originals, options.dask_cells, scratch / "dask")
             dask = engine.compare(tree, options.dask_cells, scratch)
         chosen = next(iter(ways)).split(", ")[1]
-        print_targets(ways, chosen, dask)
+        print()
+        if not options.ours:
+            print_rivals(ways, chosen)
+        print_bounds(ways, chosen, options.device)
+        if dask:
+            print_target("Dask's cost against the bare function", dask.percent, -5, "%")
+            print_target("two workers against one", dask.two_workers, 1.8, "times")
 
 
 def write(originals: list[Path], cells: int, scratch: Path) -> dict[str, Path]:
@@ -137,26 +148,34 @@ def all_ways(
     options: argparse.Namespace, sources: dict[str, Path], scratch: Path
 ) -> Iterator[dict[str, Way]]:
     """Start what the ways need, and stop it in the end."""
-    weights = rivals.save_resnet18(scratch / "resnet18.pth")
-    bundle = import_checkpoint(weights, Foreign("resnet18", CLASSES), scratch / "resnet18").path
     crew = choose_crew(options.device)
-    spawn = get_context("spawn")
-    with (
-        crew.open(600) as client,
-        ProcessPoolExecutor(1, mp_context=spawn) as seed,
-        ProcessPoolExecutor(1, mp_context=spawn) as loader,
-    ):
+    with crew.open(600) as client, ExitStack() as stack:
         ours = Ours(client, crew, "default", options.device, "auto", "auto", scratch)
         ways = our_ways(ours, options.ways, sources)
-        resnet = replace(ours, model=str(bundle), backend="auto", precision="auto")
-        ways[RESNET] = our_way(resnet, sources["folder"])
-        ways[COMMAND] = Way(partial(command, options.device, scratch), cells=options.cells)
-        files = sorted(sources["folder"].rglob("*.*"))
-        ways[SEED] = in_process(seed, rivals.one_at_a_time, files)
-        ways[LOADER] = in_process(loader, rivals.data_loader, files)
-        if options.timm:
-            ways[TIMM] = Way(Timm(options.timm, weights, files, scratch))
+        if not options.ours:
+            ways |= other_ways(ours, options, sources["folder"], stack)
         yield ways
+
+
+def other_ways(
+    ours: Ours, options: argparse.Namespace, folder: Path, stack: ExitStack
+) -> dict[str, Way]:
+    """Add what others do, and what their network costs in our engine; the stack ends their processes."""
+    weights = rivals.save_resnet18(ours.scratch / "resnet18.pth")
+    resnet18 = Foreign("resnet18", CLASSES)
+    bundle = import_checkpoint(weights, resnet18, ours.scratch / "resnet18").path
+    spawn = get_context("spawn")
+    seed, loader = (stack.enter_context(ProcessPoolExecutor(1, mp_context=spawn)) for _ in range(2))
+    files = sorted(folder.rglob("*.*"))
+    ways = {
+        RESNET: our_way(replace(ours, model=str(bundle)), folder),
+        COMMAND: Way(partial(command, options.device, ours.scratch), cells=options.cells),
+        SEED: in_process(seed, rivals.one_at_a_time, files),
+        LOADER: in_process(loader, rivals.data_loader, files),
+    }
+    if options.timm:
+        ways[TIMM] = Way(Timm(options.timm, weights, files, ours.scratch))
+    return ways
 
 
 def our_ways(ours: Ours, backends: list[str], sources: dict[str, Path]) -> dict[str, Way]:
@@ -216,13 +235,20 @@ def measure(ways: dict[str, Way], options: argparse.Namespace) -> None:
             print(f"trying: {name}", file=sys.stderr, flush=True)
             way.prepare()
             seconds(way, TRY)
-            rate = TRY / seconds(way, TRY)
-            way.cells = int(min(max(rate * options.seconds, LEAST), options.cells))
+            way.cells = enough(way, options)
     for number in range(options.rounds):
         for name, way in ways.items():
             way.prepare()
             way.rates.append(way.cells / seconds(way, way.cells))
             print(f"round {number + 1}: {name}: {way.rates[-1]:.1f}", file=sys.stderr, flush=True)
+
+
+def enough(way: Way, options: argparse.Namespace) -> int:
+    """How many cells a way does in the seconds of a round; a GPU shows its rate on thousands only."""
+    cells = TRY
+    while (taken := seconds(way, cells)) < options.seconds / MORE and cells < options.cells:
+        cells = min(MORE * cells, options.cells)
+    return int(min(max(cells / taken * options.seconds, LEAST), options.cells))
 
 
 def seconds(way: Way, cells: int) -> float:
@@ -235,6 +261,8 @@ def print_machine(options: argparse.Namespace) -> None:
     print(
         f"{cores()} cores, {processor()}; Python {platform.python_version()}, torch {torch.__version__}"
     )
+    if choose_device(options.device).type == "cuda":
+        print(torch.cuda.get_device_name(options.device))
     print(f"medians of {options.rounds} rounds, about {options.seconds:g} s each\n", flush=True)
 
 
@@ -250,32 +278,40 @@ def print_table(ways: dict[str, Way]) -> None:
     for name, way in ways.items():
         spread = f"{min(way.rates):.0f} .. {max(way.rates):.0f}"
         print(f"{name:40}{way.rate:9.0f}  {spread:17}{way.cells:14}")
-    if TIMM not in ways:
+    if SEED in ways and TIMM not in ways:
         print(f"{TIMM:40}{'absent':>9}  (--timm)")
 
 
-def print_targets(ways: dict[str, Way], chosen: str, dask: engine.Cost | None) -> None:
-    """Print what the ways make of each other beside what is wanted; `chosen` is what ``auto`` chose."""
+def print_rivals(ways: dict[str, Way], chosen: str) -> None:
+    """Print how we stand to others beside what is wanted; `chosen` is what ``auto`` chose."""
     rate = {name: way.rate for name, way in ways.items()}
-    folder, zarr = rate[f"ours, {chosen}, folder"], rate[f"ours, {chosen}, zarr --model"]
-    decoding, network = rate[DECODING], rate[f"only the network, {chosen}"]
-    print()
+    folder = rate[f"ours, {chosen}, folder"]
     print_target("the seed's way, one image at a time", folder / rate[SEED], 20, "times")
     print_target("the DataLoader loop", folder / rate[LOADER], 10, "times")
     if TIMM in rate:
         print_target(
             "our engine's ResNet18 against timm's script", rate[RESNET] / rate[TIMM], 1.5, "times"
         )
-    bound = 1 / (1 / decoding + 1 / network)
-    print_target(
-        f"of 1 / (1 / decoding + 1 / network) = {bound:.0f}", 100 * folder / bound, 80, "%"
-    )
+
+
+def print_bounds(ways: dict[str, Way], chosen: str, device: str) -> None:
+    """Print what is left of the bounds beside what is wanted.
+
+    Decoding and the network share the cores of a CPU; beside a GPU, decoding has them to itself.
+    """
+    rate = {name: way.rate for name, way in ways.items()}
+    folder, zarr = rate[f"ours, {chosen}, folder"], rate[f"ours, {chosen}, zarr --model"]
+    decoding, network = rate[DECODING], rate[f"only the network, {chosen}"]
+    if choose_device(device).type == "cpu":
+        bound, wanted = 1 / (1 / decoding + 1 / network), 80
+        name = f"of 1 / (1 / decoding + 1 / network) = {bound:.0f}"
+    else:
+        bound, wanted = min(decoding, network), 70
+        name = f"of the slower of decoding and the network = {bound:.0f}"
+    print_target(name, 100 * folder / bound, wanted, "%")
     print_target(
         "from a zarr packed for the model, of the network alone", 100 * zarr / network, 85, "%"
     )
-    if dask:
-        print_target("Dask's cost against the bare function", dask.percent, -5, "%")
-        print_target("two workers against one", dask.two_workers, 1.8, "times")
 
 
 def print_target(what: str, value: float, wanted: float, unit: str) -> None:
