@@ -182,7 +182,7 @@ def test_memory_for_not_even_one_cell_is_said(drawn):
 
     network.features = no_memory
     backend = TorchBackend(network, torch.device("cpu"), "fp32", batch_size=4)
-    with pytest.raises(WbcError, match="not enough memory"):
+    with pytest.raises(WbcError, match=r"not enough memory for one cell \(too much\)"):
         backend.run(drawn[0][:2, :64, :64])
 
 

@@ -144,7 +144,8 @@ class TorchBackend:
 
     def _halve(self, error: Exception) -> None:
         if self.batch_size == 1:
-            raise WbcError(f"{self.device} has not enough memory for one cell") from error
+            told = str(error).partition("\n")[0][:120]  # cuDNN may mean something else
+            raise WbcError(f"{self.device} has not enough memory for one cell ({told})") from error
         self.batch_size //= 2
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
