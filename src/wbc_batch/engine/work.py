@@ -1,9 +1,7 @@
 """What happens on a worker: one shard in, one Parquet file out. Plain functions, without Dask."""
 
-import logging
 import time
 import traceback
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from importlib.metadata import version
@@ -18,6 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from wbc_batch.classifier import Classifier
+from wbc_batch.engine.decoding import are_files, read_apart
 from wbc_batch.engine.ledger import ShardResult, commit
 from wbc_batch.engine.plan import Job, ShardSpec, model_digest
 from wbc_batch.errors import ClusterError, ImageError, ModelError, WbcError
@@ -31,7 +30,14 @@ from wbc_batch.schema import (
     STATUS_ERROR,
     STATUS_OK,
 )
-from wbc_batch.sources import Cell, Read, attempt_read, prepared_readers, run_ahead
+from wbc_batch.sources import (
+    Cell,
+    Read,
+    attempt_read,
+    calm_decoders,
+    prepared_readers,
+    run_ahead,
+)
 
 __all__ = ["FATAL_REASON", "SHARD_SCHEMA", "WorkerError", "attempt", "read_cells", "run_shard"]
 
@@ -155,14 +161,10 @@ def read_cells(spec: ShardSpec, positions: Sequence[int], trail: Path) -> None:
 
 @lru_cache(maxsize=1)
 def _load_classifier(job: Job) -> Classifier:
-    import cv2
     import torch
 
     torch.set_num_threads(job.threads)
-    cv2.setNumThreads(1)  # the decoding threads share the cores already
-    # What decoders think of damaged files ends in the rows, not on the terminal.
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
-    warnings.filterwarnings("ignore", module=r"PIL\.")
+    calm_decoders()
     classifier = Classifier.load(job.model, job.device, job.precision, job.backend)
     if model_digest(classifier.bundle) != job.model_digest:
         raise ModelError(
@@ -208,10 +210,18 @@ def _at_once(classifier: Classifier) -> int:
 def _crops(
     classifier: Classifier, spec: ShardSpec, positions: Sequence[int]
 ) -> Iterator[tuple[int, NDArray[np.uint8] | ImageError]]:
-    """Read and prepare cells on threads, a bounded number ahead of the consumer, in order."""
-    reads = _reads(classifier, spec, positions)
-    ahead = _AHEAD * _at_once(classifier)
-    return zip(positions, run_ahead(attempt_read, reads, spec.job.threads, ahead), strict=True)
+    """Read and prepare cells, a bounded number ahead of the consumer, in order.
+
+    On threads, which share arrays that many cells lie in; but a GPU takes more than they can give.
+    """
+    threads, ahead = spec.job.threads, _AHEAD * _at_once(classifier)
+    cells, base = [spec.cells[position] for position in positions], Path(spec.job.base)
+    crops: Iterator[NDArray[np.uint8] | ImageError]
+    if classifier.device != "cpu" and threads > 1 and are_files(cells, base):
+        crops = read_apart(cells, classifier.bundle.preprocessing, base, threads, ahead)
+    else:
+        crops = run_ahead(attempt_read, _reads(classifier, spec, positions), threads, ahead)
+    return zip(positions, crops, strict=True)
 
 
 def _reads(classifier: Classifier, spec: ShardSpec, positions: Sequence[int]) -> Iterator[Read]:

@@ -1,6 +1,8 @@
 """The door to all pixels: from listed cells to their images."""
 
+import logging
 import threading
+import warnings
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,6 +30,7 @@ __all__ = [
     "CellReader",
     "Read",
     "attempt_read",
+    "calm_decoders",
     "fetches",
     "prepared_readers",
     "read_image",
@@ -112,6 +115,15 @@ def attempt_read(read: Callable[[], _Result]) -> _Result | ImageError:
         return error
     except Exception as error:  # noqa: BLE001 - one picture that no rule foresaw spoils no other
         return ImageError(f"the image cannot be read ({type(error).__name__})")
+
+
+def calm_decoders() -> None:
+    """Keep decoders to the thread that calls them, and what they think of damaged files off the terminal."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def read_image(cell: Cell, base: Path | None = None) -> NDArray[np.uint8]:
