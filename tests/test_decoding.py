@@ -11,9 +11,9 @@ import pytest
 from runs import wait_for
 
 from wbc_batch.classifier import read_bundle
-from wbc_batch.engine.decoding import are_files, read_apart
+from wbc_batch.engine.decoding import read_apart
 from wbc_batch.errors import ImageError
-from wbc_batch.sources import Cell, attempt_read, list_cells, prepared_readers
+from wbc_batch.sources import attempt_read, list_cells, prepared_readers
 
 # Reads as a worker does, and tells of its processes; with the argument "die" it kills one of them.
 READING = """
@@ -24,14 +24,14 @@ from wbc_batch.classifier import read_bundle
 from wbc_batch.engine.decoding import read_apart
 from wbc_batch.sources import list_cells
 
-crops = read_apart(list_cells([sys.argv[1]]), read_bundle().preprocessing, Path(), 2, 32)
+crops = read_apart(list_cells([sys.argv[1]]), read_bundle().preprocessing, Path(), 2)
 next(crops)
 children = [process.pid for process in psutil.Process().children()]
 print(*children, flush=True)
 if sys.argv[2] == "die":
     os.kill(children[0], signal.SIGKILL)
     while True:
-        list(read_apart(list_cells([sys.argv[1]]), read_bundle().preprocessing, Path(), 2, 32))
+        list(read_apart(list_cells([sys.argv[1]]), read_bundle().preprocessing, Path(), 2))
 sys.stdin.read()
 """
 
@@ -39,9 +39,8 @@ sys.stdin.read()
 def test_cells_come_as_they_would_from_threads(slides: Path, tmp_path: Path) -> None:
     (tmp_path / "damaged.jpg").write_bytes(b"\xff\xd8\xff\xe0 and no more")
     cells = [*list_cells([slides]), *list_cells([tmp_path]), *list_cells([slides])]
-    assert are_files(cells, Path())
     numbers = read_bundle().preprocessing
-    ours = list(read_apart(cells, numbers, Path(), 2, 64))
+    ours = list(read_apart(cells, numbers, Path(), 2))
     expected = [attempt_read(read) for read in prepared_readers(cells, numbers, Path())]
     assert len(ours) == len(expected) == 241
     for one, other in zip(ours, expected, strict=True):
@@ -49,14 +48,6 @@ def test_cells_come_as_they_would_from_threads(slides: Path, tmp_path: Path) -> 
             assert str(one) == str(other)
         else:
             np.testing.assert_array_equal(one, other)
-
-
-def test_cells_that_lie_in_one_file_are_read_together(tmp_path: Path) -> None:
-    (tmp_path / "slides").mkdir()
-    (tmp_path / "cells.zip").touch()
-    assert are_files([Cell("slides", "1.png", None, ""), Cell("2.png", "", None, "")], tmp_path)
-    assert not are_files([Cell("cells.zip", "1.png", None, "")], tmp_path)
-    assert not are_files([Cell("cells.zarr", "", 3, "")], tmp_path)
 
 
 def test_no_process_outlives_its_worker(slides: Path) -> None:

@@ -24,23 +24,19 @@ from wbc_batch.classifier.preprocessing import Preprocessing
 from wbc_batch.errors import ImageError
 from wbc_batch.sources import Cell, attempt_read, calm_decoders, prepared_readers, run_ahead
 
-__all__ = ["are_files", "read_apart"]
+__all__ = ["read_apart"]
 
-_TASK = 16  # cells that go to a process at once
+# Cells that go to a process at once: some, so that a block of an array is loaded by few of them.
+_TASK = 64
+# Tasks of each process that are under way or done and not yet taken.
+_AHEAD = 2
 _CODE = "from wbc_batch.engine.decoding import _serve; _serve()"
 
 _Result = NDArray[np.uint8] | ImageError
 
 
-def are_files(cells: Sequence[Cell], base: Path) -> bool:
-    """Tell whether cells are files of their own; what holds many is opened once, for threads."""
-    if any(not (cell.index is cell.place is cell.box is None) for cell in cells):
-        return False
-    return all((base / store).is_dir() for store in {cell.store for cell in cells if cell.member})
-
-
 def read_apart(
-    cells: Iterable[Cell], preprocessing: Preprocessing, base: Path, processes: int, ahead: int
+    cells: Iterable[Cell], preprocessing: Preprocessing, base: Path, processes: int
 ) -> Iterator[_Result]:
     """Read and prepare cells in processes, a bounded number ahead of the consumer, in order.
 
@@ -53,8 +49,6 @@ def read_apart(
     base : Path
         The folder that relative sources start from.
     processes : int
-    ahead : int
-        Cells that are prepared, or under way, and not yet taken.
 
     Yields
     ------
@@ -75,7 +69,7 @@ def read_apart(
         crew.put(process)
         return results
 
-    for results in run_ahead(read, _tasks(cells), processes, max(ahead // _TASK, processes)):
+    for results in run_ahead(read, _tasks(cells), processes, _AHEAD * processes):
         yield from results
 
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from wbc_batch.classifier import Classifier
-from wbc_batch.engine.decoding import are_files, read_apart
+from wbc_batch.engine.decoding import read_apart
 from wbc_batch.engine.ledger import ShardResult, commit
 from wbc_batch.engine.plan import Job, ShardSpec, model_digest
 from wbc_batch.errors import ClusterError, ImageError, ModelError, WbcError
@@ -212,14 +212,16 @@ def _crops(
 ) -> Iterator[tuple[int, NDArray[np.uint8] | ImageError]]:
     """Read and prepare cells, a bounded number ahead of the consumer, in order.
 
-    On threads, which share arrays that many cells lie in; but a GPU takes more than they can give.
+    On threads; but a GPU takes more than those of one process can give.
     """
-    threads, ahead = spec.job.threads, _AHEAD * _at_once(classifier)
-    cells, base = [spec.cells[position] for position in positions], Path(spec.job.base)
+    threads = spec.job.threads
     crops: Iterator[NDArray[np.uint8] | ImageError]
-    if classifier.device != "cpu" and threads > 1 and are_files(cells, base):
-        crops = read_apart(cells, classifier.bundle.preprocessing, base, threads, ahead)
+    if classifier.device != "cpu" and threads > 1:
+        cells = [spec.cells[position] for position in positions]
+        numbers = classifier.bundle.preprocessing
+        crops = read_apart(cells, numbers, Path(spec.job.base), threads)
     else:
+        ahead = _AHEAD * _at_once(classifier)
         crops = run_ahead(attempt_read, _reads(classifier, spec, positions), threads, ahead)
     return zip(positions, crops, strict=True)
 

@@ -8,6 +8,13 @@ from numpy.typing import NDArray
 
 __all__ = ["Augmentation", "augment"]
 
+# Optical density of each grey value; black has one, too.
+_DENSITY = -np.log((np.arange(256, dtype=np.float32) + 1.0) / 256.0)
+_FAINTEST = 1e-6
+# Nearest and farthest edge of the window from the middle of the crop with its margin, in its sides: from just
+# around the nucleus to everything.
+_WINDOW = (0.23, 0.57)
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -35,6 +42,9 @@ class Augmentation:
         Largest standard deviation of the blur, pixels.
     noise : float
         Largest standard deviation of the camera's noise, grey values.
+    window : float
+        Fraction of the crops of which only a rectangle around the cell is left, as if the picture had been
+        cut out closer.
     """
 
     scale: float = 0.22
@@ -46,6 +56,7 @@ class Augmentation:
     shading: float = 0.04
     blur: float = 2.0
     noise: float = 6.0
+    window: float = 0.0
 
 
 def augment(
@@ -66,21 +77,37 @@ def augment(
     -------
     ndarray of uint8, shape (size, size, 3)
     """
-    image = _geometry(crop, size, settings, rng)
+    image = _geometry(_window(crop, settings, rng), size, settings, rng)
     image = _focus(image, settings, rng)
-    density = -np.log((image.astype(np.float32) + 1.0) / 256.0)
     gain = np.exp(rng.normal(0.0, settings.stain, 3) * (1.0, 1.0, 1.6))
     mix = np.diag(gain) + rng.normal(0.0, settings.mixing, (3, 3)) * (1 - np.eye(3))
     if rng.random() < settings.fading:
         mix += rng.uniform(0.3, 1.0) * (np.full((3, 3), 1 / 3) * gain - mix)
-    density = density @ mix.T.astype(np.float32)
+    density = cv2.transform(cv2.LUT(image, _DENSITY), mix.astype(np.float32))
     exponent = np.exp(rng.normal(0.0, settings.contrast, 3)).astype(np.float32)
-    density = np.maximum(density, 0.0) ** exponent
+    density = cv2.exp(cv2.log(np.maximum(density, _FAINTEST)) * exponent)
     density += np.abs(rng.normal(0.0, settings.shading, 3)).astype(np.float32)
-    result = 256.0 * np.exp(-density) - 1.0
+    result = 256.0 * cv2.exp(-density) - 1.0
     if rng.random() < 0.5:
-        result += rng.normal(0.0, rng.uniform(0, settings.noise), result.shape).astype(np.float32)
+        strength = np.float32(rng.uniform(0, settings.noise))
+        result += strength * rng.standard_normal(result.shape, dtype=np.float32)
     return np.clip(np.rint(result), 0, 255).astype(np.uint8)
+
+
+def _window(
+    crop: NDArray[np.uint8], settings: Augmentation, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Cut the picture closer: beyond some distance from the middle, on each side its own, all is white."""
+    if rng.random() >= settings.window:
+        return crop
+    side = crop.shape[0]
+    left, top, right, bottom = np.rint(rng.uniform(*_WINDOW, 4) * side).astype(int)
+    middle = side // 2
+    rows = slice(max(middle - top, 0), middle + bottom)
+    columns = slice(max(middle - left, 0), middle + right)
+    closer = np.full_like(crop, 255)
+    closer[rows, columns] = crop[rows, columns]
+    return closer
 
 
 def _geometry(

@@ -148,13 +148,15 @@ PRESETS: dict[str, Settings] = {
     "lite": Settings(
         architecture="efficientnet_lite0",
         arguments={"dropout": 0.3, "stochastic_depth": 0.1},
-        preprocessing=Preprocessing(size=128, context=1.9),
+        preprocessing=Preprocessing(size=160, context=1.9),
+        augmentation=Augmentation(fading=0.4, window=0.6),
         start="imagenet",
         epochs=20,
         cells_per_epoch=2560,
         warm_up=0.1,
         learning_rate=6e-4,
         head_factor=3.0,
+        label_smoothing=0.15,
         averaging=0.995,
     ),
     # As the original project trained: whole pictures, their colours as they are.
