@@ -22,9 +22,12 @@ import torch
 
 from wbc_batch.engine.clusters import cores
 from wbc_batch.errors import ImageError
-from wbc_batch.sources import Cell, list_cells, read_image, readers
+from wbc_batch.sources import Cell, attempt_read, list_cells, read_image, readers
+from wbc_batch.sources.ahead import run_ahead
 from wbc_batch.sources.pack import pack
 from wbc_batch.sources.rates import reading_rate
+
+AHEAD = 64  # cells
 
 
 def arguments() -> argparse.Namespace:
@@ -106,7 +109,7 @@ def measure(
     for _ in range(rounds):
         for kind, some in cells.items():  # in turn, so that no kind has the quieter machine
             begun = time.process_time()
-            rate = reading_rate(readers(some), threads)
+            rate = reading_rate(run_ahead(attempt_read, readers(some), threads, AHEAD))
             rates[kind].append((rate, 1000 * (time.process_time() - begun) / len(some)))
     return rates
 

@@ -132,9 +132,9 @@ def write(originals: list[Path], cells: int, scratch: Path) -> dict[str, Path]:
     with zipfile.ZipFile(scratch / "cells.zip", "w") as archive:
         for file in sorted(tree.rglob("*.*")):
             archive.write(file, file.relative_to(tree))
-    pack([tree], scratch / "cells.zarr", threads=cores())
+    pack([tree], scratch / "cells.zarr", cores=cores())
     ours = read_bundle().preprocessing
-    pack([tree], scratch / "prepared.zarr", preprocessing=ours, threads=cores())
+    pack([tree], scratch / "prepared.zarr", preprocessing=ours, cores=cores())
     return {
         "folder": tree,
         "ZIP": scratch / "cells.zip",

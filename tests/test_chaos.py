@@ -16,8 +16,9 @@ from pathlib import Path
 import dask
 import psutil
 import pytest
-from runs import command, dask_cluster
+from runs import TRAPS, command, dask_cluster
 
+from wbc_batch.engine.clusters import cores
 from wbc_batch.engine.ledger import committed
 from wbc_batch.engine.work import FATAL_REASON
 from wbc_batch.errors import ExitCode, IncompleteRunError
@@ -281,3 +282,22 @@ def test_clients_killed_again_and_again(many: Path, many_undisturbed: Path, tmp_
     assert done == sorted(done)
     assert len(set(done)) >= 3
     assert rows(tmp_path / "run") == rows(many_undisturbed)
+
+
+@pytest.mark.skipif(cores() < 2, reason="a worker of one core reads on a thread")
+def test_a_process_that_reads_for_a_worker_dies_of_one_image_only(
+    slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(TRAPS)  # reaches the processes of workers, too
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    for number in range(20):
+        shutil.copytree(slides, tmp_path / "slides" / str(number), copy_function=os.link)
+    deadly = tmp_path / "slides" / "7" / "slide-2" / "new.png"
+    deadly.write_bytes(b"ABORT")
+    summary = classify_paths(
+        tmp_path / "slides", tmp_path / "run", device="cpu", workers=1, stall_timeout=100
+    )
+    assert (summary.cells, summary.errors) == (2401, 1)
+    (told,) = [line for line in rows(tmp_path / "run").splitlines() if b',"error",' in line]
+    assert b"7/slide-2/new.png" in told
+    assert FATAL_REASON.encode() in told

@@ -29,9 +29,9 @@ _TRACED = (4, 7, 10, 14, 15)
 class _Convolution(nn.Sequential):
     """Convolution, batch normalisation and, unless it ends a block, ReLU6.
 
-    With a stride it pads more behind than before, as TensorFlow does, where the weights come from. In training
-    the normalisation, whose statistics are fixed, goes into the kernel: the same function with fewer passes
-    over the images.
+    With a stride it pads more behind than before, as TensorFlow does, where the weights come from. In
+    training the normalisation, whose statistics are fixed, goes into the kernel: the same function with fewer
+    passes over the images.
     """
 
     def __init__(

@@ -54,7 +54,7 @@ def pack(
                 group_by=group_by,
                 compress=compress,
                 preprocessing=preprocessing,
-                threads=cores(),
+                cores=cores(),
                 progress=progress,
             )
     except KeyboardInterrupt:

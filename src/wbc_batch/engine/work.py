@@ -1,5 +1,6 @@
 """What happens on a worker: one shard in, one Parquet file out. Plain functions, without Dask."""
 
+import os
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,6 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from wbc_batch.classifier import Classifier
-from wbc_batch.engine.decoding import read_apart
 from wbc_batch.engine.ledger import ShardResult, commit
 from wbc_batch.engine.plan import Job, ShardSpec, model_digest
 from wbc_batch.errors import ClusterError, ImageError, ModelError, WbcError
@@ -32,11 +32,10 @@ from wbc_batch.schema import (
 )
 from wbc_batch.sources import (
     Cell,
-    Read,
     attempt_read,
     calm_decoders,
+    prepared_crops,
     prepared_readers,
-    run_ahead,
 )
 
 __all__ = ["FATAL_REASON", "SHARD_SCHEMA", "WorkerError", "attempt", "read_cells", "run_shard"]
@@ -153,7 +152,8 @@ def read_cells(spec: ShardSpec, positions: Sequence[int], trail: Path) -> None:
         Always holds the position that is being read. It tells where the process died, if it does.
     """
     classifier = _load_classifier(spec.job)
-    reads = _reads(classifier, spec, positions)
+    cells = (spec.cells[position] for position in positions)
+    reads = prepared_readers(cells, classifier.bundle.preprocessing, Path(spec.job.base))
     for position in positions:
         trail.write_text(str(position))
         attempt_read(next(reads))
@@ -212,23 +212,17 @@ def _crops(
 ) -> Iterator[tuple[int, NDArray[np.uint8] | ImageError]]:
     """Read and prepare cells, a bounded number ahead of the consumer, in order.
 
-    On threads; but a GPU takes more than those of one process can give.
+    A process that dies of an image takes this one along, as if it had been read here: the run finds out
+    which image it was.
     """
-    threads = spec.job.threads
-    crops: Iterator[NDArray[np.uint8] | ImageError]
-    if classifier.device != "cpu" and threads > 1:
-        cells = [spec.cells[position] for position in positions]
-        numbers = classifier.bundle.preprocessing
-        crops = read_apart(cells, numbers, Path(spec.job.base), threads)
-    else:
-        ahead = _AHEAD * _at_once(classifier)
-        crops = run_ahead(attempt_read, _reads(classifier, spec, positions), threads, ahead)
-    return zip(positions, crops, strict=True)
-
-
-def _reads(classifier: Classifier, spec: ShardSpec, positions: Sequence[int]) -> Iterator[Read]:
-    cells = (spec.cells[position] for position in positions)
-    return prepared_readers(cells, classifier.bundle.preprocessing, Path(spec.job.base))
+    cells = [spec.cells[position] for position in positions]
+    numbers, base = classifier.bundle.preprocessing, Path(spec.job.base)
+    ahead = _AHEAD * _at_once(classifier)
+    try:
+        crops = prepared_crops(cells, numbers, base, spec.job.threads, ahead)
+        yield from zip(positions, crops, strict=True)
+    except ChildProcessError:
+        os._exit(1)
 
 
 def _empty_predictions(classifier: Classifier) -> pd.DataFrame:

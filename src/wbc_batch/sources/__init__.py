@@ -15,10 +15,10 @@ from wbc_batch.sources.reading import (
     Read,
     attempt_read,
     calm_decoders,
+    prepared_crops,
     prepared_readers,
     read_image,
     readers,
-    run_ahead,
 )
 from wbc_batch.sources.stdin import PathList, stdin_kept
 
@@ -38,11 +38,11 @@ __all__ = [
     "describe",
     "list_cells",
     "local_paths",
+    "prepared_crops",
     "prepared_readers",
     "read_file",
     "read_image",
     "readers",
-    "run_ahead",
     "spelled",
     "stdin_kept",
 ]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from wbc_batch.classifier.preprocessing import Preprocessing, canonical_crop
 from wbc_batch.errors import InputError, RunError
+from wbc_batch.sources.ahead import map_apart, run_ahead
 from wbc_batch.sources.cells import Cell
 from wbc_batch.sources.fetching import Fetch
 from wbc_batch.sources.images import crop_size
@@ -20,14 +21,7 @@ from wbc_batch.sources.kinds import is_url
 from wbc_batch.sources.listing import list_cells
 from wbc_batch.sources.packed_writer import Layout, Pixels, write
 from wbc_batch.sources.rates import reading_rate
-from wbc_batch.sources.reading import (
-    Read,
-    attempt_read,
-    fetches,
-    prepared_readers,
-    readers,
-    run_ahead,
-)
+from wbc_batch.sources.reading import Read, attempt_read, fetches, prepared_crops, readers
 
 __all__ = ["PackSummary", "pack"]
 
@@ -58,7 +52,7 @@ class PackSummary:
     seconds : float
         It took.
     sample : int
-        Cells that were then read, from the inputs and from the store, by the same number of threads.
+        Cells that were then read, from the inputs and from the store, on the same number of cores.
     rate_before, rate_after : float
         Cells per second from the inputs and from the store, medians; both lay in the memory of the file
         system, as far as there is room.
@@ -83,7 +77,7 @@ def pack(
     group_by: str | None = None,
     compress: bool = False,
     preprocessing: Preprocessing | None = None,
-    threads: int = 1,
+    cores: int = 1,
     progress: Progress | None = None,
 ) -> PackSummary:
     """Write cells, their identities and their groups into a sharded zarr v3 store.
@@ -102,8 +96,8 @@ def pack(
         Half the room, but slower to read.
     preprocessing : Preprocessing, optional
         Keep the canonical crops, too, so that models with the same preprocessing need not make them.
-    threads : int
-        That read and decode.
+    cores : int
+        That read, decode and prepare.
     progress : callable, optional
         Called with the number of cells done and the number of all cells.
 
@@ -123,22 +117,20 @@ def pack(
     store = Path(output)
     _refuse_output(store, inputs)
     begun = time.monotonic()
-    layout = _measured(list_cells(inputs, group_by), threads, compress, preprocessing)
+    layout = _measured(list_cells(inputs, group_by), cores, compress, preprocessing)
     listed, to_read = tee(list_cells(inputs, group_by))
-    reads = (partial(_read, get, preprocessing) for get in readers(to_read))
     with _appearing(store) as unfinished:
-        pixels = run_ahead(attempt_read, reads, threads, _AHEAD)
         errors = write(
             unfinished,
             layout,
-            zip(listed, pixels, strict=True),
+            zip(listed, _pixels(to_read, preprocessing, cores), strict=True),
             progress or (lambda _done, _all: None),
         )
     seconds = time.monotonic() - begun
     before = list(islice(list_cells(inputs, group_by), _SAMPLE))
     after = list(islice(list_cells([store]), _SAMPLE))
     rates = [
-        [reading_rate(_next_run(some, preprocessing), threads) for some in (before, after)]
+        [reading_rate(_next_run(some, preprocessing, cores)) for some in (before, after)]
         for _ in range(_ROUNDS)
     ]
     return PackSummary(
@@ -155,14 +147,32 @@ def pack(
     )
 
 
+def _pixels(
+    cells: Iterator[Cell], preprocessing: Preprocessing | None, cores: int
+) -> Iterator[Pixels]:
+    """Read cells; where they are to be prepared, too, in processes: threads would wait for each other."""
+    if preprocessing and cores > 1:
+        return map_apart(partial(_read_some, preprocessing=preprocessing), cells, cores)
+    reads = (partial(_read, get, preprocessing) for get in readers(cells))
+    return run_ahead(attempt_read, reads, cores, _AHEAD)
+
+
+def _read_some(cells: Sequence[Cell], preprocessing: Preprocessing) -> list[Pixels]:
+    return [attempt_read(partial(_read, get, preprocessing)) for get in readers(cells)]
+
+
 def _read(read: Read, preprocessing: Preprocessing | None) -> Pixels:
     image = read()
     return image, canonical_crop(image, preprocessing).pixels if preprocessing else None
 
 
-def _next_run(cells: Sequence[Cell], preprocessing: Preprocessing | None) -> Iterator[Read]:
+def _next_run(
+    cells: Sequence[Cell], preprocessing: Preprocessing | None, cores: int
+) -> Iterator[object]:
     """Read cells as the next run will, as far as it is known."""
-    return prepared_readers(cells, preprocessing) if preprocessing else readers(cells)
+    if preprocessing:
+        return prepared_crops(cells, preprocessing, Path(), cores, _AHEAD)
+    return run_ahead(attempt_read, readers(cells), cores, _AHEAD)
 
 
 @contextmanager
@@ -173,6 +183,11 @@ def _appearing(store: Path) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
         yield unfinished
         unfinished.rename(store)
+    except ChildProcessError as error:
+        raise RunError(
+            f"{store}: {error}, of one of them or for want of memory; find the one that wbc-batch classify "
+            "calls fatal and remove it, or make memory free"
+        ) from error
     except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()
         raise RunError(
@@ -196,7 +211,7 @@ def _refuse_output(store: Path, inputs: Sequence[AnyInput]) -> None:
 
 
 def _measured(
-    cells: Iterator[Cell], threads: int, compress: bool, preprocessing: Preprocessing | None
+    cells: Iterator[Cell], cores: int, compress: bool, preprocessing: Preprocessing | None
 ) -> Layout:
     """Lay out a store by the largest crop, found from headers where images have one.
 
@@ -206,7 +221,7 @@ def _measured(
         If all crops would be padded too much because of it.
     """
     listed, fetched = tee(cells)
-    measured = run_ahead(_size, zip(listed, fetches(fetched), strict=True), threads, _AHEAD)
+    measured = run_ahead(_size, zip(listed, fetches(fetched), strict=True), cores, _AHEAD)
     count = pixels = readable = 0
     highest, widest = (0, ""), (0, "")
     for name, (height, width) in measured:

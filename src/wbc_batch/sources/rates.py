@@ -1,23 +1,18 @@
 """How fast cells are read, without anything done with them."""
 
 import time
-from collections.abc import Iterable
-
-from wbc_batch.sources.reading import Read, attempt_read, run_ahead
+from collections.abc import Iterator
 
 __all__ = ["reading_rate"]
 
-_AHEAD = 64
 
-
-def reading_rate(reads: Iterable[Read], threads: int) -> float:
+def reading_rate(results: Iterator[object]) -> float:
     """Measure how many cells a second are read, from opening their containers on.
 
     Parameters
     ----------
-    reads : iterable of Read
-        At least one, not asked for before, such as of `wbc_batch.sources.readers`.
-    threads : int
+    results : iterator
+        At least one, not taken before, such as of `wbc_batch.sources.prepared_crops`.
 
     Returns
     -------
@@ -25,5 +20,5 @@ def reading_rate(reads: Iterable[Read], threads: int) -> float:
         Cells per second.
     """
     started = time.perf_counter()
-    count = sum(1 for _ in run_ahead(attempt_read, reads, threads, _AHEAD))
+    count = sum(1 for _ in results)
     return count / (time.perf_counter() - started)

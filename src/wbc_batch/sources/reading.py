@@ -3,11 +3,10 @@
 import logging
 import threading
 import warnings
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
-from itertools import chain, groupby, islice
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +17,7 @@ from wbc_batch.classifier.images import as_rgb
 from wbc_batch.classifier.preprocessing import Preprocessing, canonical_crop
 from wbc_batch.errors import ImageError
 from wbc_batch.sources import images
+from wbc_batch.sources.ahead import map_apart, run_ahead
 from wbc_batch.sources.archives import TarMembers, ZipMembers
 from wbc_batch.sources.arrays import CropArray
 from wbc_batch.sources.cells import Cell
@@ -32,13 +32,12 @@ __all__ = [
     "attempt_read",
     "calm_decoders",
     "fetches",
+    "prepared_crops",
     "prepared_readers",
     "read_image",
     "readers",
-    "run_ahead",
 ]
 
-_Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 #: Reads one cell, on any thread: RGB, uint8, shape (H, W, 3). Raises `ImageError`.
@@ -49,6 +48,9 @@ _OPENERS: dict[Kind, Callable[[Path], Container]] = {
     Kind.TAR: TarMembers,
     Kind.TIFF: TiffStack,
 }
+
+# Cells from which on processes are worth their start.
+_MANY = 512
 
 # Arrays and tables that a `CellReader` keeps: each holds some blocks of crops, or some fields.
 _KEPT = 2
@@ -105,6 +107,44 @@ def prepared_readers(
             yield from ready.fetch(some)
         else:
             yield from (partial(_prepare, preprocessing, get) for get in container.fetch(some))
+
+
+def prepared_crops(
+    cells: Sequence[Cell], preprocessing: Preprocessing, base: Path, cores: int, ahead: int
+) -> Iterator[NDArray[np.uint8] | ImageError]:
+    """Make canonical crops on some cores, a bounded number ahead of the consumer, in order.
+
+    Parameters
+    ----------
+    cells : sequence of Cell
+    preprocessing : Preprocessing
+    base : Path
+        The folder that relative sources start from.
+    cores : int
+        One works on a thread. More get a process each, but for few cells.
+    ahead : int
+        Crops that are there, or under way, and not yet taken, at least.
+
+    Yields
+    ------
+    ndarray of uint8, shape (S, S, 3), or ImageError
+
+    Raises
+    ------
+    ChildProcessError
+        If a process dies of an image.
+    """
+    if cores > 1 and len(cells) >= _MANY:
+        prepare = partial(_prepare_some, preprocessing=preprocessing, base=base)
+        return map_apart(prepare, cells, cores)
+    return run_ahead(attempt_read, prepared_readers(cells, preprocessing, base), cores, ahead)
+
+
+def _prepare_some(
+    cells: Sequence[Cell], preprocessing: Preprocessing, base: Path
+) -> list[NDArray[np.uint8] | ImageError]:
+    calm_decoders()
+    return [attempt_read(read) for read in prepared_readers(cells, preprocessing, base)]
 
 
 def attempt_read(read: Callable[[], _Result]) -> _Result | ImageError:
@@ -194,37 +234,6 @@ def _last_change(path: Path) -> int:
         return path.stat().st_mtime_ns
     except OSError:  # a URL, or gone: then opening it says so
         return 0
-
-
-def run_ahead(
-    function: Callable[[_Item], _Result], items: Iterable[_Item], threads: int, ahead: int
-) -> Iterator[_Result]:
-    """Call a function for each item, on threads, a bounded number ahead of the consumer.
-
-    Parameters
-    ----------
-    function : callable
-    items : iterable
-        Taken on the consumer's thread.
-    threads : int
-    ahead : int
-        Results that are there, or under way, and not yet taken.
-
-    Yields
-    ------
-    object
-        What the function returns, in the order of the items.
-    """
-    todo = iter(items)
-    under_way: deque[Future[_Result]] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="read") as pool:
-        for item in islice(todo, ahead):
-            under_way.append(pool.submit(function, item))
-        while under_way:
-            result = under_way.popleft().result()
-            for item in islice(todo, 1):
-                under_way.append(pool.submit(function, item))
-            yield result
 
 
 def _read(fetch: Fetch) -> NDArray[np.uint8]:

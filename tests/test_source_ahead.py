@@ -1,4 +1,4 @@
-"""Processes that read cells for a worker with a GPU; they need none."""
+"""Cells that are read in processes, as workers with several cores or a GPU do."""
 
 import os
 import subprocess
@@ -11,9 +11,9 @@ import pytest
 from runs import wait_for
 
 from wbc_batch.classifier import read_bundle
-from wbc_batch.engine.decoding import read_apart
 from wbc_batch.errors import ImageError
-from wbc_batch.sources import attempt_read, list_cells, prepared_readers
+from wbc_batch.sources import attempt_read, list_cells, prepared_crops, prepared_readers
+from wbc_batch.sources.pack import pack
 
 # Reads as a worker does, and tells of its processes; with the argument "die" it kills one of them.
 READING = """
@@ -21,28 +21,38 @@ import os, signal, sys
 from pathlib import Path
 import psutil
 from wbc_batch.classifier import read_bundle
-from wbc_batch.engine.decoding import read_apart
-from wbc_batch.sources import list_cells
+from wbc_batch.sources import list_cells, prepared_crops
 
-crops = read_apart(list_cells([sys.argv[1]]), read_bundle().preprocessing, Path(), 2)
-next(crops)
+def crops():
+    cells = 8 * list(list_cells([sys.argv[1]]))
+    return prepared_crops(cells, read_bundle().preprocessing, Path(), 2, 64)
+
+going = crops()
+next(going)
 children = [process.pid for process in psutil.Process().children()]
 print(*children, flush=True)
 if sys.argv[2] == "die":
     os.kill(children[0], signal.SIGKILL)
-    while True:
-        list(read_apart(list_cells([sys.argv[1]]), read_bundle().preprocessing, Path(), 2))
+    try:
+        list(going)
+        list(crops())
+    except ChildProcessError as error:
+        print(error, flush=True)
+    print(len(list(crops())), flush=True)
 sys.stdin.read()
 """
 
 
 def test_cells_come_as_they_would_from_threads(slides: Path, tmp_path: Path) -> None:
     (tmp_path / "damaged.jpg").write_bytes(b"\xff\xd8\xff\xe0 and no more")
-    cells = [*list_cells([slides]), *list_cells([tmp_path]), *list_cells([slides])]
+    pack([slides], tmp_path / "crops.zarr")
+    some = [*list_cells([slides]), *list_cells([tmp_path]), *list_cells([tmp_path / "crops.zarr"])]
+    cells = 3 * some
     numbers = read_bundle().preprocessing
-    ours = list(read_apart(cells, numbers, Path(), 2))
+    ours = list(prepared_crops(cells, numbers, Path(), 2, 64))
     expected = [attempt_read(read) for read in prepared_readers(cells, numbers, Path())]
-    assert len(ours) == len(expected) == 241
+    assert len(ours) == len(expected) == len(cells) > 700
+    assert any(isinstance(crop, ImageError) for crop in ours)
     for one, other in zip(ours, expected, strict=True):
         if isinstance(other, ImageError):
             assert str(one) == str(other)
@@ -50,7 +60,18 @@ def test_cells_come_as_they_would_from_threads(slides: Path, tmp_path: Path) -> 
             np.testing.assert_array_equal(one, other)
 
 
-def test_no_process_outlives_its_worker(slides: Path) -> None:
+def test_a_store_is_packed_the_same_by_processes(slides: Path, tmp_path: Path) -> None:
+    numbers = read_bundle().preprocessing
+    pack([slides], tmp_path / "one.zarr", preprocessing=numbers)
+    pack([slides], tmp_path / "two.zarr", preprocessing=numbers, cores=2)
+    one, two = (
+        {p.relative_to(store): p.read_bytes() for p in store.rglob("*") if p.is_file()}
+        for store in (tmp_path / "one.zarr", tmp_path / "two.zarr")
+    )
+    assert one == two
+
+
+def test_no_process_outlives_the_one_that_started_it(slides: Path) -> None:
     with _reading(slides, "live") as worker:
         children = _children(worker)
         worker.kill()
@@ -58,10 +79,13 @@ def test_no_process_outlives_its_worker(slides: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
-def test_a_process_that_dies_takes_its_worker_along(slides: Path) -> None:
+def test_a_process_that_dies_is_told_and_replaced(slides: Path) -> None:
     with _reading(slides, "die") as worker:
         children = _children(worker)
-        assert worker.wait(timeout=60) == 1
+        assert worker.stdout
+        assert worker.stdout.readline() == "a process that reads images has died\n"
+        assert worker.stdout.readline() == "960\n"
+        worker.kill()
     wait_for(lambda: not any(map(psutil.pid_exists, children)))
 
 

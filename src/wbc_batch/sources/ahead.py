@@ -1,0 +1,152 @@
+"""A function called ahead of whoever takes its results: on threads, or in processes.
+
+A canonical crop is some forty short calls into libraries, and after each of them a thread waits for the
+interpreter's lock: sixteen threads make no more of them than one. Processes do. Here they are plain children
+that talk over pipes: a pipe ends with its other side, so that none outlives the process that started it; and
+workers of Dask may have no children of `multiprocessing`.
+"""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
+from itertools import islice
+from queue import SimpleQueue
+from typing import TypeVar
+
+__all__ = ["map_apart", "run_ahead"]
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+# Items that go to a process at once: some, so that a block of an array is loaded by few of them.
+_TASK = 64
+# Tasks of each process that are under way, or done and not yet taken.
+_AHEAD = 2
+_CODE = "from wbc_batch.sources.ahead import _serve; _serve()"
+_SINGLE = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+_Child = subprocess.Popen[bytes]
+
+
+def run_ahead(
+    function: Callable[[_Item], _Result], items: Iterable[_Item], threads: int, ahead: int
+) -> Iterator[_Result]:
+    """Call a function for each item, on threads, a bounded number ahead of the consumer.
+
+    Parameters
+    ----------
+    function : callable
+    items : iterable
+        Taken on the consumer's thread.
+    threads : int
+    ahead : int
+        Results that are there, or under way, and not yet taken.
+
+    Yields
+    ------
+    object
+        What the function returns, in the order of the items.
+    """
+    todo = iter(items)
+    under_way: deque[Future[_Result]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="read") as pool:
+        for item in islice(todo, ahead):
+            under_way.append(pool.submit(function, item))
+        while under_way:
+            result = under_way.popleft().result()
+            for item in islice(todo, 1):
+                under_way.append(pool.submit(function, item))
+            yield result
+
+
+def map_apart(
+    function: Callable[[Sequence[_Item]], list[_Result]], items: Iterable[_Item], processes: int
+) -> Iterator[_Result]:
+    """Call a function for some items at a time, in processes, a bounded number ahead of the consumer.
+
+    The processes stay for the next call, and end with this one.
+
+    Parameters
+    ----------
+    function : callable
+        Gives a result for each item; with its arguments it can be pickled. Must not raise.
+    items : iterable
+        Can be pickled.
+    processes : int
+
+    Yields
+    ------
+    object
+        A result for each item, in their order.
+
+    Raises
+    ------
+    ChildProcessError
+        If a process dies of an item.
+    """
+    crew = _crew(processes)
+
+    def call(some: tuple[_Item, ...]) -> list[_Result]:
+        child = crew.get()
+        try:
+            _send(child, (function, some))
+            results: list[_Result] = _receive(child)
+        except (EOFError, OSError, pickle.UnpicklingError) as error:
+            _crew.cache_clear()
+            raise ChildProcessError("a process that reads images has died") from error
+        finally:
+            crew.put(child)  # a dead one, too: those that wait for it shall hear of it
+        return results
+
+    todo = iter(items)
+    tasks = iter(lambda: tuple(islice(todo, _TASK)), ())
+    for results in run_ahead(call, tasks, processes, _AHEAD * processes):
+        yield from results
+
+
+@lru_cache(maxsize=1)
+def _crew(processes: int) -> "SimpleQueue[_Child]":
+    crew: SimpleQueue[_Child] = SimpleQueue()
+    environment = os.environ | dict.fromkeys(_SINGLE, "1") | {"CUDA_VISIBLE_DEVICES": ""}
+    for _ in range(processes):
+        crew.put(
+            subprocess.Popen(
+                [sys.executable, "-c", _CODE],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=environment,
+            )
+        )
+    return crew
+
+
+def _send(child: _Child, task: object) -> None:
+    assert child.stdin
+    pickle.dump(task, child.stdin, pickle.HIGHEST_PROTOCOL)
+    child.stdin.flush()
+
+
+def _receive(child: _Child) -> list[_Result]:
+    assert child.stdout
+    results: list[_Result] = pickle.load(child.stdout)
+    return results
+
+
+def _serve() -> None:
+    """Do tasks for the process at the other end of standard input and output, until it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that started this
+    tasks, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what libraries print
+    try:
+        while True:
+            function, some = pickle.load(tasks)
+            pickle.dump(function(some), answers, pickle.HIGHEST_PROTOCOL)
+            answers.flush()
+    except (EOFError, BrokenPipeError, pickle.UnpicklingError):
+        os._exit(0)
