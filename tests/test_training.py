@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import torch
 from torchvision.models import get_model
 
 from wbc_batch.classifier import Bundle, Classifier, read_bundle
+from wbc_batch.classifier.network import build_network
 from wbc_batch.classifier.preprocessing import Preprocessing
 from wbc_batch.datasets.held_out import held_out
 from wbc_batch.datasets.labelled import LabelledCells, read_dataset, sampling_weights
@@ -401,6 +402,33 @@ def test_augmentation_hangs_on_its_generator_alone():
     assert first.dtype == np.uint8
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+def test_a_closer_cut_leaves_the_cell_and_whitens_around_it():
+    crop = np.full((90, 90, 3), 100, np.uint8)
+    still = {f.name: 0.0 for f in fields(Augmentation)}
+    settings = Augmentation(**still | {"blur": 0.3, "window": 1.0})
+    closer = [augment(crop, 64, settings, np.random.default_rng(seed)) for seed in range(20)]
+    white = np.mean([(image > 250).all(axis=2) for image in closer], axis=0)
+    assert (white[26:38, 26:38] == 0).all()
+    assert 0.5 < white[:4, :4].mean() < 1.0  # how close is left to chance
+    whole = augment(crop, 64, replace(settings, window=0.0), np.random.default_rng(0))
+    assert (whole < 250).mean() > 0.7
+
+
+def test_efficientnet_computes_the_same_in_training():
+    """There batch normalisation goes into the kernels, and is trained through them."""
+    network = build_network("efficientnet_lite0", 5, {"dropout": 0.0, "stochastic_depth": 0.0})
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(layer.weight, 0.5, 1.5)
+            torch.nn.init.uniform_(layer.running_mean, -0.1, 0.1)
+    images = torch.rand(2, 3, 64, 64)
+    expected = network.eval()(images)
+    given = network.train()(images)
+    torch.testing.assert_close(given, expected, rtol=1e-3, atol=1e-5)
+    given.sum().backward()
+    assert all(p.grad is not None for p in network.parameters())
 
 
 def test_the_usual_differential_moves_the_heads_bias_alone(start, tmp_path):
