@@ -29,7 +29,8 @@ def train(
     ] = None,
     name: Annotated[str, typer.Option(help="Name of the model.")] = "custom",
     preset: Annotated[
-        str | None, typer.Option(help="Which network, trained how: compact, lite or seed.")
+        str | None,
+        typer.Option(help="Which network, trained how: compact, lite, lite-160 or seed."),
     ] = None,
     init: Annotated[
         str | None,
