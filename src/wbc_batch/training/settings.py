@@ -160,7 +160,7 @@ _LITE = Settings(
 PRESETS: dict[str, Settings] = {
     "compact": Settings(),
     "lite": _LITE,
-    # Better in laboratories that it has not seen, when trained on drawn cells, too.
+    # Better in laboratories that it has not seen.
     "lite-160": replace(
         _LITE,
         preprocessing=replace(_LITE.preprocessing, size=160),
