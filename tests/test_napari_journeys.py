@@ -19,6 +19,7 @@ if importlib.util.find_spec("napari") is None:
     pytest.skip("napari is not installed", allow_module_level=True)
 
 import mouse
+from napari.layers import Points, Shapes
 from napari.settings import get_settings
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import QPoint, QRect, Qt, QTimer
@@ -260,8 +261,8 @@ def test_a_field_whose_cells_are_found_on_a_light_theme(desk):
     drawn = field.metadata["boxes"]
     desk.viewer.layers.selection.active = field
     desk.click("Find cells")
-    desk.until(lambda: any(layer._type_string == "shapes" for layer in desk.viewer.layers))
-    boxes = next(layer for layer in desk.viewer.layers if layer._type_string == "shapes")
+    desk.until(lambda: any(isinstance(layer, Shapes) for layer in desk.viewer.layers))
+    boxes = next(layer for layer in desk.viewer.layers if isinstance(layer, Shapes))
     desk.until(lambda: desk.part(QPushButton, "Classify").isEnabled())
     centres = np.array([np.asarray(shape).mean(axis=0)[::-1] for shape in boxes.data])
     true = drawn[:, :2] + drawn[:, 2:] / 2
@@ -292,7 +293,7 @@ def test_a_batch_run_is_opened_corrected_saved_and_merged(desk, tmp_path, monkey
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_, **__: str(run))
     QTimer.singleShot(0, desk.choose_reader)
     desk.menu("file", "Open Folder")
-    cells = next(layer for layer in desk.viewer.layers if layer._type_string == "points")
+    cells = next(layer for layer in desk.viewer.layers if isinstance(layer, Points))
     assert cells.features["cell_id"].tolist() == said_before["cell_id"].tolist()
     desk.tab("Review")
     confidence = cells.features["confidence"].to_numpy(float)

@@ -1,9 +1,10 @@
 """How cells look on the canvas: a frame in the colour of the class, its name and confidence."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from napari.layers import Image, Layer, Points
 from numpy.typing import NDArray
 
 from wbc_batch.schema import CLASS_COLORS, ERROR_COLOR, STATUS_ERROR, STATUS_OK, UNIDENTIFIED
@@ -12,9 +13,6 @@ from wbc_napari.geometry import placed_like, world_matrix
 from wbc_napari.images import overlay_axes
 from wbc_napari.layers import positions
 from wbc_napari.tables import current_labels, reviewed_labels
-
-if TYPE_CHECKING:
-    from napari.layers import Image, Layer
 
 __all__ = [
     "MARK",
@@ -84,7 +82,7 @@ def _rgba(colour: str) -> tuple[float, ...]:
 
 
 def points_layer(
-    image: "Image", crops: CropStack | FieldCrops, cells: pd.DataFrame, model: dict[str, Any]
+    image: Image, crops: CropStack | FieldCrops, cells: pd.DataFrame, model: dict[str, Any]
 ) -> LayerData:
     """Describe a Points layer of the results: one frame per crop, so that nothing of it is hidden.
 
@@ -138,7 +136,7 @@ def text_of(cells: pd.DataFrame, side: float, ndim: int) -> dict[str, Any]:
     }
 
 
-def dress(layer: "Layer", cells: pd.DataFrame, image: "Image", model: dict[str, Any]) -> None:
+def dress(layer: Layer, cells: pd.DataFrame, image: Image, model: dict[str, Any]) -> None:
     """Put results on the user's own Points or Shapes layer: features, colours, captions.
 
     Columns of the user's own are kept.
@@ -150,7 +148,7 @@ def dress(layer: "Layer", cells: pd.DataFrame, image: "Image", model: dict[str, 
         MARK: {"image": image.unique_id, "model": model, "own": True},
     }
     layer.face_color = "transparent"
-    if layer._type_string == "points":
+    if isinstance(layer, Points):
         layer.symbol = "square"
         scale = (
             np.abs(np.linalg.det(_plane(layer))) ** 0.5
@@ -171,11 +169,11 @@ def _side(shape: NDArray) -> float:
     return float(np.ptp(np.asarray(shape)[:, -2:], axis=0).max())
 
 
-def _plane(layer: "Layer") -> NDArray[np.float64]:
+def _plane(layer: Layer) -> NDArray[np.float64]:
     return world_matrix(layer)[-3:-1, -3:-1]
 
 
-def repaint(layer: "Layer", rows: NDArray[np.intp] | None = None, hidden: bool = False) -> None:
+def repaint(layer: Layer, rows: NDArray[np.intp] | None = None, hidden: bool = False) -> None:
     """Show what the features say now.
 
     Parameters
@@ -192,7 +190,7 @@ def repaint(layer: "Layer", rows: NDArray[np.intp] | None = None, hidden: bool =
     look = [name for name in _LOOK if name in layer.features]
     cells = layer.features[look].iloc[changed]
     _caption_array(layer)[changed] = captions(cells, hidden)
-    if layer._type_string == "points":
+    if isinstance(layer, Points):
         # In place: the setter would check and copy the colours of all cells, and draw them twice.
         layer.border_color[changed] = colours(cells, hidden)
         layer.events.border_color()
@@ -203,7 +201,7 @@ def repaint(layer: "Layer", rows: NDArray[np.intp] | None = None, hidden: bool =
         layer.refresh_text()
 
 
-def _caption_array(layer: "Layer") -> NDArray[np.str_]:
+def _caption_array(layer: Layer) -> NDArray[np.str_]:
     """Captions of all cells, to be written to; napari draws them with the next change of the layer."""
     there = getattr(layer.text.string, "array", None)
     if there is None or len(there) != len(layer.data) or there.dtype != _CAPTION:

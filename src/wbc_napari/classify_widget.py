@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from magicgui.widgets import Container, PushButton
-from napari.layers import Image, Layer
+from napari.layers import Image, Labels, Layer
 from napari.qt.threading import GeneratorWorker, create_worker
 from napari.utils.notifications import show_error, show_warning
 from qtpy.QtCore import Signal
@@ -295,7 +295,7 @@ class ClassifyWidget(QWidget):
         if not any(len(step.rows) for step in run.steps) or table is None or crops is None:
             return
         model = run.steps[0].model
-        if run.marks is not None and run.marks._type_string != "labels":
+        if run.marks is not None and not isinstance(run.marks, Labels):
             if len(run.marks.data) != len(table):
                 raise InputError(
                     f"'{run.marks.name}' was changed during the run; press Classify again."
@@ -340,7 +340,7 @@ class ClassifyWidget(QWidget):
         for classifier in run.steps:
             assert run.crops is not None
             data = canonical_layer(run.image, run.crops, classifier)
-            self._replace(companion(self._viewer, run.image, "image"), data)
+            self._replace(companion(self._viewer, run.image, Image), data)
             self._viewer.reset_view()
 
     def _replace(self, old: Layer | None, data: LayerData) -> Layer:

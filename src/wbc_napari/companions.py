@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from napari.layers import Image, Labels, Layer, Points
 
 from wbc_batch.errors import InputError
 from wbc_batch.schema import BOX_COLUMNS
@@ -16,7 +17,6 @@ from wbc_napari.tables import PENDING
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Image, Layer
 
     from wbc_batch.classifier.predictions import Rejection
 
@@ -31,16 +31,16 @@ __all__ = [
 ]
 
 
-def cells_layers(viewer: "ViewerModel") -> list["Layer"]:
+def cells_layers(viewer: "ViewerModel") -> list[Layer]:
     """Layers that carry results."""
     return [layer for layer in viewer.layers if "model" in layer.metadata.get(MARK, {})]
 
 
-def image_of(viewer: "ViewerModel", cells: "Layer") -> "Image | None":
+def image_of(viewer: "ViewerModel", cells: Layer) -> Image | None:
     """Return the image whose cells a layer shows."""
     mark = cells.metadata[MARK]
     for layer in viewer.layers:
-        if layer._type_string != "image":
+        if not isinstance(layer, Image):
             continue
         run = layer.metadata.get(MARK, {}).get("run")
         if layer.unique_id == mark.get("image") or (run and run == mark.get("run")):
@@ -48,7 +48,7 @@ def image_of(viewer: "ViewerModel", cells: "Layer") -> "Image | None":
     return None
 
 
-def crops_behind(viewer: "ViewerModel", cells: "Layer") -> Crops:
+def crops_behind(viewer: "ViewerModel", cells: Layer) -> Crops:
     """Return the crops of a layer of cells, in the order of its rows.
 
     Raises
@@ -69,37 +69,35 @@ def crops_behind(viewer: "ViewerModel", cells: "Layer") -> Crops:
         frame_axes = [axis for axis in range(image.ndim - 2) if image.rgb or axis != colours]
         if frame_axes and not table["index"].isna().any():
             leading[:, frame_axes[0]] = table["index"]
-        squares_of_the_user = cells._type_string == "points" and mark.get("own", False)
+        squares_of_the_user = isinstance(cells, Points) and mark.get("own", False)
         return field_crops(image, boxes, leading, tight=not squares_of_the_user)
     return crop_stack(image)
 
 
-def companion(viewer: "ViewerModel", image: "Image", kind: str) -> "Layer | None":
+def companion(viewer: "ViewerModel", image: Image, kind: type[Layer]) -> Layer | None:
     """Return the layer, of type `kind`, that an earlier run added to an image."""
     for layer in viewer.layers:
         mark = layer.metadata.get(MARK, {})
         mine = mark.get("image") == image.unique_id and not mark.get("own")
-        if mine and layer._type_string == kind:
+        if mine and isinstance(layer, kind):
             return layer
     return None
 
 
-def results_of(
-    viewer: "ViewerModel", image: "Image | None", marks: "Layer | None"
-) -> "Layer | None":
+def results_of(viewer: "ViewerModel", image: Image | None, marks: Layer | None) -> Layer | None:
     """Return the layer with the results of an image, or of the cells that are marked on it.
 
     The user's own Points and Shapes carry their results themselves.
     """
-    if marks is not None and marks._type_string != "labels":
+    if marks is not None and not isinstance(marks, Labels):
         return marks if "model" in marks.metadata.get(MARK, {}) else None
     if image is None or not is_listed(image):
-        return None if image is None else companion(viewer, image, "points")
+        return None if image is None else companion(viewer, image, Points)
     of_image = (layer for layer in cells_layers(viewer) if image_of(viewer, layer) is image)
     return next(of_image, None)
 
 
-def classified_by(cells: "Layer | None", model: str, rejection: "Rejection | None") -> bool:
+def classified_by(cells: Layer | None, model: str, rejection: "Rejection | None") -> bool:
     """Whether the results of a layer are those of a model and a rule of rejection (None: the model's own).
 
     Raises
@@ -116,14 +114,12 @@ def classified_by(cells: "Layer | None", model: str, rejection: "Rejection | Non
     return known.get("sha256") == bundle.sha256 and known.get("rejection") == vars(rule)
 
 
-def extent(
-    image: "Image | None", marks: "Layer | None", results: "Layer | None"
-) -> tuple[int, int]:
+def extent(image: Image | None, marks: Layer | None, results: Layer | None) -> tuple[int, int]:
     """Return how many cells are classified, and how many there are; 0 where that is not known yet."""
     if results is not None:
         return int((results.features["status"] != PENDING).sum()), len(results.features)
     if marks is not None:
-        return 0, len(marks.data) if marks._type_string != "labels" else 0
+        return 0, len(marks.data) if not isinstance(marks, Labels) else 0
     try:
         return 0, len(crop_stack(image))
     except InputError:  # told when it is to be classified

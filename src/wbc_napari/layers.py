@@ -5,9 +5,10 @@ Reads layers, changes none, and knows no Qt.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from napari.layers import Image, Labels, Layer, Points, Shapes
 from numpy.typing import NDArray
 
 from wbc_batch.errors import InputError
@@ -22,9 +23,6 @@ from wbc_napari.images import (
     plane_axes,
     source_of,
 )
-
-if TYPE_CHECKING:
-    from napari.layers import Image, Layer
 
 __all__ = [
     "CropSize",
@@ -53,12 +51,12 @@ class CropSize:
     value: float = 100.0
     micrometres: bool = False
 
-    def pixels(self, image: "Image") -> float:
+    def pixels(self, image: Image) -> float:
         """In pixels of an image; `InputError` where its layer has no scale in units of length."""
         return self.value / micrometres_per_pixel(image) if self.micrometres else self.value
 
 
-def crops_of(image: "Image | None", objects: "Layer | None", size: CropSize) -> Crops:
+def crops_of(image: Image | None, objects: Layer | None, size: CropSize) -> Crops:
     """Take an image as crops: a stack as it is, a field by what lies on it.
 
     Parameters
@@ -81,12 +79,12 @@ def crops_of(image: "Image | None", objects: "Layer | None", size: CropSize) -> 
     return field_of(image, objects, size)
 
 
-def is_listed(image: "Image") -> bool:
+def is_listed(image: Image) -> bool:
     """Whether an image shows listed crops, of a batch run or a packed store."""
     return isinstance(image.data, CropArray)
 
 
-def crop_stack(layer: "Image | None") -> CropStack:
+def crop_stack(layer: Image | None) -> CropStack:
     """Take an Image layer as a stack of crops, (N, Y, X) besides colours: a crop per step of the slider.
 
     Raises
@@ -115,7 +113,7 @@ def crop_stack(layer: "Image | None") -> CropStack:
     return CropStack(layer.name, source_of(layer), data, colours)
 
 
-def field_of(image: "Image | None", objects: "Layer", size: CropSize) -> FieldCrops:
+def field_of(image: Image | None, objects: Layer, size: CropSize) -> FieldCrops:
     """Cut the cells that a Points, Shapes or Labels layer marks out of an image.
 
     Raises
@@ -129,10 +127,9 @@ def field_of(image: "Image | None", objects: "Layer", size: CropSize) -> FieldCr
         raise InputError(
             f"'{objects.name}' has more dimensions than '{image.name}'; mark the cells on a layer of its own."
         )
-    kind = objects._type_string
-    if kind == "labels":
+    if isinstance(objects, Labels):
         corners = _label_corners(objects)
-    elif kind == "shapes":
+    elif isinstance(objects, Shapes):
         corners = [(np.min(shape, axis=0), np.max(shape, axis=0)) for shape in objects.data]
     else:
         corners = [(point, point) for point in np.asarray(objects.data)]
@@ -141,14 +138,14 @@ def field_of(image: "Image | None", objects: "Layer", size: CropSize) -> FieldCr
     pixels = to_pixels(np.array([point for pair in corners for point in pair]), objects, image)
     low = np.minimum(pixels[::2], pixels[1::2])
     high = np.maximum(pixels[::2], pixels[1::2])
-    if kind == "points":
+    if isinstance(objects, Points):
         half = size.pixels(image) / 2
         low[:, -2:] -= half
         high[:, -2:] += half
     start, stop = _edges(low[:, -2:]), _edges(high[:, -2:])
     boxes = np.column_stack([start[:, ::-1], np.maximum(stop - start, 1)[:, ::-1]])
     leading = np.rint(low[:, :-2]).astype(np.int64)
-    return field_crops(image, boxes, leading, tight=kind != "points")
+    return field_crops(image, boxes, leading, tight=not isinstance(objects, Points))
 
 
 def _edges(coordinates: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -157,7 +154,7 @@ def _edges(coordinates: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def field_crops(
-    image: "Image", boxes: NDArray[np.int64], leading: NDArray[np.int64], tight: bool
+    image: Image, boxes: NDArray[np.int64], leading: NDArray[np.int64], tight: bool
 ) -> FieldCrops:
     """Boxes in the pixels of an image as crops.
 
@@ -179,7 +176,7 @@ def field_crops(
     return FieldCrops(image.name, source_of(image), data, boxes, frames, colours, tight)
 
 
-def whole_fields(image: "Image | None") -> FieldCrops:
+def whole_fields(image: Image | None) -> FieldCrops:
     """Take an image as a field of view, or a stack of them: a box around all of each.
 
     Raises
@@ -200,7 +197,7 @@ def whole_fields(image: "Image | None") -> FieldCrops:
     return FieldCrops(image.name, source_of(image), data, boxes, frames, colours)
 
 
-def _axes_of_fields(image: "Image") -> tuple[int | None, list[int]]:
+def _axes_of_fields(image: Image) -> tuple[int | None, list[int]]:
     """Axis of the colours, and those of the plane, with one of fields before them if there are several."""
     shape = tuple(int(side) for side in full_resolution(image).shape)
     colours = colour_axis(image)
@@ -233,7 +230,7 @@ def _label_corners(labels: Any) -> list[tuple[NDArray, NDArray]]:
     return corners
 
 
-def positions(crops: CropStack | FieldCrops, image: "Image") -> NDArray[np.float64]:
+def positions(crops: CropStack | FieldCrops, image: Image) -> NDArray[np.float64]:
     """Centres of crops, (n, image.ndim), in the pixels of the image."""
     centres = np.zeros((len(crops), image.ndim))
     if isinstance(crops, CropStack):
@@ -250,7 +247,7 @@ def positions(crops: CropStack | FieldCrops, image: "Image") -> NDArray[np.float
 
 
 def found_layer(
-    image: "Image", fields: FieldCrops, found: Mapping[int, NDArray[np.int64]]
+    image: Image, fields: FieldCrops, found: Mapping[int, NDArray[np.int64]]
 ) -> tuple[Any, dict[str, Any], str]:
     """Describe a Shapes layer of the boxes that were found in fields of view.
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from napari.layers import Layer, Points
 from numpy.typing import NDArray
 from psygnal import Signal
 
@@ -22,7 +23,6 @@ from wbc_napari.zoom import camera
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Layer
 
 __all__ = ["Session", "default_reader"]
 
@@ -66,7 +66,7 @@ class Session:
     moved = Signal(int)
 
     def __init__(
-        self, viewer: "ViewerModel", layer: "Layer", reader: str, journal: Path | None = None
+        self, viewer: "ViewerModel", layer: Layer, reader: str, journal: Path | None = None
     ) -> None:
         self.viewer, self.layer = viewer, layer
         self.crops = crops_behind(viewer, layer)
@@ -184,7 +184,7 @@ class Session:
         if not 0 <= row < len(self.layer.data):
             return
         self.row = row
-        points = self.layer._type_string == "points"
+        points = isinstance(self.layer, Points)
         data = np.asarray(self.layer.data[row], float)
         world = np.asarray(self.layer.data_to_world(data if points else data.mean(axis=0)))
         dims = self.viewer.dims

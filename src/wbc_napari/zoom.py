@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from napari.layers import Layer, Points
 
 from wbc_batch.schema import BOX_COLUMNS
 from wbc_napari.appearance import MARK
@@ -10,7 +11,6 @@ from wbc_napari.geometry import world_matrix
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Layer
 
 __all__ = ["LEAST_PIXELS", "camera", "show_captions"]
 
@@ -37,9 +37,9 @@ def show_captions(viewer: "ViewerModel", _: Any = None) -> None:
                 layer.text.visible = wanted
 
 
-def _side(layer: "Layer") -> float:
+def _side(layer: Layer) -> float:
     """Typical side of a cell, in units of the world."""
-    if layer._type_string == "points":
+    if isinstance(layer, Points):
         side = np.median(layer.size) if len(layer.data) else 0.0
     else:
         some = [np.ptp(np.asarray(shape)[:, -2:], axis=0).max() for shape in layer.data[:_SOME]]
