@@ -48,7 +48,7 @@ def draw(cells: LabelledCells, count: int, seed: int) -> np.ndarray:
 
 def accuracy(model: Classifier, cells: LabelledCells) -> tuple[float, float]:
     """Accuracy, and mean recall of the classes with five cells or more, per cent."""
-    guess = model.predict_prepared(cells.crops).probabilities.argmax(axis=1)
+    guess = model.predict_prepared(cells.crops, cells.sizes).probabilities.argmax(axis=1)
     right = guess == cells.labels
     there = np.flatnonzero(np.bincount(cells.labels) >= 5)
     recalls = [right[cells.labels == k].mean() for k in there]

@@ -106,7 +106,7 @@ def test_the_original_checkpoint_gives_the_same_logits(original, imported, drawn
     with torch.inference_mode():
         expected = original(pixels)
     classifier = Classifier.load(imported, device="cpu", precision="fp32")
-    crops = np.stack([classifier.prepare(image) for image in drawn])
+    crops = np.stack([classifier.prepare(image).pixels for image in drawn])
     assert np.abs(crops / 255.0 - pixels.permute(0, 2, 3, 1).numpy()).max() <= 1.001 / 255
     network, novelty = classifier.bundle.load()
     logits, _ = TorchBackend(network, torch.device("cpu"), "fp32", 4).run(crops)
@@ -156,7 +156,7 @@ def test_classes_in_another_order_are_put_into_ours(arch, wrap, drawn, tmp_path)
     )
     classifier = Classifier.load(tmp_path / "bundle", device="cpu", precision="fp32")
     assert (classifier.name, classifier.bundle.licence) == ("ours", "MIT")
-    crops = np.stack([classifier.prepare(image) for image in drawn])
+    crops = np.stack([classifier.prepare(image).pixels for image in drawn])
     pixels = torch.from_numpy(crops).permute(0, 3, 1, 2) / 255.0
     with torch.inference_mode():
         given = network(transforms.Normalize(mean, std)(pixels)).softmax(1).numpy()
@@ -405,7 +405,7 @@ def test_an_onnx_file_gives_the_same_probabilities(tmp_path, drawn):
     path = tmp_path / "out" / "model.onnx"
     run("model", "export", bundle.path, "-o", path)
     classifier = Classifier.load(bundle.path, device="cpu", precision="fp32")
-    crops = np.stack([classifier.prepare(image) for image in drawn])
+    crops = np.stack([classifier.prepare(image).pixels for image in drawn])
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     for count in (1, 4):
         (given,) = session.run(None, {"crops": crops[:count].transpose(0, 3, 1, 2)})
@@ -426,7 +426,7 @@ def test_bioimageio_validates_and_runs_a_package(tmp_path, drawn):
     run("model", "export", bundle.path, "-o", package, "--format", "bioimageio")
     assert validate(package / "rdf.yaml").status == "passed"
     classifier = Classifier.load(bundle.path, device="cpu", precision="fp32")
-    crops = np.stack([classifier.prepare(image) for image in drawn])
+    crops = np.stack([classifier.prepare(image).pixels for image in drawn])
     sample = predict(model=package / "rdf.yaml", inputs={"crops": crops.transpose(0, 3, 1, 2)})
     given = sample.members["probabilities"].data.to_numpy()
     expected = classifier.predict_prepared(crops).probabilities

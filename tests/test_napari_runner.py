@@ -177,7 +177,9 @@ def test_canonical_crops_stand_right_of_the_crops(crops, classifier):
     )
     side = classifier.input_size
     assert canonical.data.shape == (BATCH + 8, side, side, 3)
-    np.testing.assert_array_equal(np.asarray(canonical.data[7]), classifier.prepare(crops[7]))
+    np.testing.assert_array_equal(
+        np.asarray(canonical.data[7]), classifier.prepare(crops[7]).pixels
+    )
     # Corners (pixel edges) in the pixels of the stack: as high as a crop, a gap to its right.
     corners = np.array([[7, -0.5, -0.5], [7, side - 0.5, side - 0.5]])
     inside = [layer.world_to_data(canonical.data_to_world(corner)) for corner in corners]

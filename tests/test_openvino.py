@@ -39,7 +39,7 @@ NETWORKS = [
 @pytest.fixture(scope="module")
 def crops() -> np.ndarray:
     exact = Classifier.load(device="cpu", backend="torch")
-    return np.stack([exact.prepare(image) for image in draw_cells(40, seed=91, size=240)[0]])
+    return np.stack([exact.prepare(image).pixels for image in draw_cells(40, seed=91, size=240)[0]])
 
 
 def _trained(architecture: str, arguments: dict) -> torch.nn.Module:

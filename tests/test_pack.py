@@ -14,7 +14,7 @@ from runs import draw
 from typer.testing import CliRunner
 
 from wbc_batch.classifier import read_bundle
-from wbc_batch.classifier.preprocessing import Preprocessing
+from wbc_batch.classifier.preprocessing import CanonicalCrop, Preprocessing
 from wbc_batch.cli import app
 from wbc_batch.errors import ExitCode, ImageError, InputError, RunError
 from wbc_batch.run import classify_paths
@@ -217,7 +217,11 @@ def test_an_input_that_grows_is_noticed(slides: Path, monkeypatch: pytest.Monkey
 
 def prepared(cells: list[Cell], preprocessing: Preprocessing) -> list[bytes | str]:
     crops = [attempt_read(read) for read in prepared_readers(cells, preprocessing)]
-    return [str(crop) if isinstance(crop, ImageError) else crop.tobytes() for crop in crops]
+    return [str(crop) if isinstance(crop, ImageError) else _bytes(crop) for crop in crops]
+
+
+def _bytes(crop: CanonicalCrop) -> bytes:
+    return crop.pixels.tobytes() + np.float32(crop.nucleus_size).tobytes()
 
 
 @pytest.mark.parametrize("compress", [False, True])
@@ -227,6 +231,8 @@ def test_canonical_crops_are_kept_ready(compress: bool, slides: Path) -> None:
     assert_same_cells([slides], Path("crops.zarr"))
     before, after = list(list_cells([slides])), list(list_cells(["crops.zarr"]))
     wanted = prepared(before, ours)
+    sizes = [attempt_read(read) for read in prepared_readers(before, ours)]
+    assert any(isinstance(crop, CanonicalCrop) and crop.nucleus_size > 0.5 for crop in sizes)
     assert prepared(after, ours) == wanted
     shutil.rmtree("crops.zarr/crops/c")  # the pictures
     assert prepared(after, ours) == wanted

@@ -17,7 +17,7 @@ from wbc_batch.synthetic import draw_cell, draw_cells
 
 SETTINGS = Preprocessing(size=64)
 
-# Mean red, green and blue of 4 x 4 parts of a canonical crop, as revision 1 makes it.
+# Mean red, green and blue of 4 x 4 parts of a canonical crop, as revision 2 makes it.
 KNOWN_MEANS = [
     [255, 255, 255, 237, 229, 250, 231, 221, 249, 250, 248, 254],
     [237, 230, 251, 146, 106, 211, 126, 79, 201, 211, 192, 244],
@@ -101,9 +101,11 @@ def test_a_platelet_and_red_cells_are_not_the_nucleus():
 def test_a_picture_of_nothing_is_taken_whole(value):
     image = np.full((50, 90, 3), value, np.uint8)
     crop = canonical_crop(image, SETTINGS)
-    assert not crop.region.found
-    assert crop.region.extent == 50
+    region = find_cell(image)
+    assert not region.found
+    assert region.extent == 50
     assert crop.pixels.shape == (64, 64, 3)
+    assert np.isnan(crop.nucleus_size)
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (8, 1000), (1500, 8), (121, 240), (37, 53)])
@@ -128,5 +130,60 @@ def test_stored_canonical_crops_would_still_be_made_so():
     cv2.ellipse(image, (60, 50), (20, 15), -30.0, 0.0, 360.0, (112, 62, 150), -1, cv2.LINE_AA)
     pixels = canonical(image, Preprocessing(size=64, context=1.9))
     means = pixels.reshape(4, 16, 4, 16, 3).mean(axis=(1, 3))
-    assert REVISION == 1
+    assert REVISION == 2
     np.testing.assert_allclose(means, np.array(KNOWN_MEANS).reshape(4, 4, 3), atol=2)
+
+
+# --- the size of the nucleus ----------------------------------------------------------------------
+
+
+def picture(nucleus: int, red_cell: int, strength: float = 1.0, side: int = 360) -> np.ndarray:
+    """Draw a nucleus among red cells, some pale in the middle, overlapping or cut off, pixels."""
+    image = np.full((side, side, 3), 240, np.float32)
+    colour = np.array((205, 160, 165)) * strength + 240 * (1 - strength)
+    for n, (x, y) in enumerate(
+        ((0.1, 0.1), (0.3, 0.08), (0.38, 0.1), (0.85, 0.2), (1.0, 0.5), (0.2, 0.9))
+    ):
+        middle = (round(x * side), round(y * side))
+        cv2.circle(image, middle, red_cell // 2, colour.tolist(), -1, cv2.LINE_AA)
+        if n % 2:
+            pale = (0.5 * colour + 120).tolist()
+            cv2.circle(image, middle, red_cell // 6, pale, -1, cv2.LINE_AA)
+    cv2.circle(image, (side // 2, side // 2), nucleus // 2, (90, 50, 130), -1, cv2.LINE_AA)
+    return np.rint(image).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("nucleus", "red_cell"), [(96, 72), (110, 66), (140, 70), (180, 84)])
+def test_the_nucleus_is_measured_in_red_cells(nucleus, red_cell):
+    image = picture(nucleus, red_cell)
+    found = canonical_crop(image, SETTINGS).nucleus_size
+    assert found == pytest.approx(nucleus / red_cell, rel=0.12)
+    larger = cv2.resize(image, None, fx=2.2, fy=2.2, interpolation=cv2.INTER_CUBIC)
+    assert canonical_crop(larger, SETTINGS).nucleus_size == pytest.approx(found, rel=0.08)
+    yellow = np.rint(image * (1.0, 0.93, 0.75)).astype(np.uint8)
+    assert canonical_crop(yellow, SETTINGS).nucleus_size == pytest.approx(found, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        picture(110, 66, strength=0.0),
+        picture(110, 66, strength=0.05),
+        picture(110, 66)[115:245, 115:245],
+        picture(110, 12),
+    ],
+    ids=["no red cells", "hardly stained", "cut out close", "platelets alone"],
+)
+def test_without_red_cells_no_size_is_made_up(image):
+    assert find_cell(image).found
+    assert np.isnan(canonical_crop(np.ascontiguousarray(image), SETTINGS).nucleus_size)
+
+
+def test_drawn_lymphocytes_are_small_and_monocytes_large():
+    sizes = {
+        label: np.nanmedian(
+            [canonical_crop(draw_cell(label, n), SETTINGS).nucleus_size for n in range(8)]
+        )
+        for label in ("lymphocyte", "monocyte")
+    }
+    assert sizes["lymphocyte"] < 0.85 * sizes["monocyte"]

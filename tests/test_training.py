@@ -97,6 +97,10 @@ def trained(start, tmp_path_factory) -> Path:
     return output
 
 
+def unknown_sizes(count: int) -> np.ndarray:
+    return np.full(count, np.nan, np.float32)
+
+
 def _history(output: Path) -> list[dict[str, str]]:
     with (output / "history.csv").open() as file:
         return list(csv.DictReader(file))
@@ -235,7 +239,7 @@ def test_what_is_held_out_keeps_patients_and_copies_together():
     patients = tuple(f"p{n % 10}" for n in range(100))
     copies = tuple(f"{n // 2:03}" for n in range(100))
     for together in ({"groups": patients}, {"hashes": copies}):
-        cells = LabelledCells(names, members, labels, crops, **together)
+        cells = LabelledCells(names, members, labels, crops, unknown_sizes(100), **together)
         chosen = held_out(cells)
         assert np.bincount(labels[chosen]).tolist() == [4] * 5
         (units,) = together.values()
@@ -312,7 +316,8 @@ def test_data_sets_that_the_model_knows_get_half_of_the_draws(trained, folders, 
     bundle = train_folders("both", data, {}, output, settings)
     assert bundle.training["settings"]["replayed"] == ["a"]
     names, labels = ("own",) * 2 + ("a",) * 9, np.array([0, 1] + [0] * 8 + [2])
-    cells = LabelledCells(names, tuple("123456789xy"), labels, np.zeros((11, 22, 22, 3), np.uint8))
+    crops = np.zeros((11, 22, 22, 3), np.uint8)
+    cells = LabelledCells(names, tuple("123456789xy"), labels, crops, unknown_sizes(11))
     quick = replace(TINY, preprocessing=Preprocessing(size=16), cells_per_epoch=800, noisy=("own",))
     batches = list(training_batches(cells, replace(quick, replayed=("a",)), 0))
     label, own = (torch.cat([batch[n] for batch in batches]).numpy() for n in (1, 2))

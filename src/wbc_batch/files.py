@@ -1,14 +1,28 @@
-"""Files that are there wholly or not at all."""
+"""Files that are there wholly or not at all, and never written over unasked."""
 
 import os
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
-__all__ = ["UNFINISHED", "write_file"]
+from wbc_batch.errors import InputError
+
+__all__ = ["UNFINISHED", "refuse_existing", "write_file"]
 
 #: Suffix of files, with a dot before their name, that are of no use after a run.
 UNFINISHED = ".part"
+
+
+def refuse_existing(output: Path) -> None:
+    """Refuse to write over something.
+
+    Raises
+    ------
+    InputError
+        If `output` is a file, or a directory that is not empty.
+    """
+    if output.is_file() or (output.is_dir() and any(output.iterdir())):
+        raise InputError(f"{output} is there already; remove it, or name another place with -o")
 
 
 def write_file(path: Path, content: bytes | memoryview) -> None:

@@ -48,7 +48,7 @@ def canonical_layer(layer: "Image", crops: Crops, classifier: "Classifier") -> L
     def prepare(index: NDArray) -> NDArray[np.uint8]:
         start = int(index[0])
         try:
-            return classifier.prepare(_crop(crops, start))[np.newaxis]
+            return classifier.prepare(_crop(crops, start)).pixels[np.newaxis]
         except ImageError:  # the reason stands in the row of this cell; here it stays blank
             return np.zeros((1, side, side, 3), np.uint8)
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wbc_batch.classifier.predictions import Rejection
+from wbc_batch.classifier.preprocessing import CanonicalCrop, stacked
 from wbc_batch.errors import ImageError, WbcError
 from wbc_napari.crops import Crops
 from wbc_napari.torchvision_loader import load_torchvision
@@ -152,7 +153,7 @@ def classify(plan: Plan) -> Iterator[Step]:
         if number == 0 and not images:
             first = errors[int(rows[0])]
             raise ImageError(f"'{plan.crops.name}' cannot be classified: {first}.")
-        predictions = classifier.predict_prepared(np.stack(images)) if images else None
+        predictions = classifier.predict_prepared(*stacked(images)) if images else None
         yield Step(about, rows, predictions, errors)
 
 
@@ -190,7 +191,7 @@ def _load(plan: Plan) -> "Classifier":
 
 def _prepare(
     classifier: "Classifier", crops: Crops, rows: NDArray[np.intp]
-) -> tuple[list[NDArray[np.uint8]], dict[int, str]]:
+) -> tuple[list[CanonicalCrop], dict[int, str]]:
     images, errors = [], {}
     for row, image in zip(rows, crops.read(rows), strict=True):
         try:

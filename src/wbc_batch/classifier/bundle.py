@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wbc_batch.classifier.novelty import NoveltyModel
+from wbc_batch.classifier.nucleus_size import SizeEvidence
 from wbc_batch.classifier.predictions import Rejection
 from wbc_batch.classifier.preprocessing import Preprocessing
 from wbc_batch.errors import ModelError
@@ -37,7 +38,7 @@ __all__ = [
 ]
 
 #: Version of the bundle layout; a reader refuses newer ones.
-FORMAT = 1
+FORMAT = 2
 WEIGHTS_FILE = "model.safetensors"
 #: The quantised network as OpenVINO stores it: description and weights.
 QUANTISED_FILES = ("int8.xml", "int8.bin")
@@ -72,6 +73,8 @@ class Bundle:
         Of the weights file.
     path : Path
         The directory it was read from.
+    size_evidence : SizeEvidence or None
+        What the size of the nucleus says; None where the model does not heed it.
     quantised : dict
         Of a model with an int8 network: SHA-256 of its files (`files`, by name), and how it was calibrated
         and compared, as `wbc_batch.exchange.quantise` wrote it. Else empty.
@@ -90,6 +93,7 @@ class Bundle:
     licence: str = "BSD-3-Clause"
     sha256: str = ""
     path: Path = Path()
+    size_evidence: SizeEvidence | None = None
     quantised: dict[str, Any] = field(default_factory=dict)
 
     def load(self) -> tuple[Network, NoveltyModel | None]:
@@ -255,6 +259,8 @@ def read_bundle(model: str | Path = "default") -> Bundle:
             )
         content["preprocessing"] = _from_json(Preprocessing, content["preprocessing"])
         content["rejection"] = _from_json(Rejection, content["rejection"])
+        if content.get("size_evidence") is not None:
+            content["size_evidence"] = _from_json(SizeEvidence, content["size_evidence"])
         content["classes"] = tuple(content["classes"])
         content["temperature"] = float(content["temperature"])
         if content["novelty_scale"] is not None:

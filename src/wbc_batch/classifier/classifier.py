@@ -13,7 +13,7 @@ from wbc_batch.classifier.bundle import Bundle, read_bundle
 from wbc_batch.classifier.images import as_rgb
 from wbc_batch.classifier.novelty import NoveltyModel
 from wbc_batch.classifier.predictions import Predictions, decide
-from wbc_batch.classifier.preprocessing import canonical_crop
+from wbc_batch.classifier.preprocessing import CanonicalCrop, canonical_crop, stacked
 from wbc_batch.classifier.runtime import choose_runtime
 from wbc_batch.classifier.torch_backend import TorchBackend
 from wbc_batch.errors import ImageError
@@ -119,8 +119,8 @@ class Classifier:
         """Cells that are computed at once."""
         return self._backend.batch_size
 
-    def prepare(self, image: NDArray) -> NDArray[np.uint8]:
-        """Make the canonical crop that the network sees.
+    def prepare(self, image: NDArray) -> CanonicalCrop:
+        """Make the canonical crop, and measure the nucleus.
 
         Parameters
         ----------
@@ -129,23 +129,27 @@ class Classifier:
 
         Returns
         -------
-        ndarray of uint8, shape (S, S, 3)
-            ``S`` is `input_size`.
+        CanonicalCrop
+            Its side is `input_size`.
 
         Raises
         ------
         ImageError
             If the image has no usable shape or type.
         """
-        return canonical_crop(as_rgb(image), self.bundle.preprocessing).pixels
+        return canonical_crop(as_rgb(image), self.bundle.preprocessing)
 
-    def predict_prepared(self, crops: NDArray[np.uint8]) -> Predictions:
+    def predict_prepared(
+        self, crops: NDArray[np.uint8], sizes: NDArray[np.float32] | None = None
+    ) -> Predictions:
         """Classify canonical crops.
 
         Parameters
         ----------
         crops : ndarray of uint8, shape (N, S, S, 3)
-            As `prepare` returns them.
+            Pixels, as `prepare` makes them.
+        sizes : ndarray of float32, shape (N,), optional
+            Of the nuclei, as `prepare` measures them; NaN, and by default all, where they are not known.
 
         Returns
         -------
@@ -162,6 +166,8 @@ class Classifier:
         if len(crops):
             logits, features = self._backend.run(crops)
             novelty = None if self._novelty is None else self._novelty.score(features)
+            if self.bundle.size_evidence is not None and sizes is not None:
+                logits = logits + self.bundle.size_evidence.logits(sizes)
         return decide(logits, novelty, self.bundle.temperature, self.bundle.rejection)
 
     def predict(
@@ -201,13 +207,13 @@ class Classifier:
             while done < len(images):  # the batch size may fall on the way
                 chunk = range(done, min(done + self.batch_size, len(images)))
                 crops = list(pool.map(lambda i: self._prepare_numbered(i, images[i]), chunk))
-                parts.append(self.predict_prepared(np.stack(crops)))
+                parts.append(self.predict_prepared(*stacked(crops)))
                 done = chunk.stop
                 if progress is not None:
                     progress(done)
         return _concatenate(parts)
 
-    def _prepare_numbered(self, number: int, image: NDArray) -> NDArray[np.uint8]:
+    def _prepare_numbered(self, number: int, image: NDArray) -> CanonicalCrop:
         try:
             return self.prepare(image)
         except ImageError as error:

@@ -8,8 +8,12 @@ how stain and lamp colour it. Both are removed here, by classical means, in well
    main piece are joined;
 3. a square scaled by the nucleus's extent is cut out and resized;
 4. the median nucleus gets the same optical density everywhere, channel by channel.
+
+What the square does not show, the size, is told beside it where red cells around it give the scale.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -17,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from wbc_batch.classifier.red_cells import red_cell_diameter
 from wbc_batch.errors import ModelError
 
 __all__ = [
@@ -29,10 +34,11 @@ __all__ = [
     "canonical_crop",
     "density_table",
     "find_cell",
+    "stacked",
 ]
 
-#: Raised when the same picture and the same numbers begin to give other canonical crops.
-REVISION = 1
+#: Raised when the same picture and the same numbers begin to give other canonical crops or sizes.
+REVISION = 2
 
 #: What a network can see of a picture.
 VIEWS = ("cell", "image")
@@ -91,6 +97,8 @@ class CellRegion:
         Colour of the bright background, red, green, blue, 0..255.
     nucleus_density : tuple of float
         Median optical density of the nucleus in red, green and blue (natural logarithm).
+    red_cell : float
+        Diameter of the red cells around it, pixels; NaN where they do not show.
     found : bool
         False where no nucleus stood out; the other values then describe the middle of the picture.
     """
@@ -100,21 +108,24 @@ class CellRegion:
     extent: float
     background: tuple[float, float, float]
     nucleus_density: tuple[float, float, float]
+    red_cell: float
     found: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class CanonicalCrop:
-    """The canonical crop and where it was cut.
+    """What a model is given of a cell.
 
     Attributes
     ----------
     pixels : ndarray of uint8, shape (size, size, 3)
-    region : CellRegion
+    nucleus_size : float
+        Diameter of the nucleus (all lobes together), in diameters of the red cells around it; NaN where
+        they do not show, and for whole pictures.
     """
 
     pixels: NDArray[np.uint8]
-    region: CellRegion
+    nucleus_size: float
 
 
 # The finder works on a small copy: a nucleus needs no more pixels to be found.
@@ -136,15 +147,21 @@ def canonical_crop(image: NDArray[np.uint8], preprocessing: Preprocessing) -> Ca
     Returns
     -------
     CanonicalCrop
-        With ``view="image"`` its region is the whole picture, not found.
     """
     if preprocessing.view == "image":
-        return CanonicalCrop(_whole_picture(image, preprocessing), _no_region(image))
+        return CanonicalCrop(_whole_picture(image, preprocessing), math.nan)
     region = find_cell(image)
     context = preprocessing.context if region.found else 1.0  # else all that there is
     side = max(region.extent * context * preprocessing.margin, 4.0)
     square = _square(image, region, side, preprocessing.size)
-    return CanonicalCrop(cv2.LUT(square, _colour_table(region, preprocessing)), region)
+    pixels = cv2.LUT(square, _colour_table(region, preprocessing))
+    return CanonicalCrop(pixels, region.extent / region.red_cell)
+
+
+def stacked(crops: Sequence[CanonicalCrop]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Put canonical crops, at least one, behind one another: their pixels, and their nuclei's sizes."""
+    sizes = np.array([crop.nucleus_size for crop in crops], np.float32)
+    return np.stack([crop.pixels for crop in crops]), sizes
 
 
 def find_cell(image: NDArray[np.uint8]) -> CellRegion:
@@ -175,10 +192,13 @@ def find_cell(image: NDArray[np.uint8]) -> CellRegion:
     nucleus = _join_lobes(_nuclear(score))
     found = nucleus is not None
     colour = np.log(background / np.maximum(_median(small, nucleus), 1.0))
-    x, y, extent = width / 2, height / 2, float(min(height, width))
+    x, y, extent, red_cell = width / 2, height / 2, float(min(height, width)), math.nan
     if nucleus is not None:
-        x, y, extent = (step * value for value in _circle(nucleus))
-    return CellRegion(x, y, extent, _triple(background), _triple(colour), found)
+        circle = _circle(nucleus)
+        green = cv2.extractChannel(density, 1)
+        red_cell = step * red_cell_diameter(green, *circle, float(colour[1]))
+        x, y, extent = (step * value for value in circle)
+    return CellRegion(x, y, extent, _triple(background), _triple(colour), red_cell, found)
 
 
 def _whole_picture(image: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
@@ -190,12 +210,6 @@ def _whole_picture(image: NDArray[np.uint8], preprocessing: Preprocessing) -> ND
     return cv2.copyMakeBorder(
         np.asarray(square), before, after, before, after, cv2.BORDER_REFLECT_101
     )
-
-
-def _no_region(image: NDArray[np.uint8]) -> CellRegion:
-    height, width = image.shape[:2]
-    white, none = (255.0, 255.0, 255.0), (0.0, 0.0, 0.0)
-    return CellRegion(width / 2, height / 2, float(min(height, width)), white, none, False)
 
 
 def _triple(values: NDArray) -> tuple[float, float, float]:

@@ -1,4 +1,4 @@
-"""``wbc-batch model``: look at models, check them, bring them in and give them away."""
+"""``wbc-batch model``: look at models, check and change them, bring them in and give them away."""
 
 from dataclasses import asdict
 from enum import StrEnum
@@ -13,7 +13,7 @@ from wbc_batch.errors import InputError, ModelError
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="Look at models, check, import and export them.",
+    help="Look at models, check, import, average, quantise and export them.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -117,6 +117,43 @@ def import_model(
         licence=licence,
     )
     bundle = import_checkpoint(checkpoint, foreign, output)
+    if as_json:
+        print_json({"bundle": str(output), "name": bundle.name, "sha256": bundle.sha256})
+    else:
+        typer.echo(f"{output}: {bundle.name}, SHA-256 {bundle.sha256}")
+
+
+@app.command()
+def average(
+    datasets: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[NAME=]DATASET",
+            help="The cells that all of them were trained on: folders with one folder per class, or "
+            "prepared data sets.",
+        ),
+    ],
+    of: Annotated[
+        list[str], typer.Option(metavar="MODEL", help="A model to average; name two or more.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Directory of the new bundle.")],
+    validation: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]DATASET",
+            help="Cells to calibrate on, as in the trainings; without it, a prepared data set's "
+            "validation split, or a fifth of the training cells.",
+        ),
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name of the new model.")] = "average",
+    as_json: JsonOption = False,
+) -> None:
+    """Average the weights of models of one preset: they know other laboratories better together."""
+    from wbc_batch.datasets.naming import named_folders, named_validation
+    from wbc_batch.training.average import average as averaged
+
+    held = named_validation(validation or [], datasets)
+    bundle = averaged(name, of, named_folders(datasets, "train"), held, output)
     if as_json:
         print_json({"bundle": str(output), "name": bundle.name, "sha256": bundle.sha256})
     else:

@@ -57,6 +57,7 @@ def select(cells: LabelledCells, chosen: NDArray[np.bool_]) -> LabelledCells:
         pick(cells.members),
         cells.labels[places],
         cells.crops[places],
+        cells.sizes[places],
         pick(cells.groups),
         pick(cells.hashes),
     )

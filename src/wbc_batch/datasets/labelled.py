@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wbc_batch.classifier.images import as_rgb
-from wbc_batch.classifier.preprocessing import Preprocessing, canonical_crop
+from wbc_batch.classifier.preprocessing import CanonicalCrop, Preprocessing, canonical_crop, stacked
 from wbc_batch.datasets.class_folders import list_class_folders
 from wbc_batch.datasets.manifest import Entry, ManifestPart, is_manifest, read_manifest
 from wbc_batch.datasets.splits import TRAIN
@@ -54,6 +54,8 @@ class LabelledCells:
         Index into `wbc_batch.schema.CLASSES`.
     crops : ndarray of uint8, shape (N, S, S, 3)
         Canonical crops.
+    sizes : ndarray of float32, shape (N,)
+        Of their nuclei, see `wbc_batch.classifier.preprocessing.CanonicalCrop`.
     groups : tuple of str
         Each cell's patient or slide, empty where it is not known; empty if none is.
     hashes : tuple of str
@@ -64,6 +66,7 @@ class LabelledCells:
     members: tuple[str, ...]
     labels: NDArray[np.intp]
     crops: NDArray[np.uint8]
+    sizes: NDArray[np.float32]
     groups: tuple[str, ...] = ()
     hashes: tuple[str, ...] = ()
 
@@ -121,9 +124,11 @@ def read_dataset(
     labels = np.array([CLASSES.index(entry.label) for entry in entries], np.intp)
     size = preprocessing.size
     crops = np.empty((len(entries), size, size, 3), np.uint8)
+    sizes = np.empty(len(entries), np.float32)
 
     def read(place: int) -> str:
-        crops[place], digest = _read(entries[place], preprocessing)
+        crop, digest = _read(entries[place], preprocessing)
+        crops[place], sizes[place] = crop.pixels, crop.nucleus_size
         return digest
 
     pool = ThreadPoolExecutor()
@@ -134,7 +139,7 @@ def read_dataset(
     names = tuple(entry.source for entry in entries)
     members = tuple(entry.member for entry in entries)
     groups = tuple(entry.group for entry in entries)
-    return LabelledCells(names, members, labels, crops, groups, hashes)
+    return LabelledCells(names, members, labels, crops, sizes, groups, hashes)
 
 
 def drawn_cells(count: int, seed: int, preprocessing: Preprocessing) -> LabelledCells:
@@ -146,7 +151,7 @@ def drawn_cells(count: int, seed: int, preprocessing: Preprocessing) -> Labelled
         crops += [prepare(image, preprocessing) for image in images]
         labels += [CLASSES.index(name) for name in names]
     members = tuple(f"{seed}-{n}" for n in range(count))
-    return LabelledCells(("drawn",) * count, members, np.array(labels, np.intp), np.stack(crops))
+    return LabelledCells(("drawn",) * count, members, np.array(labels, np.intp), *stacked(crops))
 
 
 def merge(parts: Sequence[LabelledCells]) -> LabelledCells:
@@ -156,6 +161,7 @@ def merge(parts: Sequence[LabelledCells]) -> LabelledCells:
         sum((part.members for part in parts), ()),
         np.concatenate([part.labels for part in parts]),
         np.concatenate([part.crops for part in parts]),
+        np.concatenate([part.sizes for part in parts]),
         sum((part.groups or ("",) * len(part) for part in parts), ()),
         sum((part.hashes or ("",) * len(part) for part in parts), ()),
     )
@@ -179,9 +185,9 @@ def refuse_shared_images(cells: LabelledCells, validation: LabelledCells) -> Non
         )
 
 
-def prepare(image: NDArray, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+def prepare(image: NDArray, preprocessing: Preprocessing) -> CanonicalCrop:
     """Make the canonical crop of one image."""
-    return canonical_crop(as_rgb(image), preprocessing).pixels
+    return canonical_crop(as_rgb(image), preprocessing)
 
 
 def sampling_weights(cells: LabelledCells) -> NDArray[np.float64]:
@@ -235,7 +241,7 @@ def _entries(name: str, dataset: Path | ManifestPart, split: str | None) -> list
     return [replace(entry, source=name) for entry in entries] if part.source else entries
 
 
-def _read(entry: Entry, preprocessing: Preprocessing) -> tuple[NDArray[np.uint8], str]:
+def _read(entry: Entry, preprocessing: Preprocessing) -> tuple[CanonicalCrop, str]:
     """Read a cell: its canonical crop, and the hash of its file."""
     try:
         data = read_file(entry.path)

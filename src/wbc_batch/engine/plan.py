@@ -172,8 +172,8 @@ def shard_size(cells: int, workers: int) -> int:
 def model_digest(bundle: Bundle) -> str:
     """Hash everything in a model that a prediction depends on.
 
-    That is the SHA-256 of its weights, quantised or not, its network, preprocessing, temperature and
-    rejection thresholds.
+    That is the SHA-256 of its weights, quantised or not, its network, preprocessing, evidence of sizes,
+    temperature and rejection thresholds.
     """
     decisive = {
         "sha256": bundle.sha256,
@@ -181,6 +181,7 @@ def model_digest(bundle: Bundle) -> str:
         "network": [bundle.architecture, bundle.arguments, bundle.classes],
         "preprocessing": asdict(bundle.preprocessing),
         "temperature": bundle.temperature,
+        "size_evidence": bundle.size_evidence and asdict(bundle.size_evidence),
         "novelty_scale": bundle.novelty_scale,
         "rejection": asdict(bundle.rejection),
     }

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from wbc_batch.classifier import Classifier
+from wbc_batch.classifier.preprocessing import CanonicalCrop, stacked
 from wbc_batch.engine.ledger import ShardResult, commit
 from wbc_batch.engine.plan import Job, ShardSpec, model_digest
 from wbc_batch.errors import ClusterError, ImageError, ModelError, WbcError
@@ -179,10 +179,10 @@ def _classify(classifier: Classifier, spec: ShardSpec) -> pa.Table:
     errors: dict[int, str] = dict.fromkeys(spec.fatal, FATAL_REASON)
     frames = [_empty_predictions(classifier)]
     positions: list[int] = []
-    crops: list[NDArray[np.uint8]] = []
+    crops: list[CanonicalCrop] = []
 
     def predict() -> None:
-        frame = classifier.predict_prepared(np.stack(crops)).to_frame()
+        frame = classifier.predict_prepared(*stacked(crops)).to_frame()
         frame.index = pd.Index(positions)
         frames.append(frame)
         positions.clear()
@@ -209,7 +209,7 @@ def _at_once(classifier: Classifier) -> int:
 
 def _crops(
     classifier: Classifier, spec: ShardSpec, positions: Sequence[int]
-) -> Iterator[tuple[int, NDArray[np.uint8] | ImageError]]:
+) -> Iterator[tuple[int, CanonicalCrop | ImageError]]:
     """Read and prepare cells, a bounded number ahead of the consumer, in order.
 
     A process that dies of an image takes this one along, as if it had been read here: the run finds out

@@ -1,6 +1,7 @@
 """The model card, written from what was measured."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from wbc_batch.classifier import Bundle
 from wbc_batch.evaluation.assessment import Assessment
@@ -79,14 +80,38 @@ def _training(bundle: Bundle) -> list[str]:
     if "start" in training:
         parts.append(f"Training started from {training['start']}.")
     if "best_epoch" in training:
-        epochs = training.get("epochs", training["settings"]["epochs"])
-        best = training["settings"].get("keep", "best") == "best"
-        reason = "for its balanced accuracy on the validation cells" if best else "as the last one"
+        parts.append(f"{_kept(training)}.")
+    if "average_of" in training:
+        members = [f"- {_member(member)}" for member in training["average_of"]]
+        parts += ["The weights are the mean of those of these trainings:", "\n".join(members)]
+    if "validation_cells" in training:
         parts.append(
-            f"Epoch {training['best_epoch']} of {epochs} was kept {reason}; the temperature "
-            f"({bundle.temperature:.3f}) and the novelty scale were fitted on the validation cells."
+            f"The temperature ({bundle.temperature:.3f}) and the novelty scale were fitted on the "
+            "validation cells."
+        )
+    if bundle.size_evidence is not None:
+        sizes = zip(bundle.classes, bundle.size_evidence.medians, strict=True)
+        parts.append(
+            "Where red cells show around the leukocyte, the diameter of its nucleus in diameters of "
+            "theirs counts, too; usual are "
+            + ", ".join(f"{size:.2f} ({name})" for name, size in sizes)
+            + "."
         )
     return parts
+
+
+def _kept(training: Mapping[str, Any]) -> str:
+    epochs = training.get("epochs", training["settings"]["epochs"])
+    best = training["settings"].get("keep", "best") == "best"
+    reason = "for its balanced accuracy on the validation cells" if best else "as the last one"
+    return f"Epoch {training['best_epoch']} of {epochs} was kept {reason}"
+
+
+def _member(training: Mapping[str, Any]) -> str:
+    """Tell one of several trainings from the others."""
+    drawn = sum(training["cells"].get("drawn", {}).values())
+    cells = f"and on {drawn} drawn cells" if drawn else "without drawn cells"
+    return f"seed {training['settings']['seed']}, {cells}. {_kept(training)}"
 
 
 def _figures(assessment: Assessment) -> list[str]:

@@ -171,7 +171,7 @@ def judge(classifier: Classifier, cells: LabelledCells) -> Judged:
     -------
     Judged
     """
-    predictions = classifier.predict_prepared(cells.crops)
+    predictions = classifier.predict_prepared(cells.crops, cells.sizes)
     return Judged(cells, predictions, measure(predictions, cells.labels, cells.members))
 
 

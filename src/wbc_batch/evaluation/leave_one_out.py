@@ -3,9 +3,8 @@
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from wbc_batch.classifier import Bundle, Classifier, read_bundle
 from wbc_batch.datasets.held_out import held_out, select
@@ -15,9 +14,8 @@ from wbc_batch.errors import InputError
 from wbc_batch.evaluation.assessment import Assessment, facts_of
 from wbc_batch.evaluation.figures import Judged, judge
 from wbc_batch.evaluation.files import LEAVE_ONE_OUT, file_name, open_folder, write_files
-from wbc_batch.training.augmentation import Augmentation
 from wbc_batch.training.progress import Shown
-from wbc_batch.training.settings import Settings
+from wbc_batch.training.settings import Settings, recorded_settings
 from wbc_batch.training.train import train, wide_preprocessing
 
 __all__ = ["leave_one_out", "recipe"]
@@ -117,38 +115,13 @@ def recipe(bundle: Bundle) -> Settings:
         If the model was not trained here, or was itself trained on from another model: nobody can leave
         out what that one has seen.
     """
-    recorded = bundle.training.get("settings")
-    if not recorded:
-        raise InputError(
-            f"the model {bundle.name!r} does not say how it was trained; name one that "
-            "wbc-batch train made"
-        )
-    settings: Settings = _known_fields(
-        Settings,
-        recorded
-        | {
-            "preprocessing": bundle.preprocessing,
-            "augmentation": _known_fields(Augmentation, recorded.get("augmentation", {})),
-        },
-    )
+    settings = recorded_settings(bundle)
     if settings.start not in ("random", "imagenet"):
         raise InputError(
             f"the model {bundle.name!r} was trained on from {settings.start}, which may have seen the data "
             "set that is left out; name a model that started from random or ImageNet weights"
         )
     return settings
-
-
-def _known_fields(kind: type, values: Mapping[str, Any]) -> Any:
-    """Make settings from what an older or newer version may have recorded, as JSON."""
-    names = {field.name for field in fields(kind)}
-    return kind(
-        **{
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in values.items()
-            if name in names
-        }
-    )
 
 
 def _check(sources: Datasets, also: Datasets) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from wbc_batch.classifier import Classifier, Predictions, Rejection
-from wbc_batch.classifier.preprocessing import Preprocessing
+from wbc_batch.classifier.preprocessing import CanonicalCrop, Preprocessing, stacked
 from wbc_batch.datasets.labelled import prepare
 from wbc_batch.datasets.manifest import ManifestPart, read_manifest
 from wbc_batch.errors import ImageError, InputError
@@ -45,12 +45,15 @@ class UnknownCells:
         What each cell is: the folder it lies in.
     crops : ndarray of uint8, shape (N, S, S, 3)
         Canonical crops.
+    sizes : ndarray of float32, shape (N,)
+        Of their nuclei.
     """
 
     name: str
     members: tuple[str, ...]
     kinds: tuple[str, ...]
     crops: NDArray[np.uint8]
+    sizes: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,7 @@ def read_unknown(
     with ThreadPoolExecutor() as pool:
         crops = list(pool.map(lambda cell: _read(cell[0], preprocessing), listed))
     _, members, kinds = zip(*listed, strict=True)
-    return UnknownCells(name, members, kinds, np.stack(crops))
+    return UnknownCells(name, members, kinds, *stacked(crops))
 
 
 def judge_unknown(
@@ -158,7 +161,7 @@ def judge_unknown(
     -------
     JudgedUnknown
     """
-    predictions = classifier.predict_prepared(cells.crops)
+    predictions = classifier.predict_prepared(cells.crops, cells.sizes)
     rejection = classifier.bundle.rejection
     kinds = np.array(cells.kinds)
 
@@ -230,7 +233,7 @@ def _list(dataset: Path | ManifestPart) -> list[tuple[Path, str, str]]:
     ]
 
 
-def _read(path: Path, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+def _read(path: Path, preprocessing: Preprocessing) -> CanonicalCrop:
     try:
         return prepare(decode_crop(read_file(path)), preprocessing)
     except ImageError as error:

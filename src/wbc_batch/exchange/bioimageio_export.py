@@ -16,7 +16,7 @@ from wbc_batch.classifier import Bundle
 from wbc_batch.classifier.bundle import CARD_FILE
 from wbc_batch.errors import InputError, ModelError
 from wbc_batch.exchange.onnx_export import INPUT, OUTPUT, OnnxModel, make_onnx, refuse_missing
-from wbc_batch.exchange.output import refuse_existing
+from wbc_batch.files import refuse_existing
 
 if TYPE_CHECKING:
     from bioimageio.spec.model.v0_5 import (
@@ -175,8 +175,8 @@ def _documentation(bundle: Bundle) -> str:
         f"`{INPUT}`: {preparation}, as `wbc_batch.Classifier.prepare` makes it, uint8, red, green, blue. "
         "The numbers of this preparation:\n\n"
         f"```json\n{json.dumps(asdict(bundle.preprocessing), indent=2)}\n```\n\n"
-        f"`{OUTPUT}`: {', '.join(bundle.classes)}. Calibrated; the rule that leaves a cell unidentified is "
-        "wbc-napari's alone.\n\n"
+        f"`{OUTPUT}`: {', '.join(bundle.classes)}. Calibrated; the rule that leaves a cell unidentified and "
+        "what the size of its nucleus says are wbc-napari's alone.\n\n"
         "## Validation\n\n"
         "On labelled cells: `wbc-batch evaluate`. The package's test tensors are drawn cells.\n"
     )

@@ -15,8 +15,8 @@ from wbc_batch.classifier.preprocessing import Preprocessing
 from wbc_batch.classifier.torchvision_networks import TorchvisionNetwork
 from wbc_batch.errors import InputError, ModelError
 from wbc_batch.exchange.checkpoint import read_weights
-from wbc_batch.exchange.output import refuse_existing
 from wbc_batch.exchange.verify import check_result
+from wbc_batch.files import refuse_existing
 from wbc_batch.schema import CLASSES
 
 __all__ = ["Foreign", "import_checkpoint"]

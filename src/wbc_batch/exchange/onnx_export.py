@@ -18,9 +18,8 @@ from wbc_batch.classifier import Bundle, Classifier
 from wbc_batch.classifier.architecture import Network
 from wbc_batch.classifier.torch_backend import fold_normalisation
 from wbc_batch.errors import InputError, ModelError
-from wbc_batch.exchange.output import refuse_existing
 from wbc_batch.exchange.verify import drawn_crops
-from wbc_batch.files import write_file
+from wbc_batch.files import refuse_existing, write_file
 
 __all__ = ["INPUT", "OUTPUT", "OnnxModel", "export_onnx", "make_onnx", "refuse_missing"]
 

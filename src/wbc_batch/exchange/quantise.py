@@ -21,8 +21,7 @@ from wbc_batch.classifier.bundle import CARD_FILE, QUANTISED_FILES, WEIGHTS_FILE
 from wbc_batch.datasets.labelled import LabelledCells, merge, read_dataset, refuse_shared_images
 from wbc_batch.datasets.naming import Datasets
 from wbc_batch.errors import InputError, ModelError
-from wbc_batch.exchange.output import refuse_existing
-from wbc_batch.files import write_file
+from wbc_batch.files import refuse_existing, write_file
 from wbc_batch.schema import CLASSES
 
 if TYPE_CHECKING:
@@ -167,6 +166,7 @@ def _some_of_each_kind(cells: LabelledCells) -> LabelledCells:
         tuple(cells.members[n] for n in chosen),
         cells.labels[chosen],
         cells.crops[chosen],
+        cells.sizes[chosen],
     )
 
 
@@ -247,7 +247,9 @@ def _with_files(bundle: Bundle, files: dict[str, bytes], place: Path) -> Bundle:
 
 def _compare(bundle: Bundle, cells: LabelledCells) -> Comparison:
     exact, small = (
-        Classifier.load(bundle.path, "cpu", precision, "openvino").predict_prepared(cells.crops)
+        Classifier.load(bundle.path, "cpu", precision, "openvino").predict_prepared(
+            cells.crops, cells.sizes
+        )
         for precision in ("fp32", "int8")
     )
     scored = not np.isnan(exact.novelty).any()

@@ -41,7 +41,7 @@ def verify(model: str) -> Bundle:
 def drawn_crops(classifier: Classifier, count: int) -> NDArray[np.uint8]:
     """Draw cells as the model sees them: uint8, shape (count, S, S, 3)."""
     images, _ = draw_cells(count, seed=5, size=240)
-    return np.stack([classifier.prepare(image) for image in images])
+    return np.stack([classifier.prepare(image).pixels for image in images])
 
 
 def check_result(network: Network, size: int, origin: str) -> None:

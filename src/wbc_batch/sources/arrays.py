@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wbc_batch.classifier.preprocessing import Preprocessing
+from wbc_batch.classifier.preprocessing import CanonicalCrop, Preprocessing
 from wbc_batch.errors import ImageError, InputError
 from wbc_batch.sources import packed
 from wbc_batch.sources.blocks import Blocks
@@ -165,7 +165,7 @@ class _PreparedCrops:
         self._crops = crops
         self._blocks = Blocks(crops.group[packed.PREPARED])
 
-    def fetch(self, cells: Iterable[Cell]) -> Iterator[Callable[[], NDArray[np.uint8]]]:
+    def fetch(self, cells: Iterable[Cell]) -> Iterator[Callable[[], CanonicalCrop]]:
         for cell in cells:
             position = cell.place.position if cell.place else 0
             if position >= len(self._crops):
@@ -173,12 +173,20 @@ class _PreparedCrops:
             else:
                 yield partial(self._crop, position, self._blocks.get(position))
 
-    def _crop(self, position: int, get: Callable[[], NDArray]) -> NDArray[np.uint8]:
+    def _crop(self, position: int, get: Callable[[], NDArray]) -> CanonicalCrop:
         self._crops.true_size(position)  # says why, where there is no crop
-        return get()
+        return CanonicalCrop(get(), float(self._sizes[position]))
+
+    @cached_property
+    def _sizes(self) -> NDArray[np.float32]:
+        try:
+            sizes: NDArray[np.float32] = self._crops.group[packed.SIZES][:]
+        except Exception as error:  # codecs raise anything
+            raise ImageError("the sizes of the nuclei in the store are damaged") from error
+        return sizes
 
 
-def _gone(count: int) -> NDArray:
+def _gone(count: int) -> Any:
     raise ImageError(f"the zarr store holds only {count} crops now")
 
 

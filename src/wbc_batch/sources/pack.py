@@ -163,7 +163,7 @@ def _read_some(cells: Sequence[Cell], preprocessing: Preprocessing) -> list[Pixe
 
 def _read(read: Read, preprocessing: Preprocessing | None) -> Pixels:
     image = read()
-    return image, canonical_crop(image, preprocessing).pixels if preprocessing else None
+    return image, canonical_crop(image, preprocessing) if preprocessing else None
 
 
 def _next_run(

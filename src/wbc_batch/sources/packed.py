@@ -3,7 +3,8 @@
 A zarr v3 group. Its array ``crops`` holds the pixels, (N, H, W, 3), each crop in its top left corner; the
 arrays beside it have one value per crop: its true size, and what it was before it was packed. The
 attribute `MARK` of the group says that it is one. A store may also hold the canonical crops, (N, S, S, 3), in
-the array `PREPARED`; the attribute of that name says what made them.
+the array `PREPARED`, and the sizes of their nuclei, (N,), in `SIZES`; the attribute named as the former says
+what made them.
 """
 
 from dataclasses import asdict
@@ -19,6 +20,7 @@ __all__ = [
     "GROUPING",
     "MARK",
     "PREPARED",
+    "SIZES",
     "VERSION",
     "Row",
     "cell_of",
@@ -32,6 +34,7 @@ VERSION = 1
 
 CROPS = "crops"
 PREPARED = "prepared"
+SIZES = "nucleus_size"
 
 #: What zarr gives for pixels that are missing. No picture is all of this value, many are all black or white.
 FILL = 1

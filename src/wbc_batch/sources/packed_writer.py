@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wbc_batch.classifier.preprocessing import Preprocessing
+from wbc_batch.classifier.preprocessing import CanonicalCrop, Preprocessing
 from wbc_batch.errors import ImageError, RunError
 from wbc_batch.sources import packed
 from wbc_batch.sources.cells import Cell
@@ -74,7 +74,7 @@ class Layout:
 
 
 #: What was read of a cell: its picture, and its canonical crop if the layout wants one; or why not.
-Pixels = tuple[NDArray[np.uint8], NDArray[np.uint8] | None] | ImageError
+Pixels = tuple[NDArray[np.uint8], CanonicalCrop | None] | ImageError
 
 
 def write(
@@ -143,11 +143,13 @@ def _changed(layout: Layout) -> RunError:
 
 def _laid_out(
     some: Sequence[tuple[Cell, Pixels]], layout: Layout
-) -> tuple[dict[str, NDArray[np.uint8]], list[packed.Row]]:
+) -> tuple[dict[str, NDArray], list[packed.Row]]:
     """Put crops into the top left corners of arrays, and say what they are."""
-    arrays = {
+    arrays: dict[str, NDArray] = {
         name: np.zeros((len(some), *shape), np.uint8) for name, shape in layout.arrays.items()
     }
+    if layout.preprocessing is not None:
+        arrays[packed.SIZES] = np.full(len(some), np.nan, np.float32)
     rows = []
     for number, (cell, pixels) in enumerate(some):
         if not isinstance(pixels, ImageError) and (np.array(pixels[0].shape) > layout.crop).any():
@@ -159,7 +161,8 @@ def _laid_out(
         height, width = image.shape[:2]
         arrays[packed.CROPS][number, :height, :width] = image
         if canonical is not None:
-            arrays[packed.PREPARED][number] = canonical
+            arrays[packed.PREPARED][number] = canonical.pixels
+            arrays[packed.SIZES][number] = canonical.nucleus_size
         rows.append(packed.row_of(cell, height, width, ""))
     return arrays, rows
 
@@ -184,6 +187,15 @@ def _create(store: Path, layout: Layout) -> Any:
             fill_value=packed.FILL,
             dimension_names=["cell", "y", "x", "c"],
         )
+    if layout.preprocessing is not None:
+        group.create_array(
+            packed.SIZES,
+            shape=(layout.cells,),
+            chunks=(layout.shard,),
+            dtype="float32",
+            fill_value=np.nan,
+            dimension_names=["cell"],
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # no standard names strings yet
         for name, dtype in packed.COLUMNS.items():
@@ -197,9 +209,9 @@ def _create(store: Path, layout: Layout) -> Any:
     return group
 
 
-def _write_crops(group: Any, first: int, arrays: dict[str, NDArray[np.uint8]]) -> None:
-    for name, crops in arrays.items():
-        group[name][first : first + len(crops)] = crops
+def _write_crops(group: Any, first: int, arrays: dict[str, NDArray]) -> None:
+    for name, values in arrays.items():
+        group[name][first : first + len(values)] = values
 
 
 def _write_rows(group: Any, first: int, rows: Sequence[packed.Row]) -> None:

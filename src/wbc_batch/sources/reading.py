@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wbc_batch.classifier.images import as_rgb
-from wbc_batch.classifier.preprocessing import Preprocessing, canonical_crop
+from wbc_batch.classifier.preprocessing import CanonicalCrop, Preprocessing, canonical_crop
 from wbc_batch.errors import ImageError
 from wbc_batch.sources import images
 from wbc_batch.sources.ahead import map_apart, run_ahead
@@ -84,7 +84,7 @@ def fetches(cells: Iterable[Cell], base: Path | None = None) -> Iterator[Fetch]:
 
 def prepared_readers(
     cells: Iterable[Cell], preprocessing: Preprocessing, base: Path | None = None
-) -> Iterator[Read]:
+) -> Iterator[Callable[[], CanonicalCrop]]:
     """Give, for each cell in order, a function that makes its canonical crop on any thread.
 
     A packed store may hold it ready (see `wbc_batch.sources.pack`). Else as `readers`.
@@ -99,7 +99,7 @@ def prepared_readers(
     Yields
     ------
     callable
-        Returns uint8, shape (S, S, 3); raises `ImageError`.
+        Raises `ImageError`.
     """
     for container, some in _opened_for(cells, base):
         ready = container.prepared(preprocessing) if isinstance(container, CropArray) else None
@@ -111,7 +111,7 @@ def prepared_readers(
 
 def prepared_crops(
     cells: Sequence[Cell], preprocessing: Preprocessing, base: Path, cores: int, ahead: int
-) -> Iterator[NDArray[np.uint8] | ImageError]:
+) -> Iterator[CanonicalCrop | ImageError]:
     """Make canonical crops on some cores, a bounded number ahead of the consumer, in order.
 
     Parameters
@@ -127,7 +127,7 @@ def prepared_crops(
 
     Yields
     ------
-    ndarray of uint8, shape (S, S, 3), or ImageError
+    CanonicalCrop or ImageError
 
     Raises
     ------
@@ -142,7 +142,7 @@ def prepared_crops(
 
 def _prepare_some(
     cells: Sequence[Cell], preprocessing: Preprocessing, base: Path
-) -> list[NDArray[np.uint8] | ImageError]:
+) -> list[CanonicalCrop | ImageError]:
     calm_decoders()
     return [attempt_read(read) for read in prepared_readers(cells, preprocessing, base)]
 
@@ -241,8 +241,8 @@ def _read(fetch: Fetch) -> NDArray[np.uint8]:
     return as_rgb(images.decode_crop(data) if isinstance(data, bytes) else data)
 
 
-def _prepare(preprocessing: Preprocessing, fetch: Fetch) -> NDArray[np.uint8]:
-    return canonical_crop(_read(fetch), preprocessing).pixels
+def _prepare(preprocessing: Preprocessing, fetch: Fetch) -> CanonicalCrop:
+    return canonical_crop(_read(fetch), preprocessing)
 
 
 def _raise(error: ImageError) -> Any:

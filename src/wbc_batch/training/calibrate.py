@@ -11,6 +11,7 @@ from wbc_batch.classifier.architecture import Network
 from wbc_batch.classifier.calibration import fit_temperature
 from wbc_batch.classifier.conformal import conformal_scores
 from wbc_batch.classifier.novelty import NoveltyModel, fit_novelty
+from wbc_batch.classifier.nucleus_size import SizeEvidence, fit_size_evidence
 from wbc_batch.classifier.predictions import Rejection, decide
 from wbc_batch.classifier.torch_backend import TorchBackend, choose_precision
 from wbc_batch.datasets.labelled import LabelledCells
@@ -37,12 +38,14 @@ class Calibration:
 
     Attributes
     ----------
+    size_evidence : SizeEvidence or None
     temperature : float
     novelty : NoveltyModel or None
     conformal : tuple of ndarray of float32
         See `wbc_batch.classifier.conformal.conformal_scores`.
     """
 
+    size_evidence: SizeEvidence | None
     temperature: float
     novelty: NoveltyModel | None
     conformal: tuple[NDArray[np.float32], ...]
@@ -55,10 +58,10 @@ def calibrate(
     settings: Settings,
     start: Start,
 ) -> Calibration:
-    """Fit the temperature, the novelty score and the scores of prediction sets.
+    """Fit what sizes say, the temperature, the novelty score and the scores of prediction sets.
 
-    Where the cells are too few to tell better, a model that was trained on keeps its temperature and
-    its novelty score; the score's scale then grows until the new cells count as known.
+    Where the cells are too few to tell better, a model that was trained on keeps its temperature, what sizes
+    say to it, and its novelty score; the score's scale then grows until the new cells count as known.
 
     Parameters
     ----------
@@ -76,12 +79,18 @@ def calibrate(
     device = next(network.parameters()).device
     precision = choose_precision("auto", device)
     backend = TorchBackend(copy.deepcopy(network), device, precision)
+    evidence = fit_size_evidence(cells.sizes, cells.labels, cells.names, len(CLASSES))
+    if evidence is None and start.bundle:
+        evidence = start.bundle.size_evidence
     logits, known = backend.run(validation.crops)
+    if evidence is not None:
+        logits = logits + evidence.logits(validation.sizes)
     temperature = fit_temperature(logits, validation.labels)
     if start.bundle and len(validation) < _ENOUGH_TO_CALIBRATE:
         temperature = start.bundle.temperature
     probabilities = decide(logits, None, temperature, Rejection()).probabilities
     return Calibration(
+        evidence,
         temperature,
         _novelty(backend, cells, known, settings, start),
         conformal_scores(probabilities, validation.labels),

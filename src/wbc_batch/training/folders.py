@@ -16,7 +16,7 @@ from wbc_batch.datasets.naming import Datasets
 from wbc_batch.training.loop import Report, Step
 from wbc_batch.training.train import Settings, finished, train, wide_preprocessing
 
-__all__ = ["train_folders"]
+__all__ = ["read_cells", "train_folders"]
 
 
 def train_folders(
@@ -72,17 +72,36 @@ def train_folders(
     done = finished(name, output, settings, origin, force)
     if done is not None:
         return done
-    cells = _read(training, wide_preprocessing(settings.preprocessing))
-    if validation:
-        held = _read(validation, settings.preprocessing)
-    else:
-        chosen = held_out(cells)
-        held = select(_read(training, settings.preprocessing), chosen)
-        cells = select(cells, ~chosen)
+    cells, held = read_cells(training, validation, settings.preprocessing)
     if drawn:
         wide = wide_preprocessing(settings.preprocessing)
         cells = merge([cells, drawn_cells(drawn, DRAWN_TRAINING, wide)])
     return train(name, cells, held, output, settings, report, step=step, origin=origin, force=force)
+
+
+def read_cells(
+    training: Datasets, validation: Datasets, preprocessing: Preprocessing
+) -> tuple[LabelledCells, LabelledCells]:
+    """Read the cells of a training, and those that it is validated on.
+
+    Parameters
+    ----------
+    training, validation
+        As for `train_folders`.
+    preprocessing : Preprocessing
+        Of the model.
+
+    Returns
+    -------
+    training : LabelledCells
+        Prepared with a margin, see `wbc_batch.training.batches.wide_preprocessing`.
+    validation : LabelledCells
+    """
+    cells = _read(training, wide_preprocessing(preprocessing))
+    if validation:
+        return cells, _read(validation, preprocessing)
+    chosen = held_out(cells)
+    return select(cells, ~chosen), select(_read(training, preprocessing), chosen)
 
 
 def _places(datasets: Datasets) -> str:

@@ -1,5 +1,6 @@
 """How to train: every number of it, and the sets of numbers that have a name."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -8,7 +9,15 @@ from wbc_batch.classifier.preprocessing import Preprocessing
 from wbc_batch.errors import InputError
 from wbc_batch.training.augmentation import Augmentation
 
-__all__ = ["PRESETS", "USUAL_DIFFERENTIAL", "Settings", "choose", "fine_tuning", "preset"]
+__all__ = [
+    "PRESETS",
+    "USUAL_DIFFERENTIAL",
+    "Settings",
+    "choose",
+    "fine_tuning",
+    "preset",
+    "recorded_settings",
+]
 
 #: Shares of the classes, in the order of `wbc_batch.schema.CLASSES`: the middle of what is usual in adults.
 USUAL_DIFFERENTIAL = (0.01, 0.03, 0.30, 0.06, 0.60)
@@ -214,6 +223,38 @@ def fine_tuning(bundle: Bundle) -> Settings:
         prior=0.0,  # the model has been told
         averaging=0.98,
         keep="last",
+    )
+
+
+def recorded_settings(bundle: Bundle) -> Settings:
+    """Read the settings that a model was trained with; what it does not state is as by default.
+
+    Raises
+    ------
+    InputError
+        If the model does not say how it was trained.
+    """
+    recorded = bundle.training.get("settings")
+    if not recorded:
+        raise InputError(
+            f"the model {bundle.name!r} does not say how it was trained; name one that "
+            "wbc-batch train made"
+        )
+    augmentation = _known_fields(Augmentation, recorded.get("augmentation", {}))
+    described = {"preprocessing": bundle.preprocessing, "augmentation": augmentation}
+    settings: Settings = _known_fields(Settings, recorded | described)
+    return settings
+
+
+def _known_fields(kind: type, values: Mapping[str, Any]) -> Any:
+    """Make settings from what an older or newer version may have recorded, as JSON."""
+    names = {field.name for field in fields(kind)}
+    return kind(
+        **{
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+            if name in names
+        }
     )
 
 

@@ -105,7 +105,7 @@ def train(
         found = calibrate(network, cells, validation, settings, start)
         written = write_bundle(
             output / run_folder.BUNDLE,
-            replace(bundle, temperature=found.temperature),
+            replace(bundle, temperature=found.temperature, size_evidence=found.size_evidence),
             best,
             found.novelty,
             _card(name),

@@ -1,0 +1,120 @@
+"""One network from several: the mean of their weights (Wortsman et al. 2022, "model soups").
+
+Networks trained from the same start by the same recipe err in different directions where they have seen
+nothing; their mean errs less, at the cost of one. See docs/model.md.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from wbc_batch.classifier import Bundle, read_bundle
+from wbc_batch.classifier.bundle import write_bundle
+from wbc_batch.classifier.network import build_network
+from wbc_batch.datasets.labelled import refuse_shared_images
+from wbc_batch.datasets.naming import Datasets
+from wbc_batch.errors import InputError, ModelError
+from wbc_batch.files import refuse_existing
+from wbc_batch.schema import CLASSES
+from wbc_batch.training.calibrate import calibrate
+from wbc_batch.training.folders import read_cells
+from wbc_batch.training.settings import recorded_settings
+from wbc_batch.training.start import Start
+
+__all__ = ["average"]
+
+
+def average(
+    name: str,
+    models: Sequence[str | Path],
+    training: Datasets,
+    validation: Datasets,
+    output: Path,
+) -> Bundle:
+    """Average the weights of models, and calibrate the result as a training would.
+
+    Parameters
+    ----------
+    name : str
+        Of the new model.
+    models : sequence of str or Path
+        Two or more bundles with the same network and preprocessing, trained from the same start.
+    training, validation : mapping of str to Path or ManifestPart
+        The labelled cells that they were trained and validated on, see
+        `wbc_batch.training.folders.train_folders`; drawn cells are of no use here.
+    output : Path
+        Directory of the new bundle; must not be there yet.
+
+    Returns
+    -------
+    Bundle
+
+    Raises
+    ------
+    InputError
+        If there are too few models, one does not say how it was trained, `output` is there already, or
+        cells cannot be used or are used twice.
+    ModelError
+        If a model cannot be used, or is of another kind than the first.
+    """
+    refuse_existing(output)
+    if len(models) < 2:
+        raise InputError("an average needs two models or more; name each with --of")
+    bundles = [read_bundle(model) for model in models]
+    first = bundles[0]
+    _refuse_strangers(bundles)
+    settings = recorded_settings(first)
+    cells, held = read_cells(training, validation, first.preprocessing)
+    refuse_shared_images(cells, held)
+    network = build_network(first.architecture, len(CLASSES), first.arguments)
+    weights = _mean([bundle.load()[0].state_dict() for bundle in bundles])
+    network.load_state_dict(weights)
+    start = ", ".join(dict.fromkeys(bundle.training["start"] for bundle in bundles))
+    found = calibrate(network.eval(), cells, held, settings, Start(network, start))
+    described = replace(
+        first,
+        name=name,
+        temperature=found.temperature,
+        size_evidence=found.size_evidence,
+        training={
+            "start": start,
+            "average_of": [_described(bundle) for bundle in bundles],
+            "cells": cells.counts(),
+            "digest": cells.digest,
+            "validation_cells": held.counts(),
+            "validation_digest": held.digest,
+        },
+        metrics={},
+    )
+    card = f"# {name}\n\nAveraged, not yet evaluated: `wbc-batch evaluate` writes this card.\n"
+    return write_bundle(output, described, weights, found.novelty, card, conformal=found.conformal)
+
+
+def _refuse_strangers(bundles: Sequence[Bundle]) -> None:
+    """Refuse models that have no mean: another network, or another view of a cell."""
+    first = bundles[0]
+    for bundle in bundles:
+        recorded_settings(bundle)
+        for what in ("architecture", "arguments", "preprocessing"):
+            if getattr(bundle, what) != getattr(first, what):
+                raise ModelError(
+                    f"{bundle.path} and {first.path} have no average: they differ in their {what}; "
+                    "name models of one preset"
+                )
+
+
+def _described(bundle: Bundle) -> dict[str, object]:
+    return {"name": bundle.name, "sha256": bundle.sha256} | bundle.training
+
+
+def _mean(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Mean of each tensor; what counts (batches seen) is the first one's."""
+    return {
+        name: torch.stack([state[name] for state in states]).mean(dim=0)
+        if value.is_floating_point()
+        else value
+        for name, value in states[0].items()
+    }

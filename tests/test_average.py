@@ -1,0 +1,137 @@
+"""One model from several: ``wbc-batch model average``."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from wbc_batch.classifier import Classifier, read_bundle
+from wbc_batch.classifier.preprocessing import Preprocessing
+from wbc_batch.cli import app
+from wbc_batch.errors import ExitCode, InputError
+from wbc_batch.evaluation.folders import evaluate_folders
+from wbc_batch.evaluation.leave_one_out import recipe
+from wbc_batch.schema import CLASSES
+from wbc_batch.synthetic import draw_cell
+from wbc_batch.training.folders import train_folders
+from wbc_batch.training.settings import Settings
+
+TINY = Settings(
+    arguments={"widths": [16, 16, 32, 32], "dropout": 0.1},
+    preprocessing=Preprocessing(size=40),
+    epochs=1,
+    cells_per_epoch=64,
+    batch_size=16,
+    device="cpu",
+)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """Cells of two data sets, two models trained on one of them, and one of another kind."""
+    root = tmp_path_factory.mktemp("average")
+    for seed, name in enumerate(("train", "val")):
+        for label in CLASSES:
+            (root / name / label).mkdir(parents=True)
+            for n in range(4):
+                image = draw_cell(label, 100 * seed + n, size=160)
+                cv2.imwrite(str(root / name / label / f"{n}.png"), image[..., ::-1])
+    data = {"a": root / "train"}, {"b": root / "val"}
+    train_folders("one", *data, root / "one", TINY)
+    train_folders("two", *data, root / "two", replace(TINY, seed=1), drawn=5)
+    larger = replace(TINY, preprocessing=Preprocessing(size=48))
+    train_folders("larger", *data, root / "larger", larger)
+    return root
+
+
+def average(place: Path, *words: object):
+    data = ["model", "average", f"a={place / 'train'}", "--validation", f"b={place / 'val'}"]
+    return CliRunner().invoke(app, [*data, *map(str, words)])
+
+
+@pytest.fixture(scope="module")
+def averaged(place) -> Path:
+    models = ["--of", place / "one/bundle", "--of", place / "two/bundle"]
+    result = average(place, *models, "-o", place / "mean", "--name", "mean", "--json")
+    assert result.exit_code == ExitCode.OK, result.output
+    said = json.loads(result.stdout)
+    assert said["name"] == "mean"
+    assert said["sha256"] == read_bundle(place / "mean").sha256
+    return place / "mean"
+
+
+def test_the_weights_are_the_mean(place, averaged):
+    one, two, mean = (
+        read_bundle(path).load()[0].state_dict()
+        for path in (place / "one/bundle", place / "two/bundle", averaged)
+    )
+    assert not torch.equal(one["head.weight"], two["head.weight"])
+    for name, value in mean.items():
+        torch.testing.assert_close(value, (one[name] + two[name]) / 2, rtol=2e-3, atol=2e-4)
+
+
+def test_the_average_is_calibrated_and_classifies(place, averaged):
+    bundle = read_bundle(averaged)
+    members = [read_bundle(place / name / "bundle") for name in ("one", "two")]
+    assert bundle.temperature not in [member.temperature for member in members]
+    images = [draw_cell("monocyte", 900 + n) for n in range(4)]
+    found = Classifier.load(averaged, device="cpu").predict(images)
+    assert np.isfinite(found.novelty).all()
+    assert len(bundle.conformal_scores()) == len(CLASSES)
+
+
+def test_the_average_says_what_it_is_made_of(place, averaged):
+    training = read_bundle(averaged).training
+    first, second = training["average_of"]
+    assert first["sha256"] == read_bundle(place / "one/bundle").sha256
+    assert second["settings"]["seed"] == 1
+    assert training["cells"] == {"a": dict.fromkeys(CLASSES, 4)}
+    with pytest.raises(InputError, match="does not say how it was trained"):
+        recipe(read_bundle(averaged))  # its members have recipes
+    evaluate_folders(
+        averaged, {"b": place / "val"}, device="cpu", output=place / "figures", card=True
+    )
+    card = (averaged / "README.md").read_text()
+    assert "- seed 0, without drawn cells. Epoch 1 of 1 was kept" in card
+    assert "- seed 1, and on 5 drawn cells." in card
+    assert "| b | chosen on | 20 |" in card
+
+
+@pytest.mark.parametrize(
+    ("models", "code", "said"),
+    [
+        (["one"], ExitCode.USAGE, "needs two models or more"),
+        (["one", "larger"], ExitCode.FATAL, "they differ in their preprocessing"),
+        (["one", "nothing"], ExitCode.FATAL, "there is no model"),
+    ],
+)
+def test_what_has_no_average_is_said(place, tmp_path, models, code, said):
+    named = [word for name in models for word in ("--of", place / name / "bundle")]
+    result = average(place, *named, "-o", tmp_path / "mean")
+    assert result.exit_code == code
+    assert said in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "mean").exists()
+
+
+def test_without_validation_cells_a_part_is_held_out(place, tmp_path):
+    models = ["--of", str(place / "one/bundle"), "--of", str(place / "two/bundle")]
+    words = ["model", "average", f"a={place / 'train'}", *models, "-o", str(tmp_path / "mean")]
+    assert CliRunner().invoke(app, words).exit_code == ExitCode.OK
+    training = read_bundle(tmp_path / "mean").training
+    assert training["cells"] == {"a": dict.fromkeys(CLASSES, 3)}
+    assert training["validation_cells"] == {"a": dict.fromkeys(CLASSES, 1)}
+
+
+def test_nothing_is_written_over(place, averaged):
+    models = ["--of", place / "one/bundle", "--of", place / "two/bundle"]
+    before = (averaged / "model.safetensors").read_bytes()
+    result = average(place, *models, "-o", averaged)
+    assert result.exit_code == ExitCode.USAGE
+    assert "is there already" in result.stderr
+    assert (averaged / "model.safetensors").read_bytes() == before
