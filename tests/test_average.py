@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 from wbc_batch.classifier import Classifier, read_bundle
 from wbc_batch.classifier.preprocessing import Preprocessing
 from wbc_batch.cli import app
-from wbc_batch.errors import ExitCode, InputError
+from wbc_batch.errors import ExitCode
 from wbc_batch.evaluation.folders import evaluate_folders
-from wbc_batch.evaluation.leave_one_out import recipe
+from wbc_batch.evaluation.leave_one_out import leave_one_out
 from wbc_batch.schema import CLASSES
 from wbc_batch.synthetic import draw_cell
 from wbc_batch.training.folders import train_folders
@@ -38,7 +38,7 @@ def place(tmp_path_factory) -> Path:
     for seed, name in enumerate(("train", "val")):
         for label in CLASSES:
             (root / name / label).mkdir(parents=True)
-            for n in range(4):
+            for n in range(6):
                 image = draw_cell(label, 100 * seed + n, size=160)
                 cv2.imwrite(str(root / name / label / f"{n}.png"), image[..., ::-1])
     data = {"a": root / "train"}, {"b": root / "val"}
@@ -90,16 +90,14 @@ def test_the_average_says_what_it_is_made_of(place, averaged):
     first, second = training["average_of"]
     assert first["sha256"] == read_bundle(place / "one/bundle").sha256
     assert second["settings"]["seed"] == 1
-    assert training["cells"] == {"a": dict.fromkeys(CLASSES, 4)}
-    with pytest.raises(InputError, match="does not say how it was trained"):
-        recipe(read_bundle(averaged))  # its members have recipes
+    assert training["cells"] == {"a": dict.fromkeys(CLASSES, 6)}
     evaluate_folders(
         averaged, {"b": place / "val"}, device="cpu", output=place / "figures", card=True
     )
     card = (averaged / "README.md").read_text()
     assert "- seed 0, without drawn cells. Epoch 1 of 1 was kept" in card
     assert "- seed 1, and on 5 drawn cells." in card
-    assert "| b | chosen on | 20 |" in card
+    assert "| b | chosen on | 30 |" in card
 
 
 @pytest.mark.parametrize(
@@ -119,12 +117,25 @@ def test_what_has_no_average_is_said(place, tmp_path, models, code, said):
     assert not (tmp_path / "mean").exists()
 
 
+def test_what_is_left_out_is_left_out_of_every_member(place, averaged, tmp_path):
+    sources = {"a": place / "train", "b": place / "val"}
+    for _ in range(2):  # the second time nothing is left to do
+        found = leave_one_out(averaged, sources, {}, tmp_path / "out", 1, "cpu")
+        assert list(found.data_sets) == ["a", "b"]
+        made = read_bundle(tmp_path / "out" / "without-a" / "bundle")
+        members = made.training["average_of"]
+        assert [set(member["cells"]) for member in members] == [{"b"}, {"b", "drawn"}]
+        assert sum(members[1]["cells"]["drawn"].values()) == 5
+        assert [member["settings"]["seed"] for member in members] == [0, 1]
+        assert set(made.training["cells"]) == {"b"}
+
+
 def test_without_validation_cells_a_part_is_held_out(place, tmp_path):
     models = ["--of", str(place / "one/bundle"), "--of", str(place / "two/bundle")]
     words = ["model", "average", f"a={place / 'train'}", *models, "-o", str(tmp_path / "mean")]
     assert CliRunner().invoke(app, words).exit_code == ExitCode.OK
     training = read_bundle(tmp_path / "mean").training
-    assert training["cells"] == {"a": dict.fromkeys(CLASSES, 3)}
+    assert training["cells"] == {"a": dict.fromkeys(CLASSES, 5)}
     assert training["validation_cells"] == {"a": dict.fromkeys(CLASSES, 1)}
 
 

@@ -20,7 +20,7 @@ from wbc_batch.cli import app
 from wbc_batch.errors import InputError, RunError
 from wbc_batch.evaluation.figures import measure
 from wbc_batch.evaluation.folders import evaluate_folders
-from wbc_batch.evaluation.leave_one_out import leave_one_out, recipe
+from wbc_batch.evaluation.leave_one_out import leave_one_out, recipes
 from wbc_batch.evaluation.unknown import auroc, read_unknown
 from wbc_batch.report.limits import exact_limits
 from wbc_batch.schema import CLASSES
@@ -347,16 +347,18 @@ def test_what_is_trained_is_not_trained_again(left_out, bundle, folders):
 
 
 def test_a_recipe_survives_its_way_through_json(bundle):
-    assert recipe(read_bundle(bundle)) == TINY
+    (recipe,) = recipes(read_bundle(bundle))
+    assert recipe.settings == TINY
+    assert recipe.drawn == 5
 
 
 def test_what_has_no_recipe_cannot_be_left_out_of(bundle, folders, tmp_path):
     known = read_bundle(bundle)
     with pytest.raises(InputError, match="does not say how it was trained"):
-        recipe(replace(known, training={}))
+        recipes(replace(known, training={}))
     settings = known.training["settings"] | {"start": "some/model"}
     with pytest.raises(InputError, match="may have seen"):
-        recipe(replace(known, training={"settings": settings}))
+        recipes(replace(known, training={"settings": settings}))
     with pytest.raises(InputError, match="two or more"):
         leave_one_out(bundle, {"a": folders["a"]}, {}, tmp_path / "out")
     sources = {name: folders[name] for name in "ab"}

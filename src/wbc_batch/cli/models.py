@@ -150,10 +150,10 @@ def average(
 ) -> None:
     """Average the weights of models of one preset: they know other laboratories better together."""
     from wbc_batch.datasets.naming import named_folders, named_validation
-    from wbc_batch.training.average import average as averaged
+    from wbc_batch.training.average import average_folders
 
     held = named_validation(validation or [], datasets)
-    bundle = averaged(name, of, named_folders(datasets, "train"), held, output)
+    bundle = average_folders(name, of, named_folders(datasets, "train"), held, output)
     if as_json:
         print_json({"bundle": str(output), "name": bundle.name, "sha256": bundle.sha256})
     else:

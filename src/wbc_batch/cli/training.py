@@ -30,7 +30,7 @@ def train(
     name: Annotated[str, typer.Option(help="Name of the model.")] = "custom",
     preset: Annotated[
         str | None,
-        typer.Option(help="Which network, trained how: compact, lite, lite-160 or seed."),
+        typer.Option(help="Which network, trained how: compact, lite or seed."),
     ] = None,
     init: Annotated[
         str | None,

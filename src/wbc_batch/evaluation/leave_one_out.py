@@ -1,12 +1,15 @@
 """How well a model's recipe does in a laboratory that it has not seen: leave one data set out at a time."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from wbc_batch.classifier import Bundle, Classifier, read_bundle
+from wbc_batch.classifier.preprocessing import Preprocessing
 from wbc_batch.datasets.held_out import held_out, select
 from wbc_batch.datasets.labelled import LabelledCells, drawn_cells, merge, read_dataset
 from wbc_batch.datasets.naming import Datasets
@@ -14,11 +17,12 @@ from wbc_batch.errors import InputError
 from wbc_batch.evaluation.assessment import Assessment, facts_of
 from wbc_batch.evaluation.figures import Judged, judge
 from wbc_batch.evaluation.files import LEAVE_ONE_OUT, file_name, open_folder, write_files
+from wbc_batch.training.average import average
 from wbc_batch.training.progress import Shown
 from wbc_batch.training.settings import Settings, recorded_settings
 from wbc_batch.training.train import train, wide_preprocessing
 
-__all__ = ["leave_one_out", "recipe"]
+__all__ = ["Recipe", "leave_one_out", "recipes"]
 
 #: Shows one training while a block runs.
 Show = Callable[[Settings], AbstractContextManager[Shown]]
@@ -46,7 +50,8 @@ def leave_one_out(
     """Train a model's recipe on all data sets but one, each in turn, and test on the one left out.
 
     A tenth of the training cells chooses the epoch (see `wbc_batch.datasets.held_out`), never those left out.
-    Drawn cells are trained on in the same number as in the model. A run that was stopped goes on: what
+    Drawn cells are trained on in the same number as in the model. Of a model that is an average, each
+    training is done anew, and these are averaged. A run that was stopped goes on: what
     is trained in `output` already is not trained again.
 
     Parameters
@@ -81,20 +86,19 @@ def leave_one_out(
         If `output` holds something else.
     """
     bundle = read_bundle(model)
-    settings = replace(recipe(bundle), device=device)
-    if epochs is not None:
-        settings = replace(settings, epochs=epochs)
+    members = [_for_this_run(member, epochs, device) for member in recipes(bundle)]
     _check(sources, also)
     open_folder(output, LEAVE_ONE_OUT)
-    plain = settings.preprocessing
+    plain = bundle.preprocessing
     narrow = {name: read_dataset(name, place, plain) for name, place in sources.items()}
     others = {name: read_dataset(name, place, plain) for name, place in also.items()}
-    wide = _wide(sources, _drawn_count(bundle), settings)
+    wide = _wide(sources, max(member.drawn for member in members), plain)
     known: dict[str, Judged] = {}
     elsewhere: dict[str, Judged] = {}
     for left_out in sources:
         _log.info("%s is left out", left_out)
-        classifier = _train_without(left_out, narrow, wide, output, settings, show)
+        made = _train_without(left_out, narrow, wide, output, members, show)
+        classifier = Classifier.load(made.path, device)
         known[left_out] = judge(classifier, narrow[left_out])
         for name, cells in others.items():
             elsewhere[f"{name}, {left_out} left out"] = judge(classifier, cells)
@@ -106,8 +110,23 @@ def leave_one_out(
     return assessment
 
 
-def recipe(bundle: Bundle) -> Settings:
-    """Read the settings that a model was trained with; what it does not state is as by default.
+@dataclass(frozen=True)
+class Recipe:
+    """How a model was trained.
+
+    Attributes
+    ----------
+    settings : Settings
+    drawn : int
+        Synthetic cells among those of the training.
+    """
+
+    settings: Settings
+    drawn: int
+
+
+def recipes(bundle: Bundle) -> list[Recipe]:
+    """Read how a model was trained, or, of an average, each of its members.
 
     Raises
     ------
@@ -115,13 +134,25 @@ def recipe(bundle: Bundle) -> Settings:
         If the model was not trained here, or was itself trained on from another model: nobody can leave
         out what that one has seen.
     """
+    members = bundle.training.get("average_of") or [bundle.training]
+    return [_recipe(replace(bundle, training=member)) for member in members]
+
+
+def _recipe(bundle: Bundle) -> Recipe:
     settings = recorded_settings(bundle)
     if settings.start not in ("random", "imagenet"):
         raise InputError(
             f"the model {bundle.name!r} was trained on from {settings.start}, which may have seen the data "
             "set that is left out; name a model that started from random or ImageNet weights"
         )
-    return settings
+    return Recipe(settings, sum(bundle.training.get("cells", {}).get(_DRAWN, {}).values()))
+
+
+def _for_this_run(recipe: Recipe, epochs: int | None, device: str) -> Recipe:
+    settings = replace(recipe.settings, device=device)
+    return replace(
+        recipe, settings=settings if epochs is None else replace(settings, epochs=epochs)
+    )
 
 
 def _check(sources: Datasets, also: Datasets) -> None:
@@ -136,13 +167,9 @@ def _check(sources: Datasets, also: Datasets) -> None:
         )
 
 
-def _drawn_count(bundle: Bundle) -> int:
-    return sum(bundle.training.get("cells", {}).get(_DRAWN, {}).values())
-
-
-def _wide(sources: Datasets, drawn: int, settings: Settings) -> dict[str, LabelledCells]:
-    """Read the data sets, and draw cells, as a training wants them."""
-    preprocessing = wide_preprocessing(settings.preprocessing)
+def _wide(sources: Datasets, drawn: int, preprocessing: Preprocessing) -> dict[str, LabelledCells]:
+    """Read the data sets, and draw cells, as trainings want them."""
+    preprocessing = wide_preprocessing(preprocessing)
     cells = {name: read_dataset(name, place, preprocessing) for name, place in sources.items()}
     if drawn:
         cells[_DRAWN] = drawn_cells(drawn, _DRAWN_SEED, preprocessing)
@@ -154,26 +181,41 @@ def _train_without(
     narrow: Mapping[str, LabelledCells],
     wide: Mapping[str, LabelledCells],
     output: Path,
-    settings: Settings,
+    members: Sequence[Recipe],
     show: Show,
-) -> Classifier:
+) -> Bundle:
+    """Train by each recipe without one data set; average, where there are several."""
     title = f"without-{file_name(left_out)}"
     others = [name for name in narrow if name != left_out]
     cells = merge([narrow[name] for name in others])
     held = held_out(cells, _HELD)
     training = select(merge([wide[name] for name in others]), ~held)
-    if _DRAWN in wide:
-        training = merge([training, wide[_DRAWN]])
-    settings = replace(settings, noisy=tuple(n for n in settings.noisy if n in training.names))
     validation = select(cells, held)
+    bundles = []
+    for number, member in enumerate(members, 1):
+        place = output / title if len(members) == 1 else output / title / f"training-{number}"
+        bundles.append(_train(title, training, validation, wide.get(_DRAWN), place, member, show))
+    if len(bundles) == 1:
+        return bundles[0]
+    place = output / title / "bundle"
+    if place.is_dir():
+        return read_bundle(place)
+    return average(title, [bundle.path for bundle in bundles], training, validation, place)
+
+
+def _train(
+    title: str,
+    training: LabelledCells,
+    validation: LabelledCells,
+    drawn: LabelledCells | None,
+    place: Path,
+    member: Recipe,
+    show: Show,
+) -> Bundle:
+    if drawn is not None and member.drawn:
+        some = np.arange(len(drawn)) < member.drawn
+        training = merge([training, select(drawn, some)])
+    known = member.settings
+    settings = replace(known, noisy=tuple(n for n in known.noisy if n in training.names))
     with show(settings) as shown:
-        bundle = train(
-            title,
-            training,
-            validation,
-            output / title,
-            settings,
-            shown.report,
-            step=shown.step,
-        )
-    return Classifier.load(bundle.path, settings.device)
+        return train(title, training, validation, place, settings, shown.report, step=shown.step)

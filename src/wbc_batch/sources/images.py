@@ -30,7 +30,7 @@ __all__ = [
 MAX_PIXELS = 2**26
 
 #: The picture of one cell keeps at least this many pixels on its shorter side, where it is made smaller.
-#: The network sees the cell in 128, and it fills a third of a picture of PBC.
+#: The network sees the cell in 160, and it fills a third of a picture of PBC.
 ENOUGH = 512
 
 _JPEG = b"\xff\xd8\xff"

@@ -14,7 +14,7 @@ from torch import Tensor
 from wbc_batch.classifier import Bundle, read_bundle
 from wbc_batch.classifier.bundle import write_bundle
 from wbc_batch.classifier.network import build_network
-from wbc_batch.datasets.labelled import refuse_shared_images
+from wbc_batch.datasets.labelled import LabelledCells, refuse_shared_images
 from wbc_batch.datasets.naming import Datasets
 from wbc_batch.errors import InputError, ModelError
 from wbc_batch.files import refuse_existing
@@ -24,14 +24,46 @@ from wbc_batch.training.folders import read_cells
 from wbc_batch.training.settings import recorded_settings
 from wbc_batch.training.start import Start
 
-__all__ = ["average"]
+__all__ = ["average", "average_folders"]
+
+
+def average_folders(
+    name: str,
+    models: Sequence[str | Path],
+    training: Datasets,
+    validation: Datasets,
+    output: Path,
+) -> Bundle:
+    """Average models that were trained on folders of labelled cells and prepared data sets.
+
+    Parameters
+    ----------
+    name, models, output
+        As for `average`.
+    training, validation : mapping of str to Path or ManifestPart
+        What they were trained and validated on, see `wbc_batch.training.folders.train_folders`; drawn
+        cells are of no use here.
+
+    Returns
+    -------
+    Bundle
+
+    Raises
+    ------
+    InputError, ModelError
+        As `average`, and if a data set cannot be used.
+    """
+    bundles = _alike(models)
+    refuse_existing(output)
+    cells, held = read_cells(training, validation, bundles[0].preprocessing)
+    return average(name, models, cells, held, output)
 
 
 def average(
     name: str,
     models: Sequence[str | Path],
-    training: Datasets,
-    validation: Datasets,
+    cells: LabelledCells,
+    validation: LabelledCells,
     output: Path,
 ) -> Bundle:
     """Average the weights of models, and calibrate the result as a training would.
@@ -42,9 +74,8 @@ def average(
         Of the new model.
     models : sequence of str or Path
         Two or more bundles with the same network and preprocessing, trained from the same start.
-    training, validation : mapping of str to Path or ManifestPart
-        The labelled cells that they were trained and validated on, see
-        `wbc_batch.training.folders.train_folders`; drawn cells are of no use here.
+    cells, validation : LabelledCells
+        What they were trained and validated on, as for `wbc_batch.training.train.train`.
     output : Path
         Directory of the new bundle; must not be there yet.
 
@@ -56,24 +87,20 @@ def average(
     ------
     InputError
         If there are too few models, one does not say how it was trained, `output` is there already, or
-        cells cannot be used or are used twice.
+        cells are used twice.
     ModelError
         If a model cannot be used, or is of another kind than the first.
     """
-    refuse_existing(output)
-    if len(models) < 2:
-        raise InputError("an average needs two models or more; name each with --of")
-    bundles = [read_bundle(model) for model in models]
+    bundles = _alike(models)
     first = bundles[0]
-    _refuse_strangers(bundles)
-    settings = recorded_settings(first)
-    cells, held = read_cells(training, validation, first.preprocessing)
-    refuse_shared_images(cells, held)
+    refuse_existing(output)
+    refuse_shared_images(cells, validation)
     network = build_network(first.architecture, len(CLASSES), first.arguments)
     weights = _mean([bundle.load()[0].state_dict() for bundle in bundles])
     network.load_state_dict(weights)
     start = ", ".join(dict.fromkeys(bundle.training["start"] for bundle in bundles))
-    found = calibrate(network.eval(), cells, held, settings, Start(network, start))
+    settings = recorded_settings(first)
+    found = calibrate(network.eval(), cells, validation, settings, Start(network, start))
     described = replace(
         first,
         name=name,
@@ -84,8 +111,8 @@ def average(
             "average_of": [_described(bundle) for bundle in bundles],
             "cells": cells.counts(),
             "digest": cells.digest,
-            "validation_cells": held.counts(),
-            "validation_digest": held.digest,
+            "validation_cells": validation.counts(),
+            "validation_digest": validation.digest,
         },
         metrics={},
     )
@@ -93,8 +120,11 @@ def average(
     return write_bundle(output, described, weights, found.novelty, card, conformal=found.conformal)
 
 
-def _refuse_strangers(bundles: Sequence[Bundle]) -> None:
-    """Refuse models that have no mean: another network, or another view of a cell."""
+def _alike(models: Sequence[str | Path]) -> list[Bundle]:
+    """Read the models' descriptions; refuse what has no mean: another network, or another view of a cell."""
+    if len(models) < 2:
+        raise InputError("an average needs two models or more; name each with --of")
+    bundles = [read_bundle(model) for model in models]
     first = bundles[0]
     for bundle in bundles:
         recorded_settings(bundle)
@@ -104,6 +134,7 @@ def _refuse_strangers(bundles: Sequence[Bundle]) -> None:
                     f"{bundle.path} and {first.path} have no average: they differ in their {what}; "
                     "name models of one preset"
                 )
+    return bundles
 
 
 def _described(bundle: Bundle) -> dict[str, object]:

@@ -151,30 +151,23 @@ _MILD = Augmentation(
     noise=2.0,
 )
 
-# The bundled model's.
-_LITE = Settings(
-    architecture="efficientnet_lite0",
-    arguments={"dropout": 0.3, "stochastic_depth": 0.1},
-    preprocessing=Preprocessing(size=128, context=1.9),
-    start="imagenet",
-    epochs=20,
-    cells_per_epoch=2560,
-    warm_up=0.1,
-    learning_rate=6e-4,
-    head_factor=3.0,
-    averaging=0.995,
-)
-
 #: Settings by name.
 PRESETS: dict[str, Settings] = {
     "compact": Settings(),
-    "lite": _LITE,
-    # Better in laboratories that it has not seen.
-    "lite-160": replace(
-        _LITE,
-        preprocessing=replace(_LITE.preprocessing, size=160),
+    # The bundled model's.
+    "lite": Settings(
+        architecture="efficientnet_lite0",
+        arguments={"dropout": 0.3, "stochastic_depth": 0.1},
+        preprocessing=Preprocessing(size=160, context=1.9),
         augmentation=Augmentation(fading=0.4, window=0.6),
+        start="imagenet",
+        epochs=20,
+        cells_per_epoch=2560,
+        warm_up=0.1,
+        learning_rate=6e-4,
+        head_factor=3.0,
         label_smoothing=0.15,
+        averaging=0.995,
     ),
     # As the original project trained: whole pictures, their colours as they are.
     "seed": Settings(
