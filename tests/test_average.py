@@ -43,7 +43,8 @@ def place(tmp_path_factory) -> Path:
                 cv2.imwrite(str(root / name / label / f"{n}.png"), image[..., ::-1])
     data = {"a": root / "train"}, {"b": root / "val"}
     train_folders("one", *data, root / "one", TINY)
-    train_folders("two", *data, root / "two", replace(TINY, seed=1), drawn=5)
+    train_folders("two", *data, root / "two", TINY, drawn=5)
+    train_folders("seeded", *data, root / "seeded", replace(TINY, seed=1))
     larger = replace(TINY, preprocessing=Preprocessing(size=48))
     train_folders("larger", *data, root / "larger", larger)
     return root
@@ -89,15 +90,21 @@ def test_the_average_says_what_it_is_made_of(place, averaged):
     training = read_bundle(averaged).training
     first, second = training["average_of"]
     assert first["sha256"] == read_bundle(place / "one/bundle").sha256
-    assert second["settings"]["seed"] == 1
+    assert second["cells"]["drawn"]["monocyte"] == 1
     assert training["cells"] == {"a": dict.fromkeys(CLASSES, 6)}
     evaluate_folders(
-        averaged, {"b": place / "val"}, device="cpu", output=place / "figures", card=True
+        averaged,
+        {"b": place / "val"},
+        drawn=5,
+        device="cpu",
+        output=place / "figures",
+        card=True,
     )
     card = (averaged / "README.md").read_text()
-    assert "- seed 0, without drawn cells. Epoch 1 of 1 was kept" in card
-    assert "- seed 1, and on 5 drawn cells." in card
+    assert "- 1 x: seed 0, without drawn cells. Epoch 1 of 1 was kept" in card
+    assert "- 1 x: seed 0, and on 5 drawn cells." in card
     assert "| b | chosen on | 30 |" in card
+    assert "| drawn | the like trained on | 5 |" in card
 
 
 @pytest.mark.parametrize(
@@ -105,6 +112,7 @@ def test_the_average_says_what_it_is_made_of(place, averaged):
     [
         (["one"], ExitCode.USAGE, "needs two models or more"),
         (["one", "larger"], ExitCode.FATAL, "they differ in their preprocessing"),
+        (["one", "seeded"], ExitCode.FATAL, "they differ in their seed"),
         (["one", "nothing"], ExitCode.FATAL, "there is no model"),
     ],
 )
@@ -126,7 +134,6 @@ def test_what_is_left_out_is_left_out_of_every_member(place, averaged, tmp_path)
         members = made.training["average_of"]
         assert [set(member["cells"]) for member in members] == [{"b"}, {"b", "drawn"}]
         assert sum(members[1]["cells"]["drawn"].values()) == 5
-        assert [member["settings"]["seed"] for member in members] == [0, 1]
         assert set(made.training["cells"]) == {"b"}
 
 

@@ -8,13 +8,19 @@ from scipy.special import log_softmax
 __all__ = ["expected_calibration_error", "fit_temperature"]
 
 
-def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.intp]) -> float:
+def fit_temperature(
+    logits: NDArray[np.float32],
+    labels: NDArray[np.intp],
+    evidence: NDArray[np.float32] | float = 0.0,
+) -> float:
     """Temperature that minimises the negative log-likelihood (Guo et al. 2017).
 
     Parameters
     ----------
     logits : ndarray of float32, shape (N, classes)
     labels : ndarray of int, shape (N,)
+    evidence : ndarray of float32, shape (N, classes), or 0
+        Log-likelihoods from elsewhere, which the temperature leaves as they are.
 
     Returns
     -------
@@ -23,7 +29,7 @@ def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.intp]) -> fl
     """
 
     def loss(log_temperature: float) -> float:
-        scaled = log_softmax(logits.astype(np.float64) / np.exp(log_temperature), axis=1)
+        scaled = log_softmax(logits.astype(np.float64) / np.exp(log_temperature) + evidence, axis=1)
         return -float(scaled[np.arange(len(labels)), labels].mean())
 
     found = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20.0)), method="bounded")

@@ -167,7 +167,8 @@ class Classifier:
             logits, features = self._backend.run(crops)
             novelty = None if self._novelty is None else self._novelty.score(features)
             if self.bundle.size_evidence is not None and sizes is not None:
-                logits = logits + self.bundle.size_evidence.logits(sizes)
+                evidence = self.bundle.size_evidence.log_likelihood(sizes)
+                logits = logits + self.bundle.temperature * evidence
         return decide(logits, novelty, self.bundle.temperature, self.bundle.rejection)
 
     def predict(

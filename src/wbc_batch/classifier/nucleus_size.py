@@ -14,8 +14,6 @@ __all__ = ["SizeEvidence", "fit_size_evidence"]
 _ASTRAY = 0.05
 # A normal distribution's standard deviation, in median deviations from the median.
 _NORMAL = 1.4826
-# How much of the evidence counts; some of it the network has seen, too. See docs/model.md.
-_WEIGHT = 0.75
 # Cells of a class in a data set that tell its usual size, at least.
 _ENOUGH = 30
 
@@ -30,15 +28,12 @@ class SizeEvidence:
         Of each class, diameters.
     spread : float
         Standard deviation of the logarithm within a class.
-    weight : float
-        Factor of the logarithm of the likelihood.
     """
 
     medians: tuple[float, ...]
     spread: float
-    weight: float = _WEIGHT
 
-    def logits(self, sizes: NDArray[np.float32]) -> NDArray[np.float32]:
+    def log_likelihood(self, sizes: NDArray[np.float32]) -> NDArray[np.float32]:
         """Say for which classes sizes speak.
 
         Parameters
@@ -49,12 +44,13 @@ class SizeEvidence:
         Returns
         -------
         ndarray of float32, shape (N, classes)
-            To be added to the network's; 0 where the size is not known.
+            Natural logarithm, less its mean over the classes: to be added to that of calibrated
+            probabilities (Bayes). 0 where the size is not known.
         """
         known = np.isfinite(sizes) & (sizes > 0)
         distance = np.log(np.where(known, sizes, 1.0))[:, None] - np.log(self.medians)
         likelihood = _ASTRAY + (1 - _ASTRAY) * np.exp(-0.5 * (distance / self.spread) ** 2)
-        evidence = self.weight * np.log(likelihood)
+        evidence = np.log(likelihood)
         evidence -= evidence.mean(axis=1, keepdims=True)
         return np.where(known[:, None], evidence, 0.0).astype(np.float32)
 

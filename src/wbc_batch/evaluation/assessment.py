@@ -75,7 +75,8 @@ def role(bundle: Bundle, name: str) -> str:
     """Say what a data set was to a model, so that nobody takes training figures for a test."""
     if "cells" not in bundle.training:
         return "not known"
-    if name in bundle.training["cells"]:
+    members = [bundle.training, *bundle.training.get("average_of", [])]
+    if any(name in member["cells"] for member in members):
         return "trained on" if name != "drawn" else "the like trained on"
     return "chosen on" if name in bundle.training.get("validation_cells", {}) else "not trained on"
 

@@ -1,5 +1,6 @@
 """The model card, written from what was measured."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -82,8 +83,9 @@ def _training(bundle: Bundle) -> list[str]:
     if "best_epoch" in training:
         parts.append(f"{_kept(training)}.")
     if "average_of" in training:
-        members = [f"- {_member(member)}" for member in training["average_of"]]
-        parts += ["The weights are the mean of those of these trainings:", "\n".join(members)]
+        members = Counter(map(_member, training["average_of"]))
+        lines = [f"- {n} x: {member}" for member, n in members.items()]
+        parts += ["The weights are the mean of those of these trainings:", "\n".join(lines)]
     if "validation_cells" in training:
         parts.append(
             f"The temperature ({bundle.temperature:.3f}) and the novelty scale were fitted on the "
@@ -111,7 +113,7 @@ def _member(training: Mapping[str, Any]) -> str:
     """Tell one of several trainings from the others."""
     drawn = sum(training["cells"].get("drawn", {}).values())
     cells = f"and on {drawn} drawn cells" if drawn else "without drawn cells"
-    return f"seed {training['settings']['seed']}, {cells}. {_kept(training)}"
+    return f"seed {training['settings']['seed']}, {cells}. {_kept(training)}."
 
 
 def _figures(assessment: Assessment) -> list[str]:

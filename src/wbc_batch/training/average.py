@@ -1,10 +1,11 @@
 """One network from several: the mean of their weights (Wortsman et al. 2022, "model soups").
 
 Networks trained from the same start by the same recipe err in different directions where they have seen
-nothing; their mean errs less, at the cost of one. See docs/model.md.
+nothing; their mean errs less, at the cost of one. See docs/model.md. A head that begins with other random
+weights ends elsewhere, and between the two lies nothing of use: hence one seed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,7 +74,8 @@ def average(
     name : str
         Of the new model.
     models : sequence of str or Path
-        Two or more bundles with the same network and preprocessing, trained from the same start.
+        Two or more bundles with the same network and preprocessing, trained from the same start with the
+        same seed: with other cells, or for longer. One that is named twice counts twice.
     cells, validation : LabelledCells
         What they were trained and validated on, as for `wbc_batch.training.train.train`.
     output : Path
@@ -98,7 +100,7 @@ def average(
     network = build_network(first.architecture, len(CLASSES), first.arguments)
     weights = _mean([bundle.load()[0].state_dict() for bundle in bundles])
     network.load_state_dict(weights)
-    start = ", ".join(dict.fromkeys(bundle.training["start"] for bundle in bundles))
+    start = first.training["start"]
     settings = recorded_settings(first)
     found = calibrate(network.eval(), cells, validation, settings, Start(network, start))
     described = replace(
@@ -127,14 +129,22 @@ def _alike(models: Sequence[str | Path]) -> list[Bundle]:
     bundles = [read_bundle(model) for model in models]
     first = bundles[0]
     for bundle in bundles:
-        recorded_settings(bundle)
-        for what in ("architecture", "arguments", "preprocessing"):
-            if getattr(bundle, what) != getattr(first, what):
+        for what, own, wanted in _decisive(bundle, first):
+            if own != wanted:
                 raise ModelError(
                     f"{bundle.path} and {first.path} have no average: they differ in their {what}; "
-                    "name models of one preset"
+                    "name models of one preset, start and seed"
                 )
     return bundles
+
+
+def _decisive(bundle: Bundle, first: Bundle) -> Iterator[tuple[str, object, object]]:
+    """Name what two networks must share for weights between theirs to make sense."""
+    for what in ("architecture", "arguments", "preprocessing"):
+        yield what, getattr(bundle, what), getattr(first, what)
+    own, other = recorded_settings(bundle), recorded_settings(first)
+    yield "seed", own.seed, other.seed
+    yield "start", bundle.training["start"], first.training["start"]
 
 
 def _described(bundle: Bundle) -> dict[str, object]:

@@ -79,18 +79,19 @@ def calibrate(
     device = next(network.parameters()).device
     precision = choose_precision("auto", device)
     backend = TorchBackend(copy.deepcopy(network), device, precision)
-    evidence = fit_size_evidence(cells.sizes, cells.labels, cells.names, len(CLASSES))
-    if evidence is None and start.bundle:
-        evidence = start.bundle.size_evidence
+    sizes = fit_size_evidence(cells.sizes, cells.labels, cells.names, len(CLASSES))
+    if sizes is None and start.bundle:
+        sizes = start.bundle.size_evidence
+    evidence = 0.0 if sizes is None else sizes.log_likelihood(validation.sizes)
     logits, known = backend.run(validation.crops)
-    if evidence is not None:
-        logits = logits + evidence.logits(validation.sizes)
-    temperature = fit_temperature(logits, validation.labels)
+    temperature = fit_temperature(logits, validation.labels, evidence)
     if start.bundle and len(validation) < _ENOUGH_TO_CALIBRATE:
         temperature = start.bundle.temperature
-    probabilities = decide(logits, None, temperature, Rejection()).probabilities
+    probabilities = decide(
+        logits + temperature * evidence, None, temperature, Rejection()
+    ).probabilities
     return Calibration(
-        evidence,
+        sizes,
         temperature,
         _novelty(backend, cells, known, settings, start),
         conformal_scores(probabilities, validation.labels),
