@@ -97,7 +97,7 @@ def test_labels_in_bf16_are_those_of_fp32(crops):
     exact = Classifier.load(device="cpu", precision="fp32").predict_prepared(crops)
     assert np.mean(small.predicted == exact.predicted) >= 0.97
     assert np.abs(small.confidence - exact.confidence).mean() < 0.01
-    assert np.abs(small.novelty - exact.novelty).mean() < 0.02
+    assert np.abs(small.novelty - exact.novelty).mean() < 0.04
 
 
 def _predictions(precision: str, crops: np.ndarray):

@@ -192,7 +192,8 @@ def _train_without(
     training = select(merge([wide[name] for name in others]), ~held)
     validation = select(cells, held)
     bundles = []
-    for number, member in enumerate(members, 1):
+    for member in members:
+        number = 1 + members.index(member)  # what counts twice is trained once
         place = output / title if len(members) == 1 else output / title / f"training-{number}"
         bundles.append(_train(title, training, validation, wide.get(_DRAWN), place, member, show))
     if len(bundles) == 1:
