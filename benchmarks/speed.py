@@ -230,7 +230,10 @@ class Timm:
 
 def measure(ways: dict[str, Way], options: argparse.Namespace) -> None:
     """Let all ways take turns, so that no one has the quieter machine."""
+    on_gpu = choose_device(options.device).type == "cuda"
     for name, way in ways.items():
+        if on_gpu:  # shows its rate on thousands only
+            way.cells = options.cells
         if not way.cells:
             print(f"trying: {name}", file=sys.stderr, flush=True)
             way.prepare()
@@ -244,7 +247,7 @@ def measure(ways: dict[str, Way], options: argparse.Namespace) -> None:
 
 
 def enough(way: Way, options: argparse.Namespace) -> int:
-    """How many cells a way does in the seconds of a round; a GPU shows its rate on thousands only."""
+    """How many cells a way does in the seconds of a round."""
     cells = TRY
     while (taken := seconds(way, cells)) < options.seconds / MORE and cells < options.cells:
         cells = min(MORE * cells, options.cells)

@@ -95,7 +95,8 @@ def only_predict(spec: ShardSpec) -> None:
     """Classify as many crops that lie in memory: the bound of the network."""
     classifier = work._load_classifier(spec.job)
     count = work._at_once(classifier)
-    shape = (count, classifier.input_size, classifier.input_size, 3)
-    batch = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    shape = (classifier.input_size, classifier.input_size, 3)
+    crop = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    batch = np.repeat(crop[None], count, axis=0)
     for _ in range(0, len(spec.cells), count):
         classifier.predict_prepared(batch)

@@ -12,7 +12,7 @@ from runs import wait_for
 
 from wbc_batch.classifier import read_bundle
 from wbc_batch.errors import ImageError
-from wbc_batch.sources import attempt_read, list_cells, prepared_crops, prepared_readers
+from wbc_batch.sources import ahead, attempt_read, list_cells, prepared_crops, prepared_readers
 from wbc_batch.sources.pack import pack
 
 # Reads as a worker does, and tells of its processes; with the argument "die" it kills one of them.
@@ -43,7 +43,13 @@ sys.stdin.read()
 """
 
 
-def test_cells_come_as_they_would_from_threads(slides: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("memory", [True, False])
+def test_cells_come_as_they_would_from_threads(
+    slides: Path, tmp_path: Path, memory: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead._crew.cache_clear()
+    if not memory:  # but on Linux
+        monkeypatch.delattr(os, "memfd_create", raising=False)
     (tmp_path / "damaged.jpg").write_bytes(b"\xff\xd8\xff\xe0 and no more")
     pack([slides], tmp_path / "crops.zarr")
     some = [*list_cells([slides]), *list_cells([tmp_path]), *list_cells([tmp_path / "crops.zarr"])]
@@ -59,6 +65,7 @@ def test_cells_come_as_they_would_from_threads(slides: Path, tmp_path: Path) -> 
         else:
             np.testing.assert_array_equal(one.pixels, other.pixels)
             np.testing.assert_equal(one.nucleus_size, other.nucleus_size)
+    ahead._crew.cache_clear()
 
 
 def test_a_store_is_packed_the_same_by_processes(slides: Path, tmp_path: Path) -> None:

@@ -14,24 +14,33 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from queue import SimpleQueue
 from typing import TypeVar
+from weakref import finalize
 
 __all__ = ["map_apart", "run_ahead"]
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
-# Items that go to a process at once: some, so that a block of an array is loaded by few of them.
-_TASK = 64
 # Tasks of each process that are under way, or done and not yet taken.
 _AHEAD = 2
-_CODE = "from wbc_batch.sources.ahead import _serve; _serve()"
+_CODE = "from wbc_batch.sources.ahead import _serve; _serve({})"
 _SINGLE = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
-_Child = subprocess.Popen[bytes]
+
+@dataclass(frozen=True)
+class _Child:
+    """A process that does tasks, and the memory through which arrays come from it, where there is such.
+
+    A pipe gives them in pieces, after each of which the reader waits for the interpreter's lock.
+    """
+
+    process: subprocess.Popen[bytes]
+    memory: int | None
 
 
 def run_ahead(
@@ -66,7 +75,10 @@ def run_ahead(
 
 
 def map_apart(
-    function: Callable[[Sequence[_Item]], list[_Result]], items: Iterable[_Item], processes: int
+    function: Callable[[Sequence[_Item]], list[_Result]],
+    items: Iterable[_Item],
+    processes: int,
+    at_once: int = 64,
 ) -> Iterator[_Result]:
     """Call a function for some items at a time, in processes, a bounded number ahead of the consumer.
 
@@ -79,6 +91,8 @@ def map_apart(
     items : iterable
         Can be pickled.
     processes : int
+    at_once : int
+        Items that go to a process at once: some, so that a block of an array is loaded by few of them.
 
     Yields
     ------
@@ -105,7 +119,7 @@ def map_apart(
         return results
 
     todo = iter(items)
-    tasks = iter(lambda: tuple(islice(todo, _TASK)), ())
+    tasks = iter(lambda: tuple(islice(todo, at_once)), ())
     for results in run_ahead(call, tasks, processes, _AHEAD * processes):
         yield from results
 
@@ -113,32 +127,49 @@ def map_apart(
 @lru_cache(maxsize=1)
 def _crew(processes: int) -> "SimpleQueue[_Child]":
     crew: SimpleQueue[_Child] = SimpleQueue()
-    environment = os.environ | dict.fromkeys(_SINGLE, "1") | {"CUDA_VISIBLE_DEVICES": ""}
     for _ in range(processes):
-        crew.put(
-            subprocess.Popen(
-                [sys.executable, "-c", _CODE],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env=environment,
-            )
-        )
+        crew.put(_born())
     return crew
 
 
+def _born() -> _Child:
+    environment = os.environ | dict.fromkeys(_SINGLE, "1") | {"CUDA_VISIBLE_DEVICES": ""}
+    memory = os.memfd_create("crops") if hasattr(os, "memfd_create") else None  # on Linux
+    process = subprocess.Popen(
+        [sys.executable, "-c", _CODE.format(memory)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+        pass_fds=() if memory is None else (memory,),
+    )
+    child = _Child(process, memory)
+    if memory is not None:
+        finalize(child, os.close, memory)
+    return child
+
+
 def _send(child: _Child, task: object) -> None:
-    assert child.stdin
-    pickle.dump(task, child.stdin, pickle.HIGHEST_PROTOCOL)
-    child.stdin.flush()
+    assert child.process.stdin
+    pickle.dump(task, child.process.stdin, pickle.HIGHEST_PROTOCOL)
+    child.process.stdin.flush()
 
 
 def _receive(child: _Child) -> list[_Result]:
-    assert child.stdout
-    results: list[_Result] = pickle.load(child.stdout)
+    assert child.process.stdout
+    content, sizes = pickle.load(child.process.stdout)
+    arrays = []
+    if sizes:
+        assert child.memory is not None
+        all_arrays, start = memoryview(bytearray(sum(sizes))), 0
+        _read(child.memory, all_arrays)
+        for size in sizes:
+            arrays.append(all_arrays[start : start + size])
+            start += size
+    results: list[_Result] = pickle.loads(content, buffers=arrays)
     return results
 
 
-def _serve() -> None:
+def _serve(memory: int | None) -> None:
     """Do tasks for the process at the other end of standard input and output, until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that started this
     tasks, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
@@ -146,7 +177,29 @@ def _serve() -> None:
     try:
         while True:
             function, some = pickle.load(tasks)
-            pickle.dump(function(some), answers, pickle.HIGHEST_PROTOCOL)
+            answer = _packed(function(some), memory)
+            pickle.dump(answer, answers, pickle.HIGHEST_PROTOCOL)
             answers.flush()
     except (EOFError, BrokenPipeError, pickle.UnpicklingError):
         os._exit(0)
+
+
+def _packed(results: list[object], memory: int | None) -> tuple[bytes, list[int]]:
+    """Put the arrays of some results into the memory; return the rest, and the bytes of each array."""
+    if memory is None:
+        return pickle.dumps(results, pickle.HIGHEST_PROTOCOL), []
+    arrays: list[pickle.PickleBuffer] = []
+    content = pickle.dumps(results, pickle.HIGHEST_PROTOCOL, buffer_callback=arrays.append)
+    end = 0
+    for array in arrays:
+        rest = array.raw()
+        while rest:
+            written = os.pwrite(memory, rest, end)
+            rest, end = rest[written:], end + written
+    return content, [array.raw().nbytes for array in arrays]
+
+
+def _read(memory: int, target: memoryview) -> None:
+    start = 0
+    while start < len(target):
+        start += os.preadv(memory, [target[start:]], start)

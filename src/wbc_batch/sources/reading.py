@@ -49,8 +49,9 @@ _OPENERS: dict[Kind, Callable[[Path], Container]] = {
     Kind.TIFF: TiffStack,
 }
 
-# Cells from which on processes are worth their start.
-_MANY = 512
+# Cells from which on processes are worth their start; and threads beyond which the interpreter's lock lets no
+# more be read, but less.
+_MANY, _FEW_THREADS = 512, 4
 
 # Arrays and tables that a `CellReader` keeps: each holds some blocks of crops, or some fields.
 _KEPT = 2
@@ -121,7 +122,7 @@ def prepared_crops(
     base : Path
         The folder that relative sources start from.
     cores : int
-        One works on a thread. More get a process each, but for few cells.
+        One works on a thread. More get a process each, but for few cells, which some threads read.
     ahead : int
         Crops that are there, or under way, and not yet taken, at least.
 
@@ -136,8 +137,11 @@ def prepared_crops(
     """
     if cores > 1 and len(cells) >= _MANY:
         prepare = partial(_prepare_some, preprocessing=preprocessing, base=base)
-        return map_apart(prepare, cells, cores)
-    return run_ahead(attempt_read, prepared_readers(cells, preprocessing, base), cores, ahead)
+        # So few that every process gets some tasks.
+        at_once = min(max(len(cells) // (8 * cores), 8), 64)
+        return map_apart(prepare, cells, cores, at_once)
+    reads = prepared_readers(cells, preprocessing, base)
+    return run_ahead(attempt_read, reads, min(cores, _FEW_THREADS), ahead)
 
 
 def _prepare_some(
