@@ -13,7 +13,13 @@ import pytest
 
 from wbc_batch.errors import InputError, RunError
 from wbc_batch.schema import CLASSES
-from wbc_batch.synthetic import draw_cell, draw_cells, draw_field, write_slides
+from wbc_batch.synthetic import (
+    draw_cell,
+    draw_cells,
+    draw_cells_elsewhere,
+    draw_field,
+    write_slides,
+)
 
 
 def density(image: np.ndarray) -> np.ndarray:
@@ -86,6 +92,19 @@ def test_draw_cells_are_balanced_shuffled_and_all_different():
     again, same_labels = draw_cells(25, seed=4, size=64)
     assert np.array_equal(images, again)
     assert labels == same_labels
+
+
+def test_cells_elsewhere_look_less_alike():
+    strange, labels = draw_cells_elsewhere(60, seed=4, size=64)
+    assert Counter(labels) == dict.fromkeys(CLASSES, 12)
+    assert np.array_equal(strange, draw_cells_elsewhere(60, seed=4, size=64)[0])
+    usual, others = draw_cells(60, seed=4, size=64)
+    for label in CLASSES:
+        ours, theirs = (
+            density(images[np.array(names) == label][:, 22:42, 22:42]).mean(axis=(1, 2))
+            for images, names in ((strange, labels), (usual, others))
+        )
+        assert ours.std(axis=0).mean() > 1.3 * theirs.std(axis=0).mean(), label
 
 
 def test_no_cells_are_an_empty_stack():

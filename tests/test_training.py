@@ -32,6 +32,7 @@ from wbc_batch.training.augmentation import Augmentation, augment
 from wbc_batch.training.batches import training_batches
 from wbc_batch.training.folders import train_folders
 from wbc_batch.training.loss import training_loss
+from wbc_batch.training.mixup import random_blend
 from wbc_batch.training.progress import describe
 from wbc_batch.training.settings import (
     PRESETS,
@@ -48,6 +49,7 @@ TINY = Settings(
     epochs=3,
     cells_per_epoch=256,
     batch_size=16,
+    mixup=0.3,
     prior=0.0,
     averaging=0.8,
     device="cpu",
@@ -323,6 +325,41 @@ def test_data_sets_that_the_model_knows_get_half_of_the_draws(trained, folders, 
     label, own = (torch.cat([batch[n] for batch in batches]).numpy() for n in (1, 2))
     assert np.bincount(label) / 800 == pytest.approx([1 / 3] * 3, abs=0.06)
     assert own[label == 0].mean() == pytest.approx(0.5, abs=0.1)  # one cell of nine
+
+
+def test_drawn_cells_get_their_share_of_every_class(start, tmp_path):
+    names, labels = ("own",) * 9 + ("drawn",) * 3, np.array([0] * 8 + [1, 0, 0, 2])
+    crops = np.zeros((12, 22, 22, 3), np.uint8)
+    cells = LabelledCells(names, tuple("123456789xyz"), labels, crops, unknown_sizes(12))
+    settings = replace(TINY, preprocessing=Preprocessing(size=16), cells_per_epoch=1600)
+    settings = replace(settings, noisy=("drawn",), drawn_share=0.3)
+    batches = list(training_batches(cells, settings, 0))
+    label, drawn = (torch.cat([batch[n] for batch in batches]).numpy() for n in (1, 2))
+    assert np.bincount(label) / 1600 == pytest.approx([1 / 3] * 3, abs=0.05)
+    assert drawn[label == 0].mean() == pytest.approx(0.3, abs=0.06)
+    assert not drawn[label == 1].any()
+    assert drawn[label == 2].all()
+
+
+def test_blended_cells_count_for_both_labels():
+    torch.manual_seed(0)
+    images = torch.eye(4).repeat(5, 1)[:, :3, None, None]
+    labels, noisy = torch.arange(20) % 5, torch.zeros(20, dtype=torch.bool)
+    logits = torch.randn(20, 5)
+    plain = random_blend(20, 0.0, torch.device("cpu"))
+    assert torch.equal(plain.of(images), images)
+    expected = training_loss(logits, labels, noisy, 0.1).mean()
+    assert plain.loss(logits, labels, noisy, 0.1) == pytest.approx(expected.item())
+    blend = random_blend(20, 1.0, torch.device("cpu"))
+    assert ((blend.share >= 0.5) & (blend.share < 1.0)).all()
+    certain = 50.0 * torch.nn.functional.one_hot(labels, 5).float()  # wrong is dear, right is free
+    wrong = (labels != labels[blend.other]).float()
+    assert blend.loss(certain, labels, noisy, 0.0) == pytest.approx(
+        (50.0 * (1.0 - blend.share) * wrong).mean().item(), rel=1e-4
+    )
+    cell = int(wrong.argmax())
+    seen = blend.share[cell] * images[cell] + (1 - blend.share[cell]) * images[blend.other[cell]]
+    assert torch.allclose(blend.of(images)[cell], seen)
 
 
 def test_another_architecture_is_not_trained_on(trained):

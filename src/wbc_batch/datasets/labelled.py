@@ -12,29 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wbc_batch.classifier.images import as_rgb
-from wbc_batch.classifier.preprocessing import CanonicalCrop, Preprocessing, canonical_crop, stacked
+from wbc_batch.classifier.preprocessing import CanonicalCrop, Preprocessing, canonical_crop
 from wbc_batch.datasets.class_folders import list_class_folders
 from wbc_batch.datasets.manifest import Entry, ManifestPart, is_manifest, read_manifest
 from wbc_batch.datasets.splits import TRAIN
 from wbc_batch.errors import ImageError, InputError
 from wbc_batch.schema import CLASSES
 from wbc_batch.sources import decode_crop, read_file
-from wbc_batch.synthetic import draw_cells
 
 __all__ = [
-    "DRAWN_EVALUATION",
-    "DRAWN_TRAINING",
     "LabelledCells",
-    "drawn_cells",
     "merge",
     "prepare",
     "read_dataset",
     "refuse_shared_images",
     "sampling_weights",
 ]
-
-#: Seeds of drawn cells: those of training and of evaluation never share one.
-DRAWN_TRAINING, DRAWN_EVALUATION = 1, 2
 
 # Power of a kind's size by which it counts in its class: 1 as it comes, 0 all kinds alike.
 _EVENNESS = 0.5
@@ -140,18 +133,6 @@ def read_dataset(
     members = tuple(entry.member for entry in entries)
     groups = tuple(entry.group for entry in entries)
     return LabelledCells(names, members, labels, crops, sizes, groups, hashes)
-
-
-def drawn_cells(count: int, seed: int, preprocessing: Preprocessing) -> LabelledCells:
-    """Draw synthetic cells (`wbc_batch.synthetic`); their data set is called ``drawn``."""
-    crops, labels = [], []
-    for start in range(0, count, 100):  # pictures are large, canonical crops are not
-        some = min(100, count - start)
-        images, names = draw_cells(some, seed=seed * 10_000 + start)
-        crops += [prepare(image, preprocessing) for image in images]
-        labels += [CLASSES.index(name) for name in names]
-    members = tuple(f"{seed}-{n}" for n in range(count))
-    return LabelledCells(("drawn",) * count, members, np.array(labels, np.intp), *stacked(crops))
 
 
 def merge(parts: Sequence[LabelledCells]) -> LabelledCells:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from wbc_batch.classifier import Bundle, Classifier
+from wbc_batch.datasets.drawn import DRAWN
 from wbc_batch.evaluation.figures import COVERAGES, Evaluation, Judged
 from wbc_batch.evaluation.unknown import JudgedUnknown, UnknownEvaluation
 
@@ -77,7 +78,7 @@ def role(bundle: Bundle, name: str) -> str:
         return "not known"
     members = [bundle.training, *bundle.training.get("average_of", [])]
     if any(name in member["cells"] for member in members):
-        return "trained on" if name != "drawn" else "the like trained on"
+        return "trained on" if name != DRAWN else "the like trained on"
     return "chosen on" if name in bundle.training.get("validation_cells", {}) else "not trained on"
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from wbc_batch.classifier import Bundle
+from wbc_batch.datasets.drawn import DRAWN
 from wbc_batch.evaluation.assessment import Assessment
 from wbc_batch.evaluation.figures import COVERAGES, Evaluation
 from wbc_batch.evaluation.unknown import UnknownEvaluation
@@ -111,7 +112,7 @@ def _kept(training: Mapping[str, Any]) -> str:
 
 def _member(training: Mapping[str, Any]) -> str:
     """Tell one of several trainings from the others."""
-    drawn = sum(training["cells"].get("drawn", {}).values())
+    drawn = sum(training["cells"].get(DRAWN, {}).values())
     cells = f"and on {drawn} drawn cells" if drawn else "without drawn cells"
     return f"seed {training['settings']['seed']}, {cells}. {_kept(training)}."
 

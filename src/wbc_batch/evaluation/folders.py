@@ -4,7 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from wbc_batch.classifier import Classifier
-from wbc_batch.datasets.labelled import DRAWN_EVALUATION, drawn_cells, read_dataset
+from wbc_batch.datasets.drawn import DRAWN, drawn_for_evaluation
+from wbc_batch.datasets.labelled import read_dataset
 from wbc_batch.datasets.naming import Datasets
 from wbc_batch.errors import InputError
 from wbc_batch.evaluation.assessment import Assessment, facts_of, role
@@ -14,8 +15,6 @@ from wbc_batch.evaluation.files import EVALUATION, open_folder, write_files
 from wbc_batch.evaluation.unknown import judge_unknown, read_unknown
 
 __all__ = ["evaluate_folders"]
-
-_DRAWN = "drawn"
 
 
 def evaluate_folders(
@@ -73,8 +72,8 @@ def evaluate_folders(
         for name, dataset in datasets.items()
     }
     if drawn:
-        cells = drawn_cells(drawn, DRAWN_EVALUATION, bundle.preprocessing)
-        known[_DRAWN] = judge(classifier, cells)
+        cells = drawn_for_evaluation(drawn, bundle.preprocessing)
+        known[DRAWN] = judge(classifier, cells)
     assessment = Assessment(
         bundle.name,
         facts_of(classifier, command),
@@ -93,7 +92,7 @@ def evaluate_folders(
 
 
 def _check_names(datasets: Datasets, unknown: Datasets, drawn: int) -> None:
-    if drawn and _DRAWN in datasets:
+    if drawn and DRAWN in datasets:
         raise InputError("a data set is called 'drawn', as the synthetic cells; name it otherwise")
     if not (datasets or drawn):
         raise InputError("no data set was named; name a folder with one folder per class")

@@ -10,8 +10,9 @@ import numpy as np
 
 from wbc_batch.classifier import Bundle, Classifier, read_bundle
 from wbc_batch.classifier.preprocessing import Preprocessing
+from wbc_batch.datasets.drawn import DRAWN, drawn_for_training
 from wbc_batch.datasets.held_out import held_out, select
-from wbc_batch.datasets.labelled import LabelledCells, drawn_cells, merge, read_dataset
+from wbc_batch.datasets.labelled import LabelledCells, merge, read_dataset
 from wbc_batch.datasets.naming import Datasets
 from wbc_batch.errors import InputError
 from wbc_batch.evaluation.assessment import Assessment, facts_of
@@ -32,9 +33,6 @@ _log = logging.getLogger(__name__)
 
 # Fraction of the training cells that chooses the epoch: never the data set left out.
 _HELD = 0.1
-_DRAWN = "drawn"
-# Of the drawn cells; the same as in any training.
-_DRAWN_SEED = 1
 
 
 def leave_one_out(
@@ -145,7 +143,7 @@ def _recipe(bundle: Bundle) -> Recipe:
             f"the model {bundle.name!r} was trained on from {settings.start}, which may have seen the data "
             "set that is left out; name a model that started from random or ImageNet weights"
         )
-    return Recipe(settings, sum(bundle.training.get("cells", {}).get(_DRAWN, {}).values()))
+    return Recipe(settings, sum(bundle.training.get("cells", {}).get(DRAWN, {}).values()))
 
 
 def _for_this_run(recipe: Recipe, epochs: int | None, device: str) -> Recipe:
@@ -161,9 +159,9 @@ def _check(sources: Datasets, also: Datasets) -> None:
     twice = sorted({*sources} & {*also})
     if twice:
         raise InputError(f"{twice[0]!r} is both trained on and never trained on; name it once")
-    if _DRAWN in sources or _DRAWN in also:
+    if DRAWN in sources or DRAWN in also:
         raise InputError(
-            f"a data set is called {_DRAWN!r}, as the synthetic cells; name it otherwise"
+            f"a data set is called {DRAWN!r}, as the synthetic cells; name it otherwise"
         )
 
 
@@ -172,7 +170,7 @@ def _wide(sources: Datasets, drawn: int, preprocessing: Preprocessing) -> dict[s
     preprocessing = wide_preprocessing(preprocessing)
     cells = {name: read_dataset(name, place, preprocessing) for name, place in sources.items()}
     if drawn:
-        cells[_DRAWN] = drawn_cells(drawn, _DRAWN_SEED, preprocessing)
+        cells[DRAWN] = drawn_for_training(drawn, preprocessing)
     return cells
 
 
@@ -195,7 +193,7 @@ def _train_without(
     for member in members:
         number = 1 + members.index(member)  # what counts twice is trained once
         place = output / title if len(members) == 1 else output / title / f"training-{number}"
-        bundles.append(_train(title, training, validation, wide.get(_DRAWN), place, member, show))
+        bundles.append(_train(title, training, validation, wide.get(DRAWN), place, member, show))
     if len(bundles) == 1:
         return bundles[0]
     place = output / title / "bundle"

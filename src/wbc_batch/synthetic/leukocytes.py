@@ -5,30 +5,25 @@ returns the cell's dyes (h, w, 3: purple, blue, eosin, see `Stain`) and its cove
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from wbc_batch.synthetic.anatomy import Chromatin, band, body_outline, layer, lobes, with_nucleus
 from wbc_batch.synthetic.shapes import (
     FloatImage,
     Grid,
-    chain,
     coverage,
     discs,
     ellipse,
     lattice,
     noise,
-    smooth_union,
     warped,
 )
 
-__all__ = ["PAINTERS", "Painted", "Painter", "random_radius"]
+__all__ = ["PAINTERS", "REACTIVE_UM", "Painted", "Painter", "random_radius"]
 
 Painted = tuple[FloatImage, FloatImage]
 Painter = Callable[[Grid, float, np.random.Generator], Painted]
-Amounts = tuple[float, float, float]
 
 # Usual diameters on a smear in um, smallest and largest.
 _DIAMETERS = {
@@ -39,178 +34,80 @@ _DIAMETERS = {
     "neutrophil": (11.8, 14.0),
 }
 
-# A lymphocyte of this radius (um) or more is a reactive one.
-_REACTIVE_UM = 5.3
+#: A lymphocyte of this radius (um) or more is a reactive one.
+REACTIVE_UM = 5.3
 
 
 def random_radius(label: str, rng: np.random.Generator) -> float:
     """Return a radius in um for the class; one lymphocyte in seven is large (reactive)."""
     radius = float(rng.uniform(*_DIAMETERS[label])) / 2
     if label == "lymphocyte" and rng.random() < 0.15:
-        radius = float(rng.uniform(_REACTIVE_UM, 6.5))
+        radius = float(rng.uniform(REACTIVE_UM, 6.5))
     return radius
-
-
-def _turn(points: NDArray[np.float64], angle: float) -> NDArray[np.float64]:
-    cosine, sine = np.cos(angle), np.sin(angle)
-    return points @ np.array([[cosine, sine], [-sine, cosine]])
-
-
-def _body(grid: Grid, radius: float, rng: np.random.Generator, wobble: float) -> FloatImage:
-    """Signed distance to the cell's outline: a circle with a few waves of about `wobble` um."""
-    angle = cv2.phase(grid.x, grid.y)
-    reach = np.full(grid.x.shape, radius, np.float32)
-    for waves in range(2, 6):
-        height = np.float32(rng.normal(0, wobble / waves))
-        reach += height * np.cos(np.float32(waves) * angle + np.float32(rng.uniform(0, 2 * np.pi)))
-    return cv2.magnitude(grid.x, grid.y) - reach
-
-
-def _layer(amounts: Amounts, strength: NDArray[np.floating]) -> FloatImage:
-    return strength[..., None].astype(np.float32, copy=False) * np.asarray(amounts, np.float32)
-
-
-def _over(below: FloatImage, above: FloatImage, cover: FloatImage) -> FloatImage:
-    return below + (above - below) * cover[..., None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Chromatin:
-    """How a nucleus takes the stain: units of purple, `grain` and edge `softness` in um."""
-
-    amount: float
-    grain: float
-    contrast: float
-    softness: float
-    eosin: float = 0.03
-
-
-def _with_nucleus(
-    dyes: FloatImage,
-    grid: Grid,
-    outline: FloatImage,
-    nucleus: FloatImage,
-    chromatin: _Chromatin,
-    rng: np.random.Generator,
-) -> FloatImage:
-    """Lay the nucleus over the cytoplasm: clumped, darker at the edge, never outside the cell."""
-    scale = grid.pixels_per_um
-    inside = np.maximum(nucleus, outline + np.float32(0.3))
-    clumps = noise(grid.x.shape, chromatin.grain, scale, rng)
-    clumps += 0.6 * noise(grid.x.shape, chromatin.grain / 2, scale, rng)
-    membrane = np.exp(-((inside / np.float32(0.35)) ** 2))
-    shade = chromatin.amount * (1 + chromatin.contrast * np.tanh(clumps) + 0.12 * membrane)
-    stained = _layer((1.0, 0.02, chromatin.eosin), shade)
-    return _over(dyes, stained, coverage(inside, scale, chromatin.softness))
-
-
-def _lobes(
-    grid: Grid, count: int, size: tuple[float, float], radius: float, rng: np.random.Generator
-) -> FloatImage:
-    """Signed distance to a nucleus of `count` lobes on a bent path, joined by thin bridges."""
-    lengths = rng.uniform(*size, count)
-    widths = lengths * rng.uniform(0.74, 0.95, count)
-    # Lobes follow one another on a path that bends mostly one way (a C), at times both (an S).
-    sense = np.where(rng.random(max(count - 1, 1)) < 0.8, 1.0, -1.0)
-    turns = sense * rng.uniform(0.75, 1.3, len(sense))
-    headings = np.cumsum(turns)
-    points = np.zeros((count, 2))
-    for i in range(1, count):
-        step = lengths[i - 1] + lengths[i] + rng.uniform(-0.1, 0.8)
-        points[i] = points[i - 1] + step * np.array(
-            [np.cos(headings[i - 1]), np.sin(headings[i - 1])]
-        )
-    points = _turn(points - points.mean(axis=0), rng.uniform(0, 2 * np.pi))
-    points *= min(1.0, (radius * 0.9 - lengths.max()) / max(np.hypot(*points.T).max(), 1e-6))
-    points += rng.normal(0, 0.06 * radius, 2)
-    bent = warped(grid, rng, grain=1.8, amount=0.32)
-    along = np.asarray(np.gradient(points, axis=0))
-    angles = np.arctan2(along[..., 1], along[..., 0]) + rng.normal(0, 0.5, count)
-    parts = [
-        ellipse(bent, (px, py), (length, width), angle)
-        for (px, py), length, width, angle in zip(
-            points.tolist(), lengths.tolist(), widths.tolist(), angles.tolist(), strict=True
-        )
-    ]
-    bridges = chain(bent, points, [rng.uniform(0.3, 0.5)] * count)
-    return smooth_union([*parts, bridges], blend=0.5)
-
-
-def _band(
-    grid: Grid, thickness: float, bend: float, span: float, rng: np.random.Generator
-) -> FloatImage:
-    """Signed distance to a C `thickness` um in radius, along `span` rad of an arc of `bend` um."""
-    angles = np.linspace(-span / 2, span / 2, 7)
-    points = bend * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    radii = thickness * (1 + 0.18 * np.abs(np.linspace(-1, 1, 7)) + rng.normal(0, 0.06, 7))
-    points = _turn(points - points.mean(axis=0), rng.uniform(0, 2 * np.pi))
-    return chain(warped(grid, rng, grain=2.2, amount=0.4), points, radii.tolist())
 
 
 def paint_neutrophil(grid: Grid, radius: float, rng: np.random.Generator) -> Painted:
     """Paint two to five lobes or a band in pale pink cytoplasm with fine granules."""
     scale = grid.pixels_per_um
-    outline = _body(grid, radius, rng, 0.5)
+    outline = body_outline(grid, radius, rng, 0.5)
     body = coverage(outline, scale, 0.2)
     if rng.random() < 0.25:
-        nucleus = _band(
+        nucleus = band(
             grid, rng.uniform(1.45, 1.85), rng.uniform(2.8, 3.4), rng.uniform(2.6, 4.0), rng
         )
     else:
         count = int(rng.choice([2, 3, 4, 5], p=[0.15, 0.4, 0.35, 0.1]))
         longest = {2: 2.8, 3: 2.1, 4: 1.8, 5: 1.55}[count]
-        nucleus = _lobes(grid, count, (longest * 0.8, longest), radius, rng)
+        nucleus = lobes(grid, count, (longest * 0.8, longest), radius, rng)
     dust = 0.5 * noise(grid.x.shape, 0.25, scale, rng) + 0.4 * noise(grid.x.shape, 0.6, scale, rng)
     pale = rng.uniform(0.8, 1.3)
-    dyes = _layer((0.10 * pale, 0.0, 0.14 * pale), 1 + 0.35 * dust)
+    dyes = layer((0.10 * pale, 0.0, 0.14 * pale), 1 + 0.35 * dust)
     points = lattice(radius * 0.95, 0.8, 0.4, rng)
     grains = discs(
         grid, points, rng.uniform(0.1, 0.22, len(points)), rng.uniform(0, 1, len(points)) ** 2
     )
-    dyes += _layer((0.32, 0.0, 0.10), grains * np.float32(rng.uniform(0.3, 1.0)))
-    chromatin = _Chromatin(rng.uniform(1.6, 1.95), grain=0.7, contrast=0.2, softness=0.15)
-    dyes = _with_nucleus(dyes, grid, outline, nucleus, chromatin, rng)
+    dyes += layer((0.32, 0.0, 0.10), grains * np.float32(rng.uniform(0.3, 1.0)))
+    chromatin = Chromatin(rng.uniform(1.6, 1.95), grain=0.7, contrast=0.2, softness=0.15)
+    dyes = with_nucleus(dyes, grid, outline, nucleus, chromatin, rng)
     return dyes * body[..., None], body
 
 
 def paint_eosinophil(grid: Grid, radius: float, rng: np.random.Generator) -> Painted:
     """Paint two, at times three lobes in cytoplasm packed with coarse orange-red granules."""
     scale = grid.pixels_per_um
-    outline = _body(grid, radius, rng, 0.5)
+    outline = body_outline(grid, radius, rng, 0.5)
     body = coverage(outline, scale, 0.25)
     count = 2 if rng.random() < 0.8 else 3
     longest = 3.0 if count == 2 else 2.4
-    nucleus = _lobes(grid, count, (longest * 0.85, longest), radius, rng)
+    nucleus = lobes(grid, count, (longest * 0.85, longest), radius, rng)
     points = rng.permutation(lattice(radius * 0.97, 0.72, 0.22, rng))
     grains = discs(
         grid, points, rng.uniform(0.24, 0.42, len(points)), rng.uniform(0.4, 1.0, len(points))
     )
-    dyes = _layer((0.06, 0.03, 0.46), np.ones_like(body))
-    dyes += _layer((0.11, 0.0, 0.66), grains * np.float32(rng.uniform(0.85, 1.15)))
-    chromatin = _Chromatin(
-        rng.uniform(1.35, 1.7), grain=0.6, contrast=0.2, softness=0.2, eosin=0.08
-    )
-    dyes = _with_nucleus(dyes, grid, outline, nucleus, chromatin, rng)
+    dyes = layer((0.06, 0.03, 0.46), np.ones_like(body))
+    dyes += layer((0.11, 0.0, 0.66), grains * np.float32(rng.uniform(0.85, 1.15)))
+    chromatin = Chromatin(rng.uniform(1.35, 1.7), grain=0.6, contrast=0.2, softness=0.2, eosin=0.08)
+    dyes = with_nucleus(dyes, grid, outline, nucleus, chromatin, rng)
     return dyes * body[..., None], body
 
 
 def paint_basophil(grid: Grid, radius: float, rng: np.random.Generator) -> Painted:
     """Paint dark blue-purple granules over the cytoplasm and over a pale, indistinct nucleus."""
     scale = grid.pixels_per_um
-    outline = _body(grid, radius, rng, 0.6)
+    outline = body_outline(grid, radius, rng, 0.6)
     body = coverage(outline, scale, 0.2)
     count = int(rng.choice([2, 3]))
-    nucleus = _lobes(grid, count, (2.1, 2.7), radius, rng)
-    dyes = _layer((0.42, 0.06, 0.06), 1 + 0.35 * noise(grid.x.shape, 1.2, scale, rng))
-    chromatin = _Chromatin(rng.uniform(0.95, 1.25), grain=1.0, contrast=0.15, softness=0.8)
-    dyes = _with_nucleus(dyes, grid, outline, nucleus, chromatin, rng)
+    nucleus = lobes(grid, count, (2.1, 2.7), radius, rng)
+    dyes = layer((0.42, 0.06, 0.06), 1 + 0.35 * noise(grid.x.shape, 1.2, scale, rng))
+    chromatin = Chromatin(rng.uniform(0.95, 1.25), grain=1.0, contrast=0.15, softness=0.8)
+    dyes = with_nucleus(dyes, grid, outline, nucleus, chromatin, rng)
     points = rng.permutation(lattice(radius * 1.0, rng.uniform(0.5, 0.66), 0.35, rng))
     points = points[rng.random(len(points)) < rng.uniform(0.7, 0.95)]
     shades = rng.uniform(0.65, 1.0, len(points))
     grains = discs(grid, points, rng.uniform(0.18, 0.46, len(points)), shades)
     # A granule at the rim bulges out of the cell; it is never cut off.
     cover = np.maximum(body, np.minimum(grains * 2, 1))
-    dark = _layer((1.75, 0.12, 0.0), grains * np.float32(rng.uniform(0.9, 1.1)))
+    dark = layer((1.75, 0.12, 0.0), grains * np.float32(rng.uniform(0.9, 1.1)))
     dyes = np.maximum(dyes * body[..., None], dark)
     return dyes, cover
 
@@ -221,8 +118,8 @@ def paint_lymphocyte(grid: Grid, radius: float, rng: np.random.Generator) -> Pai
     The reactive ones, half as large again, have more and bluer cytoplasm.
     """
     scale = grid.pixels_per_um
-    reactive = radius >= _REACTIVE_UM
-    outline = _body(grid, radius, rng, 0.9 if reactive else 0.4)
+    reactive = radius >= REACTIVE_UM
+    outline = body_outline(grid, radius, rng, 0.9 if reactive else 0.4)
     body = coverage(outline, scale, 0.2)
     share = rng.uniform(0.66, 0.74) if reactive else rng.uniform(0.78, 0.9)
     long, short = radius * share, radius * share * rng.uniform(0.86, 1.0)
@@ -235,32 +132,32 @@ def paint_lymphocyte(grid: Grid, radius: float, rng: np.random.Generator) -> Pai
     )
     rim = np.exp(outline / np.float32(0.9))
     blue = rng.uniform(0.3, 0.42) * (1.25 if reactive else 1.0)
-    dyes = _layer((0.05, blue, 0.0), 0.6 + 0.6 * np.minimum(rim, 1))
+    dyes = layer((0.05, blue, 0.0), 0.6 + 0.6 * np.minimum(rim, 1))
     dyes *= (1 + 0.12 * noise(grid.x.shape, 0.5, scale, rng))[..., None]
-    chromatin = _Chromatin(rng.uniform(1.55, 1.9), grain=1.1, contrast=0.17, softness=0.15)
-    dyes = _with_nucleus(dyes, grid, outline, nucleus, chromatin, rng)
+    chromatin = Chromatin(rng.uniform(1.55, 1.9), grain=1.1, contrast=0.17, softness=0.15)
+    dyes = with_nucleus(dyes, grid, outline, nucleus, chromatin, rng)
     return dyes * body[..., None], body
 
 
 def paint_monocyte(grid: Grid, radius: float, rng: np.random.Generator) -> Painted:
     """Paint a lacy kidney, horseshoe or folded nucleus in much grey-blue, dusty cytoplasm."""
     scale = grid.pixels_per_um
-    outline = _body(grid, radius, rng, 1.2)
+    outline = body_outline(grid, radius, rng, 1.2)
     body = coverage(outline, scale, 0.25)
     horseshoe = rng.random() < 0.45
     thickness = radius * (rng.uniform(0.29, 0.34) if horseshoe else rng.uniform(0.36, 0.42))
     span = rng.uniform(3.0, 4.2) if horseshoe else rng.uniform(1.9, 2.6)
-    nucleus = _band(grid, thickness, radius * rng.uniform(0.36, 0.44), span, rng)
+    nucleus = band(grid, thickness, radius * rng.uniform(0.36, 0.44), span, rng)
     dust = 0.5 * noise(grid.x.shape, 0.2, scale, rng) + 0.35 * noise(grid.x.shape, 0.9, scale, rng)
-    dyes = _layer((rng.uniform(0.08, 0.16), rng.uniform(0.2, 0.32), 0.03), 1 + 0.25 * dust)
+    dyes = layer((rng.uniform(0.08, 0.16), rng.uniform(0.2, 0.32), 0.03), 1 + 0.25 * dust)
     if rng.random() < 0.4:
         holes = int(rng.integers(2, 12))
         angles, reach = rng.uniform(0, 2 * np.pi, holes), radius * rng.uniform(0.45, 0.9, holes)
         points = np.stack([reach * np.cos(angles), reach * np.sin(angles)], axis=1)
         vacuoles = discs(grid, points, rng.uniform(0.3, 0.75, holes), rng.uniform(0.6, 0.95, holes))
         dyes *= (1 - vacuoles)[..., None]
-    chromatin = _Chromatin(rng.uniform(1.2, 1.5), grain=0.55, contrast=0.18, softness=0.25)
-    dyes = _with_nucleus(dyes, grid, outline, nucleus, chromatin, rng)
+    chromatin = Chromatin(rng.uniform(1.2, 1.5), grain=0.55, contrast=0.18, softness=0.25)
+    dyes = with_nucleus(dyes, grid, outline, nucleus, chromatin, rng)
     return dyes * body[..., None], body
 
 

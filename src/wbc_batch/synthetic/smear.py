@@ -6,14 +6,22 @@ from numpy.typing import NDArray
 
 from wbc_batch.errors import InputError
 from wbc_batch.schema import CLASSES
-from wbc_batch.synthetic.leukocytes import PAINTERS, random_radius
+from wbc_batch.synthetic.leukocytes import PAINTERS, Painter, random_radius
 from wbc_batch.synthetic.shapes import Canvas, coverage, discs, ellipse, warped
 from wbc_batch.synthetic.stain import Stain, photograph, random_stain, vary
 
-__all__ = ["draw_cell", "draw_cells", "draw_field", "draw_stained"]
+__all__ = [
+    "CROP_UM",
+    "draw_cell",
+    "draw_cells",
+    "draw_field",
+    "draw_stained",
+    "paint_leukocyte",
+    "paint_surroundings",
+]
 
-# A crop shows about 36 um, as in PBC (360 px at 0.1 um).
-_CROP_UM = 36.0
+#: A crop shows about 36 um, as in PBC (360 px at 0.1 um).
+CROP_UM = 36.0
 _FIELD_PIXELS_PER_UM = 7.0
 _RED_CELL_UM = 7.4
 
@@ -57,15 +65,15 @@ def _paint_platelet(canvas: Canvas, disc: Disc, rng: np.random.Generator) -> Non
     canvas.dyes[pixels] += (body * grains)[..., None] * np.array([0.8, 0.05, 0.0], np.float32)
 
 
-def _paint_leukocyte(
-    canvas: Canvas, label: str, disc: Disc, rng: np.random.Generator
+def paint_leukocyte(
+    canvas: Canvas, painter: Painter, disc: Disc, rng: np.random.Generator
 ) -> tuple[int, int, int, int]:
     """Paint one leukocyte over what is there; return its box (x, y, width, height) in pixels."""
     x, y, radius = disc
     found = canvas.window((x, y), radius * 1.2 + 1.5)
     assert found is not None
     pixels, grid = found
-    dyes, body = PAINTERS[label](grid, radius, rng)
+    dyes, body = painter(grid, radius, rng)
     # Red cells give way to a leukocyte on a smear; a trace is left where one lies under it.
     canvas.dyes[pixels] = canvas.dyes[pixels] * (1 - np.float32(0.93) * body)[..., None] + dyes
     left, top, width, height = cv2.boundingRect((body > 0.5).astype(np.uint8))
@@ -91,14 +99,14 @@ def _scatter_red_cells(
     return cells
 
 
-def _paint_surroundings(canvas: Canvas, taken: list[Disc], rng: np.random.Generator) -> None:
+def paint_surroundings(canvas: Canvas, taken: list[Disc], rng: np.random.Generator) -> None:
     """Paint red cells and now and then a platelet round the places already `taken`."""
     height, width = canvas.x.shape
     size_um = (width / canvas.pixels_per_um, height / canvas.pixels_per_um)
     red_cells = _scatter_red_cells(size_um, taken, rng)
     for disc in red_cells:
         _paint_red_cell(canvas, disc, rng)
-    platelets = rng.poisson(0.35 * size_um[0] * size_um[1] / _CROP_UM**2)
+    platelets = rng.poisson(0.35 * size_um[0] * size_um[1] / CROP_UM**2)
     for x, y in rng.uniform((0, 0), size_um, (platelets, 2)).tolist():
         radius = float(rng.uniform(0.9, 1.5))
         if all(np.hypot(x - a, y - b) > radius + r for a, b, r in [*taken, *red_cells]):
@@ -120,13 +128,13 @@ def draw_stained(
     label: str, rng: np.random.Generator, stain: Stain, size: int = 360
 ) -> NDArray[np.uint8]:
     """Draw one crop with a given stain; see `draw_cell`."""
-    pixels_per_um = size / (_CROP_UM * rng.uniform(0.9, 1.06))
+    pixels_per_um = size / (CROP_UM * rng.uniform(0.9, 1.06))
     canvas = Canvas.blank(size, size, pixels_per_um, rng)
     middle = size / pixels_per_um / 2
     x, y = (middle + rng.normal(0, 0.9, 2)).tolist()
     disc = (x, y, random_radius(label, rng))
-    _paint_surroundings(canvas, [disc], rng)
-    _paint_leukocyte(canvas, label, disc, rng)
+    paint_surroundings(canvas, [disc], rng)
+    paint_leukocyte(canvas, PAINTERS[label], disc, rng)
     return photograph(canvas, vary(stain, rng), rng)
 
 
@@ -229,9 +237,9 @@ def draw_field(
     taken: list[Disc] = []
     for label in labels:
         taken.append(_free_place(canvas, random_radius(label, rng), taken, rng))
-    _paint_surroundings(canvas, taken, rng)
+    paint_surroundings(canvas, taken, rng)
     boxes = [
-        _paint_leukocyte(canvas, label, disc, rng)
+        paint_leukocyte(canvas, PAINTERS[label], disc, rng)
         for label, disc in zip(labels, taken, strict=True)
     ]
     image = photograph(canvas, random_stain(rng), rng)

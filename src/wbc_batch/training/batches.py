@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wbc_batch.classifier.preprocessing import Preprocessing
+from wbc_batch.datasets.drawn import DRAWN
 from wbc_batch.datasets.labelled import LabelledCells, sampling_weights
 from wbc_batch.training.augmentation import augment
 from wbc_batch.training.settings import Settings
@@ -48,7 +49,7 @@ def training_batches(
         Cells of data sets whose labels are partly wrong.
     """
     rng = np.random.default_rng((settings.seed, epoch))
-    chosen = rng.choice(len(cells), settings.cells_per_epoch, p=_weights(cells, settings.replayed))
+    chosen = rng.choice(len(cells), settings.cells_per_epoch, p=_weights(cells, settings))
     size = settings.preprocessing.size
     noisy = np.isin(cells.names, settings.noisy)
 
@@ -78,16 +79,18 @@ def training_batches(
             yield future.result()
 
 
-def _weights(cells: LabelledCells, replayed: tuple[str, ...]) -> NDArray[np.float64]:
-    """Give replayed data sets half of the draws of each class that has other cells, too."""
+def _weights(cells: LabelledCells, settings: Settings) -> NDArray[np.float64]:
+    """Give replayed data sets half of the draws of each class that has others, drawn cells their share."""
     weights = sampling_weights(cells)
-    known = np.isin(cells.names, replayed)
-    for label in np.unique(cells.labels):
-        parts = [(cells.labels == label) & known, (cells.labels == label) & ~known]
-        total = weights[cells.labels == label].sum()
-        if all(part.any() for part in parts):
-            for part in parts:
-                weights[part] *= 0.5 * total / weights[part].sum()
+    for names, share in ((settings.replayed, 0.5), ((DRAWN,), settings.drawn_share)):
+        chosen = np.isin(cells.names, names)
+        for label in np.unique(cells.labels):
+            own = cells.labels == label
+            total = weights[own].sum()
+            parts = ((own & chosen, share), (own & ~chosen, 1.0 - share))
+            if all(part.any() for part, _ in parts):
+                for part, fraction in parts:
+                    weights[part] *= fraction * total / weights[part].sum()
     return weights
 
 

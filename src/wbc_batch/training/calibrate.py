@@ -14,6 +14,8 @@ from wbc_batch.classifier.novelty import NoveltyModel, fit_novelty
 from wbc_batch.classifier.nucleus_size import SizeEvidence, fit_size_evidence
 from wbc_batch.classifier.predictions import Rejection, decide
 from wbc_batch.classifier.torch_backend import TorchBackend, choose_precision
+from wbc_batch.datasets.drawn import DRAWN
+from wbc_batch.datasets.held_out import select
 from wbc_batch.datasets.labelled import LabelledCells
 from wbc_batch.schema import CLASSES
 from wbc_batch.training.augmentation import augment
@@ -61,7 +63,8 @@ def calibrate(
     """Fit what sizes say, the temperature, the novelty score and the scores of prediction sets.
 
     Where the cells are too few to tell better, a model that was trained on keeps its temperature, what sizes
-    say to it, and its novelty score; the score's scale then grows until the new cells count as known.
+    say to it, and its novelty score; the score's scale then grows until the new cells count as known. Drawn
+    cells say nothing here, where there are others.
 
     Parameters
     ----------
@@ -76,6 +79,7 @@ def calibrate(
     -------
     Calibration
     """
+    cells = _photographed(cells)
     device = next(network.parameters()).device
     precision = choose_precision("auto", device)
     backend = TorchBackend(copy.deepcopy(network), device, precision)
@@ -96,6 +100,12 @@ def calibrate(
         _novelty(backend, cells, known, settings, start),
         conformal_scores(probabilities, validation.labels),
     )
+
+
+def _photographed(cells: LabelledCells) -> LabelledCells:
+    """Leave drawn cells out: neither their sizes nor their looks say what is usual."""
+    photographed = np.array(cells.names) != DRAWN
+    return select(cells, photographed) if photographed.any() else cells
 
 
 def _novelty(

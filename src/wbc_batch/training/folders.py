@@ -4,14 +4,9 @@ from pathlib import Path
 
 from wbc_batch.classifier import Bundle
 from wbc_batch.classifier.preprocessing import Preprocessing
+from wbc_batch.datasets.drawn import drawn_for_training
 from wbc_batch.datasets.held_out import SHARE, held_out, select
-from wbc_batch.datasets.labelled import (
-    DRAWN_TRAINING,
-    LabelledCells,
-    drawn_cells,
-    merge,
-    read_dataset,
-)
+from wbc_batch.datasets.labelled import LabelledCells, merge, read_dataset
 from wbc_batch.datasets.naming import Datasets
 from wbc_batch.training.loop import Report, Step
 from wbc_batch.training.train import Settings, finished, train, wide_preprocessing
@@ -75,7 +70,7 @@ def train_folders(
     cells, held = read_cells(training, validation, settings.preprocessing)
     if drawn:
         wide = wide_preprocessing(settings.preprocessing)
-        cells = merge([cells, drawn_cells(drawn, DRAWN_TRAINING, wide)])
+        cells = merge([cells, drawn_for_training(drawn, wide)])
     return train(name, cells, held, output, settings, report, step=step, origin=origin, force=force)
 
 

@@ -19,7 +19,7 @@ from wbc_batch.schema import CLASSES
 from wbc_batch.training.batches import training_batches
 from wbc_batch.training.checkpoint import State, restore, save
 from wbc_batch.training.history import History
-from wbc_batch.training.loss import training_loss
+from wbc_batch.training.mixup import random_blend
 from wbc_batch.training.settings import Settings
 from wbc_batch.training.start import trained_parameters
 
@@ -134,11 +134,11 @@ def _train_epoch(state: State, cells: LabelledCells, settings: Settings, step: S
     total = 0.0
     for number, (pixels, labels, noisy) in enumerate(training_batches(cells, settings, epoch), 1):
         images = pixels.to(device).permute(0, 3, 1, 2).float().div_(255.0)
+        blend = random_blend(len(images), settings.mixup, device)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            logits = state.network(images)
-        loss = training_loss(
-            logits.float(), labels.to(device), noisy.to(device), settings.label_smoothing
-        )
+            logits = state.network(blend.of(images))
+        given = labels.to(device), noisy.to(device)
+        loss = blend.loss(logits.float(), *given, settings.label_smoothing)
         _descend(state, loss)
         _average(state.average, state.network, settings.averaging)
         total += loss.item()

@@ -10,7 +10,7 @@ _GIVING_UP = 0.7
 
 
 def training_loss(logits: Tensor, labels: Tensor, noisy: Tensor, smoothing: float) -> Tensor:
-    """Mean loss of a batch: cross-entropy, and a forgiving one for cells whose label may be wrong.
+    """Loss of each cell: cross-entropy, and a forgiving one where the label may be wrong.
 
     Parameters
     ----------
@@ -24,10 +24,9 @@ def training_loss(logits: Tensor, labels: Tensor, noisy: Tensor, smoothing: floa
 
     Returns
     -------
-    Tensor
-        Scalar.
+    Tensor of float32, shape (N,)
     """
     plain = nn.functional.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
     given = logits.softmax(dim=1).gather(1, labels[:, None])[:, 0].clamp_min(1e-6)
     forgiving = (1.0 - given**_GIVING_UP) / _GIVING_UP
-    return torch.where(noisy, forgiving, plain).mean()
+    return torch.where(noisy, forgiving, plain)

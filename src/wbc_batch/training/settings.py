@@ -69,6 +69,11 @@ class Settings:
     noisy : tuple of str
         Data sets whose labels are partly wrong: their cells get a loss that gives up on labels which the
         other cells speak against (generalised cross-entropy, Zhang and Sabuncu 2018).
+    mixup : float
+        Fraction of the cells that are blended with another one of their batch, picture and label alike, by
+        up to a half (mixup, Zhang et al. 2018).
+    drawn_share : float
+        Of each class's draws, how many are of synthetic cells, however many of these there are.
     replayed : tuple of str
         Data sets that the model to start from was trained on already, and must not forget: of each class
         they get half of the draws. `wbc_batch.training.train.train` finds them by their names.
@@ -105,6 +110,8 @@ class Settings:
     weight_decay: float = 0.05
     label_smoothing: float = 0.05
     noisy: tuple[str, ...] = ()
+    mixup: float = 0.0
+    drawn_share: float = 0.2
     replayed: tuple[str, ...] = ()
     prior: float = 0.4
     averaging: float = 0.99
@@ -167,6 +174,7 @@ PRESETS: dict[str, Settings] = {
         learning_rate=6e-4,
         head_factor=3.0,
         label_smoothing=0.15,
+        mixup=0.5,
         averaging=0.995,
     ),
     # As the original project trained: whole pictures, their colours as they are.
