@@ -138,6 +138,7 @@ def test_unknown_class_is_one_clear_sentence():
         (lambda: draw_cell("monocyte", -1), "seed"),
         (lambda: draw_cell("monocyte", 0, size=8), "size"),
         (lambda: draw_cells(-1), "n"),
+        (lambda: draw_cells_elsewhere(3, size=3), "size"),
         (lambda: draw_field(0, width=3), "width"),
         (lambda: draw_field(0, leukocytes=-1), "leukocytes"),
     ],

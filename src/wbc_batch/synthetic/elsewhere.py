@@ -15,7 +15,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wbc_batch.schema import CLASSES
 from wbc_batch.synthetic.anatomy import (
     Amounts,
     Chromatin,
@@ -37,7 +36,7 @@ from wbc_batch.synthetic.shapes import (
     noise,
     warped,
 )
-from wbc_batch.synthetic.smear import CROP_UM, paint_leukocyte, paint_surroundings
+from wbc_batch.synthetic.smear import CROP_UM, draw_many, paint_leukocyte, paint_surroundings
 from wbc_batch.synthetic.stain import Stain, photograph, random_stain, vary
 
 __all__ = ["draw_cells_elsewhere"]
@@ -350,10 +349,10 @@ def draw_cells_elsewhere(
         RGB.
     labels : list of str
         One per image.
+
+    Raises
+    ------
+    InputError
+        If a number is out of range.
     """
-    order, *streams = np.random.default_rng(seed).spawn(n + 1)
-    labels = [CLASSES[i % len(CLASSES)] for i in order.permutation(n).tolist()]
-    images = np.empty((n, size, size, 3), np.uint8)
-    for image, label, rng in zip(images, labels, streams, strict=True):
-        image[:] = _draw(label, rng, size)
-    return images, labels
+    return draw_many(lambda label, rng: _draw(label, rng, size), n, seed, size)

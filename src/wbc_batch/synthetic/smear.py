@@ -1,5 +1,7 @@
 """A blood smear: red cells, platelets and leukocytes put on a canvas and photographed."""
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,7 @@ __all__ = [
     "draw_cell",
     "draw_cells",
     "draw_field",
+    "draw_many",
     "draw_stained",
     "paint_leukocyte",
     "paint_surroundings",
@@ -192,12 +195,21 @@ def draw_cells(n: int, seed: int = 0, size: int = 360) -> tuple[NDArray[np.uint8
     InputError
         If a number is out of range.
     """
+    return draw_many(
+        lambda label, rng: draw_stained(label, rng, random_stain(rng), size), n, seed, size
+    )
+
+
+def draw_many(
+    draw: Callable[[str, np.random.Generator], NDArray[np.uint8]], n: int, seed: int, size: int
+) -> tuple[NDArray[np.uint8], list[str]]:
+    """Draw cells one by one, by a class and a generator each; see `draw_cells`."""
     _check(n=n, seed=seed, size=size)
     order, *streams = np.random.default_rng(seed).spawn(n + 1)
     labels = [CLASSES[i % len(CLASSES)] for i in order.permutation(n).tolist()]
     images = np.empty((n, size, size, 3), np.uint8)
     for image, label, rng in zip(images, labels, streams, strict=True):
-        image[:] = draw_stained(label, rng, random_stain(rng), size)
+        image[:] = draw(label, rng)
     return images, labels
 
 
