@@ -224,8 +224,8 @@ def test_patience_ends_a_training_that_gains_nothing(start, tmp_path):
 
 
 def test_drawn_cells_can_be_added(start, tmp_path):
-    bundle = start(tmp_path / "run", replace(TINY, epochs=1, cells_per_epoch=16), drawn=200)
-    assert sum(bundle.training["cells"]["drawn"].values()) == 200
+    bundle = start(tmp_path / "run", replace(TINY, epochs=1, cells_per_epoch=16), drawn=300)
+    assert sum(bundle.training["cells"]["drawn"].values()) == 300
     # There are enough drawn cells to learn usual sizes from, and too few others.
     assert bundle.size_evidence is None
 

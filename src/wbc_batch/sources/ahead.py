@@ -202,4 +202,7 @@ def _packed(results: list[object], memory: int | None) -> tuple[bytes, list[int]
 def _read(memory: int, target: memoryview) -> None:
     start = 0
     while start < len(target):
-        start += os.preadv(memory, [target[start:]], start)
+        count = os.preadv(memory, [target[start:]], start)
+        if not count:
+            raise EOFError("the memory ends before the arrays do")
+        start += count
