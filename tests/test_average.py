@@ -18,8 +18,9 @@ from wbc_batch.evaluation.folders import evaluate_folders
 from wbc_batch.evaluation.leave_one_out import leave_one_out
 from wbc_batch.schema import CLASSES
 from wbc_batch.synthetic import draw_cell
+from wbc_batch.training.calibrate import BIAS, told_bias
 from wbc_batch.training.folders import train_folders
-from wbc_batch.training.settings import Settings
+from wbc_batch.training.settings import USUAL_DIFFERENTIAL, Settings
 
 TINY = Settings(
     arguments={"widths": [16, 16, 32, 32], "dropout": 0.1},
@@ -76,8 +77,29 @@ def test_the_weights_are_the_mean(place, averaged):
     assert not torch.equal(one["head.weight"], two["head.weight"])
     kernels = [name for name in mean if mean[name].ndim > 1]
     assert max(float((one[name] - two[name]).abs().max()) for name in kernels) > 0.02
-    for name, value in mean.items():
-        torch.testing.assert_close(value, (2 * one[name] + two[name]) / 3, rtol=2e-3, atol=2e-4)
+    for name in mean.keys() - {"head.bias"}:
+        expected = (2 * one[name] + two[name]) / 3
+        torch.testing.assert_close(mean[name], expected, rtol=2e-3, atol=2e-4)
+
+
+def test_the_average_is_told_once_how_often_the_classes_come(place, averaged):
+    bundles = [read_bundle(path) for path in (place / "one/bundle", place / "two/bundle", averaged)]
+    logarithm = np.log(USUAL_DIFFERENTIAL)
+    usual = TINY.prior * (logarithm - logarithm.mean())
+    one, two, mean = (
+        bundle.load()[0].head.bias.detach().numpy() - bundle.temperature * usual
+        for bundle in bundles
+    )
+    assert mean == pytest.approx((2 * one + two) / 3, abs=1e-4)
+
+
+def test_members_of_an_earlier_version_were_told_as_much_whatever_their_temperature(place):
+    bundle = read_bundle(place / "one/bundle")
+    earlier = replace(bundle, training={k: v for k, v in bundle.training.items() if k != BIAS})
+    logarithm = np.log(USUAL_DIFFERENTIAL)
+    usual = TINY.prior * (logarithm - logarithm.mean())
+    assert told_bias(bundle) == pytest.approx(bundle.temperature * usual, abs=1e-5)
+    assert told_bias(earlier) == pytest.approx(usual, abs=1e-5)
 
 
 def test_the_average_is_calibrated_and_classifies(place, averaged):

@@ -323,6 +323,16 @@ def test_what_varying_a_cell_changes_is_less_novel():
     assert np.median(model.score(along)) < 0.8 * np.median(model.score(across))
 
 
+def test_what_does_not_tell_the_classes_apart_is_less_novel():
+    traces, labels = _clouds()
+    model = fit_novelty(traces[:1000], traces[:1000], labels[:1000], traces[1000:])
+    means = np.stack([traces[labels == k].mean(axis=0) for k in range(5)])
+    directions = np.linalg.svd(means - means.mean(axis=0))[2]
+    telling, common = (12.0 * direction for direction in (directions[0], directions[-1]))
+    beyond, beside = model.score(traces[1000:] + telling), model.score(traces[1000:] + common)
+    assert 1.2 < np.median(beside) < 0.8 * np.median(beyond)
+
+
 def test_channels_that_are_always_the_same_do_no_harm():
     traces, labels = _clouds()
     traces = np.concatenate([traces, np.zeros((2000, 3), np.float32)], axis=1)

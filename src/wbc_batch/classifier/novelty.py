@@ -9,20 +9,23 @@ __all__ = ["NoveltyModel", "fit_novelty"]
 
 # Spread that is added to every direction, in mean spreads: those with next to none would decide alone.
 _RIDGE = 0.003
+# How much squared distances count in the directions that do not tell the classes apart.
+_OTHER_DIRECTIONS = 0.15
 # Largest entry of the whitening transform; half precision ends at 65,504.
 _LARGEST = 1000.0
 
 
 @dataclass(frozen=True)
 class NoveltyModel:
-    """Class means and one whitening transform (Mahalanobis distance, Lee et al. 2018).
+    """Class means and one whitening transform (Mahalanobis distance, Lee et al. 2018), weighted.
 
     Attributes
     ----------
     means : ndarray of float32, shape (classes, D)
         Whitened mean of each class.
     whitening : ndarray of float32, shape (traces, D)
-        Maps traces to where the training cells' spread within a class is the same in every direction.
+        Maps traces to where the training cells' spread within a class is the same in every direction that
+        tells classes apart, and less in the others.
     scale : float
         Distance that becomes a novelty of 1.
     """
@@ -61,7 +64,9 @@ def fit_novelty(
     """Fit the novelty score.
 
     What another stain, lamp or focus changes is not new. So the spread within the classes is widened by
-    how the same cells move when they are varied as in training.
+    how the same cells move when they are varied as in training. And what all classes share says less of a
+    cell than of its laboratory: in hundreds of directions, which would drown the few that tell the classes
+    apart. Weighting these down is what a relative Mahalanobis distance does (Ren et al. 2021), by degrees.
 
     Parameters
     ----------
@@ -89,13 +94,22 @@ def fit_novelty(
     spread = _scatter(scaled - means[labels]) + tolerance * _scatter((varied - traces) / unit)
     values, vectors = np.linalg.eigh(spread)
     values = np.maximum(values, 0.0) + _RIDGE * max(float(values.mean()), 1e-12)
-    whitening = vectors / np.sqrt(values) / unit[:, np.newaxis]
+    whitening = vectors / np.sqrt(values)
+    whitening = whitening @ _weights(means @ whitening) / unit[:, np.newaxis]
     # Rounded as a bundle stores it, in range, so that the scale fits what will be used.
     whitening = (whitening * (_LARGEST / np.abs(whitening).max())).astype(np.float16)
     whitening = whitening.astype(np.float32)
     unscaled = NoveltyModel((means * unit).astype(np.float32) @ whitening, whitening, 1.0)
     scale = float(np.quantile(unscaled.score(known), kept)) or 1.0  # all cells alike
     return NoveltyModel(unscaled.means, whitening, scale)
+
+
+def _weights(means: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Matrix that shortens what is at right angles to all differences of some means."""
+    _, _, directions = np.linalg.svd(means - means.mean(axis=0), full_matrices=False)
+    telling = directions[: len(means) - 1]
+    other = np.sqrt(_OTHER_DIRECTIONS)
+    return other * np.eye(means.shape[1]) + (1.0 - other) * telling.T @ telling
 
 
 def _scatter(differences: NDArray) -> NDArray[np.float64]:

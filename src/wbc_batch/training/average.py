@@ -20,7 +20,7 @@ from wbc_batch.datasets.naming import Datasets
 from wbc_batch.errors import InputError, ModelError
 from wbc_batch.files import refuse_existing
 from wbc_batch.schema import CLASSES
-from wbc_batch.training.calibrate import calibrate
+from wbc_batch.training.calibrate import BIAS, calibrate, told_bias, with_bias
 from wbc_batch.training.folders import read_cells
 from wbc_batch.training.settings import recorded_settings
 from wbc_batch.training.start import Start
@@ -98,7 +98,9 @@ def average(
     refuse_existing(output)
     refuse_shared_images(cells, validation)
     network = build_network(first.architecture, len(CLASSES), first.arguments)
-    weights = _mean([bundle.load()[0].state_dict() for bundle in bundles])
+    weights = _mean(
+        [with_bias(bundle.load()[0].state_dict(), -told_bias(bundle)) for bundle in bundles]
+    )
     network.load_state_dict(weights)
     start = first.training["start"]
     settings = recorded_settings(first)
@@ -115,11 +117,19 @@ def average(
             "digest": cells.digest,
             "validation_cells": validation.counts(),
             "validation_digest": validation.digest,
+            BIAS: found.bias.tolist(),
         },
         metrics={},
     )
     card = f"# {name}\n\nAveraged, not yet evaluated: `wbc-batch evaluate` writes this card.\n"
-    return write_bundle(output, described, weights, found.novelty, card, conformal=found.conformal)
+    return write_bundle(
+        output,
+        described,
+        with_bias(weights, found.bias),
+        found.novelty,
+        card,
+        conformal=found.conformal,
+    )
 
 
 def _alike(models: Sequence[str | Path]) -> list[Bundle]:

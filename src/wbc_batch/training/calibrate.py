@@ -1,12 +1,15 @@
 """What a trained network is told about its own certainty: on validation cells, and on varied ones."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from wbc_batch.classifier import Bundle
 from wbc_batch.classifier.architecture import Network
 from wbc_batch.classifier.calibration import fit_temperature
 from wbc_batch.classifier.conformal import conformal_scores
@@ -20,10 +23,13 @@ from wbc_batch.datasets.labelled import LabelledCells
 from wbc_batch.schema import CLASSES
 from wbc_batch.training.augmentation import augment
 from wbc_batch.training.batches import centre
-from wbc_batch.training.settings import Settings
+from wbc_batch.training.settings import USUAL_DIFFERENTIAL, Settings, recorded_settings
 from wbc_batch.training.start import Start
 
-__all__ = ["Calibration", "calibrate"]
+__all__ = ["BIAS", "Calibration", "calibrate", "told_bias", "with_bias"]
+
+#: What a bundle's record of its training calls the bias that it was told.
+BIAS = "differential_bias"
 
 # With fewer validation cells a temperature, with fewer training cells of a class its place among the traces
 # would be a guess.
@@ -45,12 +51,16 @@ class Calibration:
     novelty : NoveltyModel or None
     conformal : tuple of ndarray of float32
         See `wbc_batch.classifier.conformal.conformal_scores`.
+    bias : ndarray of float32, shape (classes,)
+        To be added to that of the network's head, so that the rest is true: how often the classes come in
+        blood.
     """
 
     size_evidence: SizeEvidence | None
     temperature: float
     novelty: NoveltyModel | None
     conformal: tuple[NDArray[np.float32], ...]
+    bias: NDArray[np.float32]
 
 
 def calibrate(
@@ -62,6 +72,9 @@ def calibrate(
 ) -> Calibration:
     """Fit what sizes say, the temperature, the novelty score and the scores of prediction sets.
 
+    How often the classes come in blood is no matter of the validation cells, whose classes are chosen. So the
+    temperature is fitted first, and what is then added to calibrated logits is the same for every network.
+
     Where the cells are too few to tell better, a model that was trained on keeps its temperature, what sizes
     say to it, and its novelty score; the score's scale then grows until the new cells count as known. Drawn
     cells say nothing here, where there are others.
@@ -69,7 +82,7 @@ def calibrate(
     Parameters
     ----------
     network : Network
-        Trained.
+        Trained, and not yet told how often the classes come.
     cells, validation : LabelledCells
         As for `wbc_batch.training.train.train`.
     settings : Settings
@@ -91,15 +104,36 @@ def calibrate(
     temperature = fit_temperature(logits, validation.labels, evidence)
     if start.bundle and len(validation) < _ENOUGH_TO_CALIBRATE:
         temperature = start.bundle.temperature
-    probabilities = decide(
-        logits + temperature * evidence, None, temperature, Rejection()
-    ).probabilities
+    prior = _prior(settings.prior)
+    told = logits + temperature * (evidence + prior)
+    probabilities = decide(told, None, temperature, Rejection()).probabilities
     return Calibration(
         sizes,
         temperature,
         _novelty(backend, cells, known, settings, start),
         conformal_scores(probabilities, validation.labels),
+        temperature * prior,
     )
+
+
+def told_bias(bundle: Bundle) -> NDArray[np.float32]:
+    """Look up how often the classes come, as a trained network's head was told.
+
+    Earlier versions told all networks the same, whatever their temperature.
+    """
+    before = _prior(recorded_settings(bundle).prior)
+    return np.array(bundle.training.get(BIAS, before), np.float32)
+
+
+def with_bias(weights: Mapping[str, Tensor], bias: NDArray[np.float32]) -> dict[str, Tensor]:
+    """Add something to the bias of a network's head."""
+    return {**weights, "head.bias": weights["head.bias"] + torch.from_numpy(bias)}
+
+
+def _prior(share: float) -> NDArray[np.float32]:
+    """Take a share of the logarithm of the usual differential, without moving its mean."""
+    logarithm = np.log(np.array(USUAL_DIFFERENTIAL, np.float32))
+    return share * (logarithm - logarithm.mean())
 
 
 def _photographed(cells: LabelledCells) -> LabelledCells:

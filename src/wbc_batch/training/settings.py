@@ -78,8 +78,8 @@ class Settings:
         Data sets that the model to start from was trained on already, and must not forget: of each class
         they get half of the draws. `wbc_batch.training.train.train` finds them by their names.
     prior : float
-        How much the trained network is told of how often the classes come in blood: its head's bias gets this
-        share of the logarithm of `USUAL_DIFFERENTIAL`. 0 leaves it at classes that come equally often.
+        How much the trained network is told of how often the classes come in blood: its calibrated logits get
+        this share of the logarithm of `USUAL_DIFFERENTIAL`. 0 leaves it at classes that come equally often.
     averaging : float
         Decay of the exponential moving average of the weights, per step.
     keep : {"best", "last"}

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from wbc_batch.classifier.bundle import Bundle, read_bundle, write_bundle
 from wbc_batch.classifier.network import all_arguments
@@ -19,10 +18,10 @@ from wbc_batch.errors import InputError
 from wbc_batch.schema import CLASSES
 from wbc_batch.training import run_folder
 from wbc_batch.training.batches import wide_preprocessing
-from wbc_batch.training.calibrate import calibrate
+from wbc_batch.training.calibrate import BIAS, Calibration, calibrate, with_bias
 from wbc_batch.training.history import History
 from wbc_batch.training.loop import Report, Step, fit
-from wbc_batch.training.settings import USUAL_DIFFERENTIAL, Settings
+from wbc_batch.training.settings import Settings
 from wbc_batch.training.start import Start, starting_network
 
 __all__ = ["Settings", "finished", "train", "wide_preprocessing"]
@@ -99,26 +98,18 @@ def train(
         run_folder.begin(output, identity, force)
         network = start.network.to(device).to(memory_format=torch.channels_last)
         best, history = fit(network, cells, validation, output, settings, report, step)
-        best = _with_prior(best, settings.prior)
         network.load_state_dict(best)
-        bundle = _describe(name, cells, validation, settings, start, history)
         found = calibrate(network, cells, validation, settings, start)
         written = write_bundle(
             output / run_folder.BUNDLE,
-            replace(bundle, temperature=found.temperature, size_evidence=found.size_evidence),
-            best,
+            _describe(name, cells, validation, settings, start, history, found),
+            with_bias(best, found.bias),
             found.novelty,
             _card(name),
             conformal=found.conformal,
         )
         run_folder.finish(output)
     return written
-
-
-def _with_prior(weights: dict[str, Tensor], strength: float) -> dict[str, Tensor]:
-    """Add the logarithm of the usual differential to the head's bias, without moving its mean."""
-    prior = torch.tensor(USUAL_DIFFERENTIAL).log()
-    return weights | {"head.bias": weights["head.bias"] + strength * (prior - prior.mean())}
 
 
 def finished(
@@ -168,6 +159,7 @@ def _describe(
     settings: Settings,
     start: Start,
     history: History,
+    found: Calibration,
 ) -> Bundle:
     return Bundle(
         name=name,
@@ -175,7 +167,8 @@ def _describe(
         arguments=all_arguments(settings.architecture, settings.arguments),
         classes=CLASSES,
         preprocessing=settings.preprocessing,
-        temperature=1.0,
+        temperature=found.temperature,
+        size_evidence=found.size_evidence,
         novelty_scale=1.0,
         rejection=start.bundle.rejection if start.bundle else Rejection(),
         training={
@@ -187,6 +180,7 @@ def _describe(
             "settings": asdict(settings),
             "epochs": len(history),
             "best_epoch": history.kept_epoch,
+            BIAS: found.bias.tolist(),
         },
     )
 
