@@ -181,7 +181,7 @@ def folders(tmp_path_factory) -> dict[str, Path]:
     for name, seed in (("calibration", 3), ("validation", 4)):
         root = tmp_path_factory.mktemp(name)
         for number, (image, label) in enumerate(
-            zip(*draw_cells(60, seed=seed, size=240), strict=True)
+            zip(*draw_cells(160, seed=seed, size=240), strict=True)
         ):
             (root / label).mkdir(exist_ok=True)
             Image.fromarray(image).save(root / label / f"{number}.png")
