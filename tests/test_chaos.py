@@ -71,6 +71,31 @@ def test_killed_workers_change_nothing(
     assert rows(tmp_path / "run") == rows(undisturbed)
 
 
+@pytest.mark.parametrize("described", [False, True])
+def test_a_worker_that_is_long_in_coming_back_keeps_its_place(
+    slides: Path, undisturbed: Path, slow: None, tmp_path: Path, described: bool
+) -> None:
+    killed = []
+
+    def kill(done: int, _: int) -> None:
+        if done and not killed:
+            (victim,) = worker_processes()
+            victim.kill()
+            killed.append(victim.pid)
+
+    file = tmp_path / "cluster.yaml"
+    file.write_text("{class: LocalCluster, n_workers: 1, threads_per_worker: 1}")
+    crew = {"cluster": file} if described else {"workers": 1}
+    # Dask gives up a place that is empty when it looks; with its 15 s, after a few deaths or on a busy machine.
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "1ms"}):
+        summary = classify_paths(
+            slides, tmp_path / "run", device="cpu", stall_timeout=60, progress=kill, **crew
+        )
+    assert killed
+    assert summary.exit_code == ExitCode.OK
+    assert rows(tmp_path / "run") == rows(undisturbed)
+
+
 def test_workers_killed_as_they_start_change_nothing(
     slides: Path, undisturbed: Path, tmp_path: Path
 ) -> None:

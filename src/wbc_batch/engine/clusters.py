@@ -67,6 +67,10 @@ _OUR_CONFIG = _CONFIG | {
     "distributed.worker.memory.pause": False,
 }
 
+# Dask ends a worker's place for good if there is no worker in it when it looks, a while after a death:
+# also one that came back, died again, and is about to come back. Only `adapt` fills such a place anew.
+_KEPT_PLACES = {"distributed.deploy.lost-worker-timeout": "1000 days"}
+
 
 def cores() -> int:
     """Count the cores that this process may use, by its affinity and control group."""
@@ -143,7 +147,7 @@ def local_workers(workers: int, threads: int, memory: int) -> Iterator[Client]:
         name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     }
     environment |= {"MALLOC_TRIM_THRESHOLD_": 65536, "DASK_LOGGING__DISTRIBUTED": "critical"}
-    config = _OUR_CONFIG | {"distributed.nanny.pre-spawn-environ": environment}
+    config = _OUR_CONFIG | _KEPT_PLACES | {"distributed.nanny.pre-spawn-environ": environment}
     with (
         TemporaryDirectory(prefix="wbc-batch-") as scratch,
         dask.config.set(config),
@@ -283,8 +287,10 @@ def started_workers(file: Path, timeout: float) -> Iterator[Client]:
     """
     description = read_cluster_file(file)
     with TemporaryDirectory(prefix="wbc-batch-") as scratch, quiet() as unheard:
-        defaults = {"temporary-directory": scratch} if description.local else {}
-        with dask.config.set(_OUR_CONFIG | defaults):
+        config = _OUR_CONFIG | (_KEPT_PLACES if description.adapt is None else {})
+        if description.local:
+            config = config | {"temporary-directory": scratch}
+        with dask.config.set(config):
             cluster = _start_described(description, file, timeout)
             try:
                 with connect(address=cluster) as client:
