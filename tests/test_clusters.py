@@ -355,11 +355,12 @@ def test_nobody_waits_for_ever_for_a_first_worker(slides: Path, tmp_path: Path) 
         classify_paths(slides, tmp_path / "run", device="cpu", cluster=file, stall_timeout=1)
 
 
-def test_a_gpu_cluster_keeps_a_second_shard_off_each_gpu(tmp_path: Path) -> None:
+def test_a_gpu_cluster_offers_its_gpus_and_reads_a_shard_ahead(tmp_path: Path) -> None:
     pytest.importorskip("dask_cuda")
     file = tmp_path / "cluster.yaml"
     file.write_text("class: LocalCUDACluster\n")
-    assert read_cluster_file(file).arguments["resources"] == {"GPU": 1}
+    arguments = read_cluster_file(file).arguments
+    assert (arguments["resources"], arguments["threads_per_worker"]) == ({"GPU": 1}, 2)
 
 
 @pytest.mark.parametrize(

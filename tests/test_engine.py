@@ -6,10 +6,13 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +20,9 @@ import pytest
 from distributed.protocol.pickle import dumps, loads
 from runs import command, draw, stopped_run
 
-from wbc_batch.classifier import read_bundle
+from wbc_batch.classifier import Classifier, Predictions, read_bundle
+from wbc_batch.classifier.preprocessing import CanonicalCrop
+from wbc_batch.engine import work
 from wbc_batch.engine.clusters import local_workers
 from wbc_batch.engine.execute import execute, find_fatal
 from wbc_batch.engine.ledger import SHARDS, ShardResult, committed, committed_shards, write_file
@@ -32,10 +37,10 @@ from wbc_batch.engine.plan import (
 )
 from wbc_batch.engine.run_folder import Settings, locked, start, write_record
 from wbc_batch.engine.work import FATAL_REASON, WorkerError, attempt, run_shard
-from wbc_batch.errors import ExitCode, ModelError, RunError
+from wbc_batch.errors import ExitCode, ImageError, ModelError, RunError
 from wbc_batch.run import classify_paths
 from wbc_batch.schema import CELL_COLUMNS, CLASSES, UNIDENTIFIED
-from wbc_batch.sources import Cell, list_cells
+from wbc_batch.sources import Cell, list_cells, prepared_crops
 
 
 def results(spec: ShardSpec) -> pd.DataFrame:
@@ -126,6 +131,32 @@ def test_a_cell_gets_the_same_numbers_in_any_shard(job: Job, slides: Path) -> No
     pd.testing.assert_frame_equal(
         results(whole), pd.concat(map(results, alone), ignore_index=True), check_exact=True
     )
+
+
+def test_a_shard_is_read_while_the_one_before_is_classified(
+    job: Job, slides: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = plan_shards(list_cells([slides]), job, 60)
+    classify, read = Classifier.predict_prepared, Event()
+    later: list[Future[ShardResult]] = []
+
+    def reading(cells: Sequence[Cell], *arguments: Any) -> Iterator[CanonicalCrop | ImageError]:
+        for crop in prepared_crops(cells, *arguments):
+            if cells[0] == second.cells[0]:
+                read.set()
+            yield crop
+
+    def classifying(self: Classifier, crops: np.ndarray, *arguments: Any) -> Predictions:
+        if len(crops) and not later:
+            later.append(pool.submit(run_shard, second))
+            assert read.wait(30)
+        return classify(self, crops, *arguments)
+
+    monkeypatch.setattr(work, "prepared_crops", reading)
+    monkeypatch.setattr(Classifier, "predict_prepared", classifying)
+    with ThreadPoolExecutor(1) as pool:
+        assert run_shard(first).cells == 60
+    assert later[0].result().cells == 60
 
 
 BROKEN = {

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import yaml
 from distributed.deploy import Cluster
 
+from wbc_batch.engine.plan import SHARDS_AT_ONCE
 from wbc_batch.errors import InputError
 
 __all__ = ["CLASSES", "ClusterDescription", "read_cluster_file"]
@@ -71,8 +72,12 @@ CLASSES: Mapping[str, Known] = {
 
 _DEFAULTS: Mapping[str, dict[str, Any]] = {
     "LocalCluster": {"silence_logs": logging.CRITICAL},
-    # One model per GPU: the resource keeps a second shard off it.
-    "LocalCUDACluster": {"silence_logs": logging.CRITICAL, "resources": {"GPU": 1}},
+    # The resource tells runs which workers have a GPU.
+    "LocalCUDACluster": {
+        "silence_logs": logging.CRITICAL,
+        "resources": {"GPU": 1},
+        "threads_per_worker": SHARDS_AT_ONCE,
+    },
     "KubeCluster": {"quiet": True},
 }
 

@@ -19,6 +19,7 @@ from distributed.core import Status
 from distributed.system import MEMORY_LIMIT
 
 from wbc_batch.engine.cluster_file import ClusterDescription, read_cluster_file
+from wbc_batch.engine.plan import SHARDS_AT_ONCE
 from wbc_batch.engine.starting import OverdueError, apart, connect, quiet, restored, short
 from wbc_batch.errors import ClusterError, IncompleteRunError, InputError
 
@@ -128,7 +129,7 @@ def local_workers(workers: int, threads: int, memory: int) -> Iterator[Client]:
     Parameters
     ----------
     workers : int
-        Number of processes; each runs one shard at a time.
+        Number of processes; each classifies one shard at a time.
     threads : int
         Cores that each may use.
     memory : int
@@ -166,7 +167,7 @@ def _start_here(workers: int, memory: int, scratch: str) -> LocalCluster:
     """Start worker processes; one may die as it starts, as at any other time."""
     arguments = {
         "n_workers": workers,
-        "threads_per_worker": 1,
+        "threads_per_worker": SHARDS_AT_ONCE,
         "processes": True,
         "memory_limit": memory,
         "dashboard_address": None,

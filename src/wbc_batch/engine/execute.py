@@ -24,7 +24,7 @@ from distributed.scheduler import KilledWorker
 
 from wbc_batch.engine.clusters import asked
 from wbc_batch.engine.ledger import UNFINISHED, ShardResult
-from wbc_batch.engine.plan import ShardSpec
+from wbc_batch.engine.plan import SHARDS_AT_ONCE, ShardSpec
 from wbc_batch.engine.preflight import GPU, gpu_workers, lacks_package
 from wbc_batch.engine.work import attempt, read_cells, run_shard
 from wbc_batch.errors import ClusterError, IncompleteRunError, WbcError
@@ -66,7 +66,7 @@ def execute(
     stall_timeout : float
         Seconds without any shard ending after which the run is given up.
     on_gpu : bool
-        Use only workers that offer the resource ``GPU``, one shard at a time for each GPU.
+        Use only workers that offer the resource ``GPU``; each GPU classifies one shard at a time.
 
     Raises
     ------
@@ -143,13 +143,13 @@ class _Flight:
         return len(self._launched)
 
     def room(self) -> int:
-        """How many more tasks keep all workers busy: two for each process, or for each GPU."""
+        """How many more tasks keep all workers busy: some for each process, or for each GPU."""
         try:
             workers = asked(self._client, self._client.nthreads, _PATIENCE)
             count = gpu_workers(self._client, "cuda") if self._on_gpu else len(workers)
         except OSError as error:
             raise _connection_lost() from error
-        return max(2 * max(count, 1) - self.size, 0)
+        return max(SHARDS_AT_ONCE * max(count, 1) - self.size, 0)
 
     def launch(self, tag: Any, function: Callable, *arguments: Any) -> None:
         """Send a function to any worker; `next_ended` will return `tag` with what became of it."""
@@ -161,7 +161,7 @@ class _Flight:
             *arguments,
             key=key,
             pure=False,
-            resources={GPU: 1} if self._on_gpu else None,
+            resources={GPU: 1 / SHARDS_AT_ONCE} if self._on_gpu else None,
         )
         self._launched[key] = (tag, future)
         future.add_done_callback(lambda _: self._ended.put(key))

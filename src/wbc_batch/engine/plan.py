@@ -11,6 +11,7 @@ from wbc_batch.schema import BOX_COLUMNS, GIVEN_LABEL_COLUMN, OPTIONAL_TYPES, PL
 from wbc_batch.sources import Cell
 
 __all__ = [
+    "SHARDS_AT_ONCE",
     "Job",
     "Listing",
     "ShardSpec",
@@ -25,6 +26,8 @@ __all__ = [
 MAX_SHARD = 4096
 #: Below this many cells per shard, starting it costs more than sharing the work gains.
 MIN_SHARD = 32
+#: Shards that a worker is given at once: one is read while the other is classified.
+SHARDS_AT_ONCE = 2
 #: Shards per worker that a small input is cut into, so that no worker is left waiting for long.
 SHARDS_PER_WORKER = 4
 # How many times larger a shard may grow so that a unit of its container is not cut.

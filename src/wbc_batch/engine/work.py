@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from importlib.metadata import version
+from itertools import chain, islice
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -52,9 +53,11 @@ _AT_ONCE = 64
 # So many times as many images are decoded ahead of the network.
 _AHEAD = 2
 
-# Workers of other people's clusters may have many threads. A shard uses all the cores of its process,
-# and there is one model: so one shard at a time.
-_turn = Lock()
+# There is one model, and it uses all the cores of its process: it is loaded once, and classifies one shard
+# at a time, however many threads other people's workers have.
+_loading, _turn = Lock(), Lock()
+
+_Crops = Iterator[tuple[int, CanonicalCrop | ImageError]]
 
 
 class WorkerError(RuntimeError):
@@ -89,7 +92,9 @@ def _require(wanted: str) -> None:
 
 
 def run_shard(spec: ShardSpec) -> ShardResult:
-    """Classify the cells of a shard and commit their rows, one shard at a time in a process.
+    """Classify the cells of a shard and commit their rows.
+
+    A process classifies one shard at a time. The first cells of the next one are read meanwhile.
 
     Parameters
     ----------
@@ -106,11 +111,13 @@ def run_shard(spec: ShardSpec) -> ShardResult:
     OSError
         If the rows cannot be written, or nothing of the input is there.
     """
-    started = time.perf_counter()
-    with _turn:
-        _refuse_blind(spec)
+    _refuse_blind(spec)
+    with _loading:
         classifier = _load_classifier(spec.job)
-        rows = _classify(classifier, spec)
+    crops = _begun(_crops(classifier, spec))
+    with _turn:
+        started = time.perf_counter()
+        rows = _classify(classifier, spec, crops)
     sink = pa.BufferOutputStream()
     pq.write_table(rows, sink, compression="zstd")
     content = sink.getvalue().to_pybytes()
@@ -174,30 +181,34 @@ def _load_classifier(job: Job) -> Classifier:
     return classifier
 
 
-def _classify(classifier: Classifier, spec: ShardSpec) -> pa.Table:
+def _begun(crops: _Crops) -> _Crops:
+    """Let the reading begin: it goes as far ahead as it may while the first crop waits to be taken."""
+    return chain(list(islice(crops, 1)), crops)
+
+
+def _classify(classifier: Classifier, spec: ShardSpec, crops: _Crops) -> pa.Table:
     """Rows of all cells of a shard, in their order."""
     errors: dict[int, str] = dict.fromkeys(spec.fatal, FATAL_REASON)
     frames = [_empty_predictions(classifier)]
     positions: list[int] = []
-    crops: list[CanonicalCrop] = []
+    some: list[CanonicalCrop] = []
 
     def predict() -> None:
-        frame = classifier.predict_prepared(*stacked(crops)).to_frame()
+        frame = classifier.predict_prepared(*stacked(some)).to_frame()
         frame.index = pd.Index(positions)
         frames.append(frame)
         positions.clear()
-        crops.clear()
+        some.clear()
 
-    readable = [p for p in range(len(spec.cells)) if p not in errors]
-    for position, crop in _crops(classifier, spec, readable):
+    for position, crop in crops:
         if isinstance(crop, ImageError):
             errors[position] = str(crop)
             continue
         positions.append(position)
-        crops.append(crop)
-        if len(crops) >= _at_once(classifier):
+        some.append(crop)
+        if len(some) >= _at_once(classifier):
             predict()
-    if crops:
+    if some:
         predict()
     return _rows(spec.job, spec.cells, pd.concat(frames), errors)
 
@@ -207,14 +218,14 @@ def _at_once(classifier: Classifier) -> int:
     return classifier.batch_size * -(-_AT_ONCE // classifier.batch_size)
 
 
-def _crops(
-    classifier: Classifier, spec: ShardSpec, positions: Sequence[int]
-) -> Iterator[tuple[int, CanonicalCrop | ImageError]]:
-    """Read and prepare cells, a bounded number ahead of the consumer, in order.
+def _crops(classifier: Classifier, spec: ShardSpec) -> _Crops:
+    """Read and prepare the cells of a shard, a bounded number ahead of the consumer, in order.
 
     A process that dies of an image takes this one along, as if it had been read here: the run finds out
     which image it was.
     """
+    fatal = frozenset(spec.fatal)
+    positions = [position for position in range(len(spec.cells)) if position not in fatal]
     cells = [spec.cells[position] for position in positions]
     numbers, base = classifier.bundle.preprocessing, Path(spec.job.base)
     ahead = _AHEAD * _at_once(classifier)

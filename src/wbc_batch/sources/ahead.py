@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from queue import SimpleQueue
+from threading import Lock
 from typing import TypeVar
 from weakref import finalize
 
@@ -30,6 +31,8 @@ _Result = TypeVar("_Result")
 _AHEAD = 2
 _CODE = "from wbc_batch.sources.ahead import _serve; _serve({})"
 _SINGLE = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+# Threads of one process share one crew.
+_hiring = Lock()
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,8 @@ def map_apart(
     ChildProcessError
         If a process dies of an item.
     """
-    crew = _crew(processes)
+    with _hiring:
+        crew = _crew(processes)
 
     def call(some: tuple[_Item, ...]) -> list[_Result]:
         child = crew.get()
