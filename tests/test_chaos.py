@@ -86,7 +86,7 @@ def test_a_worker_that_is_long_in_coming_back_keeps_its_place(
     file = tmp_path / "cluster.yaml"
     file.write_text("{class: LocalCluster, n_workers: 1, threads_per_worker: 1}")
     crew = {"cluster": file} if described else {"workers": 1}
-    # Dask gives up a place that is empty when it looks; with its 15 s, after a few deaths or on a busy machine.
+    # Dask gives up a place that is empty when it looks, after 15 s unless it is told otherwise.
     with dask.config.set({"distributed.deploy.lost-worker-timeout": "1ms"}):
         summary = classify_paths(
             slides, tmp_path / "run", device="cpu", stall_timeout=60, progress=kill, **crew

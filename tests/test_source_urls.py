@@ -1,14 +1,19 @@
-"""Stores that are named by URL, fetched from a server over HTTP by the workers themselves."""
+"""Stores that are named by URL, fetched over HTTP or from S3 by the workers themselves."""
 
 import asyncio
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import zarr
 from aiohttp import web
+from moto.server import ThreadedMotoServer
 from runs import draw
 from typer.testing import CliRunner
 
@@ -18,6 +23,7 @@ from wbc_batch.sources import list_cells, read_image
 from wbc_batch.sources.pack import pack
 
 CELLS, PLAIN = 48, 32
+WBC_BATCH = (sys.executable, "-c", "from wbc_batch.cli import main; main()")
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +63,22 @@ def server(folder: Path) -> Iterator[str]:
     loop.close()
 
 
+@pytest.fixture
+def bucket(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The same in a bucket of an object store that speaks S3, on this machine."""
+    service = ThreadedMotoServer("127.0.0.1", port=0)
+    service.start()
+    host, port = service.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")  # reaches the workers, too
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    fsspec.filesystem("s3", skip_instance_cache=True).mkdir("cells")
+    for store in ("plain.zarr", "packed.zarr"):
+        fsspec.filesystem("s3").put(str(folder / store), f"cells/{store}", recursive=True)
+    yield "s3://cells"
+    service.stop()
+
+
 def test_the_crops_of_an_array_by_url_are_its_crops(folder: Path, server: str) -> None:
     crops = zarr.open_array(folder / "plain.zarr", mode="r")[:]
     for url in (f"{server}/plain.zarr", f"file://{folder}/plain.zarr"):
@@ -68,10 +90,12 @@ def test_the_crops_of_an_array_by_url_are_its_crops(folder: Path, server: str) -
             np.testing.assert_array_equal(read_image(cell), crop)
 
 
+@pytest.mark.parametrize("place", ["server", "bucket"])
 def test_a_packed_store_by_url_gives_the_rows_of_the_local_one(
-    folder: Path, server: str, tmp_path: Path
+    folder: Path, place: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    for name, store in (("local", str(folder / "packed.zarr")), ("url", f"{server}/packed.zarr")):
+    url = f"{request.getfixturevalue(place)}/packed.zarr"
+    for name, store in (("local", str(folder / "packed.zarr")), ("url", url)):
         options = ["-o", str(tmp_path / name), "--device", "cpu", "--workers", "2"]
         result = CliRunner().invoke(app, ["classify", store, *options])
         assert result.exit_code == ExitCode.CELL_ERRORS, result.output
@@ -93,3 +117,19 @@ def test_a_url_that_leads_nowhere_is_named(url: str, reason: str, server: str) -
     with pytest.raises(InputError, match=reason) as refused:
         list(list_cells([url]))
     assert str(refused.value).startswith(url)
+
+
+def test_an_object_store_that_does_not_answer_is_one_sentence(tmp_path: Path) -> None:
+    nobody = {"AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_MAX_ATTEMPTS": "1"}
+    keys = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "testing")
+    refused = subprocess.run(
+        [*WBC_BATCH, "classify", "s3://cells/crops.zarr", "-o", str(tmp_path / "run")],
+        env=os.environ | nobody | keys,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert refused.returncode == ExitCode.USAGE
+    (sentence,) = refused.stderr.splitlines()
+    assert "s3://cells/crops.zarr" in sentence
+    assert "Could not connect" in sentence

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fsspec.core import url_to_fs
 from numpy.typing import NDArray
 
 from wbc_batch.classifier.preprocessing import CanonicalCrop, Preprocessing
@@ -232,7 +233,21 @@ def _open(store: str) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of codecs and types that no standard names yet
         try:
+            if is_url(store) and not _answers(store):
+                raise FileNotFoundError("there is none")
             return zarr.open(store, mode="r")
         except Exception as error:  # stores, file systems and codecs raise anything
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ImageError(f"this zarr store cannot be opened ({reason[:200]})") from error
+
+
+def _answers(url: str) -> bool:
+    """Ask for one file after the other: zarr asks for all, and leaves what fails late to Python's end."""
+    files, path = url_to_fs(url)
+    for name in ("zarr.json", ".zarray", ".zgroup"):
+        try:
+            files.cat_file(f"{path}/{name}")
+        except FileNotFoundError:
+            continue
+        return True
+    return False
