@@ -154,7 +154,10 @@ def test_what_has_no_average_is_said(place, tmp_path, models, code, said):
 
 def test_what_is_left_out_is_left_out_of_every_member(place, averaged, tmp_path):
     sources = {"a": place / "train", "b": place / "val"}
-    for _ in range(2):  # the second time nothing is left to do
+    description = tmp_path / "out" / "without-a" / "bundle" / "model.json"
+    for turn in range(3):  # the second time nothing is left to do, the third time a description
+        if turn == 2:
+            description.unlink()  # as if stopped while it was written
         found = leave_one_out(averaged, sources, {}, tmp_path / "out", 1, "cpu")
         assert list(found.data_sets) == ["a", "b"]
         made = read_bundle(tmp_path / "out" / "without-a" / "bundle")
@@ -163,11 +166,8 @@ def test_what_is_left_out_is_left_out_of_every_member(place, averaged, tmp_path)
         assert sum(members[1]["cells"]["drawn"].values()) == 5
         assert set(made.training["cells"]) == {"b"}
         folders = sorted(path.name for path in (tmp_path / "out" / "without-a").iterdir())
-        assert folders == [
-            "bundle",
-            "training-1",
-            "training-2",
-        ]  # what counts twice is trained once
+        # What counts twice is trained once.
+        assert folders == ["bundle", "training-1", "training-2"]
 
 
 def test_without_validation_cells_a_part_is_held_out(place, tmp_path):

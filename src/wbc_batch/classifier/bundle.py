@@ -18,6 +18,7 @@ from wbc_batch.classifier.nucleus_size import SizeEvidence
 from wbc_batch.classifier.predictions import Rejection
 from wbc_batch.classifier.preprocessing import Preprocessing
 from wbc_batch.errors import ModelError
+from wbc_batch.files import write_file
 from wbc_batch.schema import CLASSES
 
 if TYPE_CHECKING:
@@ -194,8 +195,9 @@ class Bundle:
         described = asdict(self)
         del described["path"]
         text = json.dumps({"format": FORMAT} | described, indent=2, ensure_ascii=False)
-        (self.path / METADATA_FILE).write_text(text + "\n", encoding="utf-8")
         (self.path / CARD_FILE).write_text(card, encoding="utf-8")
+        # At last, and wholly or not at all: what it is missing from is no bundle.
+        write_file(self.path / METADATA_FILE, f"{text}\n".encode())
 
 
 def bundles_in(folder: Path | None = None) -> list[Path]:

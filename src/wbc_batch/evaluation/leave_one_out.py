@@ -1,6 +1,7 @@
 """How well a model's recipe does in a laboratory that it has not seen: leave one data set out at a time."""
 
 import logging
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from wbc_batch.classifier import Bundle, Classifier, read_bundle
+from wbc_batch.classifier.bundle import bundles_in
 from wbc_batch.classifier.preprocessing import Preprocessing
 from wbc_batch.datasets.drawn import DRAWN, drawn_for_training
 from wbc_batch.datasets.held_out import held_out, select
@@ -197,8 +199,9 @@ def _train_without(
     if len(bundles) == 1:
         return bundles[0]
     place = output / title / "bundle"
-    if place.is_dir():
+    if bundles_in(place):
         return read_bundle(place)
+    shutil.rmtree(place, ignore_errors=True)  # written by half when a run was stopped
     return average(title, [bundle.path for bundle in bundles], training, validation, place)
 
 
