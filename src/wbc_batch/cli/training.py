@@ -75,6 +75,7 @@ def train(
     settings = choose(
         preset,
         init,
+        drawn,
         freeze=freeze,
         epochs=epochs,
         cells_per_epoch=cells_per_epoch,

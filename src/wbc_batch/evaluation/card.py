@@ -107,7 +107,9 @@ def _kept(training: Mapping[str, Any]) -> str:
     epochs = training.get("epochs", training["settings"]["epochs"])
     best = training["settings"].get("keep", "best") == "best"
     reason = "for its balanced accuracy on the validation cells" if best else "as the last one"
-    return f"Epoch {training['best_epoch']} of {epochs} was kept {reason}"
+    alone = training["settings"].get("pretraining", 0)
+    first = f"; the first {alone} were on drawn cells alone" if alone else ""
+    return f"Epoch {training['best_epoch']} of {epochs} was kept {reason}{first}"
 
 
 def _member(training: Mapping[str, Any]) -> str:

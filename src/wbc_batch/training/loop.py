@@ -3,6 +3,7 @@
 import copy
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,7 @@ def fit(
     settings: Settings,
     report: Report,
     step: Step,
+    before: int = 0,
 ) -> tuple[dict[str, Tensor], History]:
     """Train until the epochs are over or patience is, from the last checkpoint if there is one.
 
@@ -57,6 +59,8 @@ def fit(
         Directory; gets ``history.csv``, ``history.png`` and, after each epoch, ``checkpoint.pt``.
     settings : Settings
     report, step : callable
+    before : int
+        Epochs that the network has behind it; these are counted on from there.
 
     Returns
     -------
@@ -66,10 +70,13 @@ def fit(
     """
     state = _start(network, output, settings)
     if restore(state, output):
-        _log.info("going on after epoch %d of %d", len(state.history), settings.epochs)
+        _log.info(
+            "going on after epoch %d of %d", before + len(state.history), before + settings.epochs
+        )
     while not _is_over(state.history, settings):
-        loss = _train_epoch(state, cells, settings, step)
-        row = _row(len(state.history) + 1, loss, _predict(state.average, validation), validation)
+        epoch = before + len(state.history) + 1
+        loss = _train_epoch(state, cells, settings, partial(step, epoch))
+        row = _row(epoch, loss, _predict(state.average, validation), validation)
         if state.history.add(row):
             state.best = {
                 k: v.cpu().clone(memory_format=torch.contiguous_format)
@@ -126,7 +133,9 @@ def _is_over(history: History, settings: Settings) -> bool:
     return len(history) >= settings.epochs or patience_over
 
 
-def _train_epoch(state: State, cells: LabelledCells, settings: Settings, step: Step) -> float:
+def _train_epoch(
+    state: State, cells: LabelledCells, settings: Settings, step: Callable[[int, float], None]
+) -> float:
     device = next(state.network.parameters()).device
     dtype = training_precision(settings.architecture, device)
     epoch = len(state.history)
@@ -142,7 +151,7 @@ def _train_epoch(state: State, cells: LabelledCells, settings: Settings, step: S
         _descend(state, loss)
         _average(state.average, state.network, settings.averaging)
         total += loss.item()
-        step(epoch + 1, number, total / number)
+        step(number, total / number)
     return total / settings.batches
 
 
