@@ -137,28 +137,22 @@ import torch
 from wbc_batch.training.folders import train_folders
 
 def kill(epoch, batch, loss):
-    if (epoch, batch) == (wanted, 5):
+    if (epoch, batch) == (2, 5):
         os.kill(os.getpid(), signal.SIGKILL)
 
 torch.set_num_threads(1)
-wanted, words = pickle.loads(bytes.fromhex(sys.argv[1]))
-train_folders("tiny", *words, step=kill)
+training, held, output, settings = pickle.loads(bytes.fromhex(sys.argv[1]))
+train_folders("tiny", training, held, output, settings, step=kill)
 """
-
-
-def kill_training(folders, output: Path, settings: Settings, drawn: int, epoch: int) -> None:
-    """Train, and be killed in the middle of an epoch."""
-    words = ({"a": folders["train"]}, {"b": folders["val"]}, output, settings, drawn)
-    work = pickle.dumps((epoch, words)).hex()
-    ended = subprocess.run([sys.executable, "-c", KILLED, work], check=False)
-    assert ended.returncode == -signal.SIGKILL
 
 
 @pytest.fixture(scope="module")
 def killed(folders, tmp_path_factory) -> Path:
     """Directory of a training that was killed in the middle of its second epoch."""
     output = tmp_path_factory.mktemp("killed") / "run"
-    kill_training(folders, output, TINY, 0, 2)
+    work = pickle.dumps(({"a": folders["train"]}, {"b": folders["val"]}, output, TINY)).hex()
+    ended = subprocess.run([sys.executable, "-c", KILLED, work], check=False)
+    assert ended.returncode == -signal.SIGKILL
     return output
 
 
@@ -236,50 +230,6 @@ def test_drawn_cells_can_be_added(start, tmp_path):
     assert bundle.size_evidence is None
 
 
-PRETRAINED = replace(TINY, pretraining=2, epochs=2, cells_per_epoch=160)
-
-
-@pytest.fixture(scope="module")
-def pretrained(start, tmp_path_factory) -> Path:
-    output = tmp_path_factory.mktemp("pretraining") / "run"
-    start(output, PRETRAINED, drawn=40)
-    return output
-
-
-def test_a_training_begins_with_drawn_cells_alone(pretrained, start, tmp_path):
-    alone, all_cells = _history(pretrained / "pretraining"), _history(pretrained)
-    assert [row["epoch"] for row in alone] == ["1", "2"]
-    assert [row["epoch"] for row in all_cells] == ["3", "4"]
-    training = read_bundle(pretrained / "bundle").training
-    assert (training["epochs"], training["settings"]["pretraining"]) == (4, 2)
-    assert training["best_epoch"] in (3, 4)
-    assert not [*pretrained.rglob("checkpoint.pt")]
-    # Other cells beside the drawn ones change nothing as long as these are alone.
-    few = {"training": _write(tmp_path / "few", 2, 500), "drawn": 40}
-    start(tmp_path / "run", PRETRAINED, **few)
-    assert _history(tmp_path / "run" / "pretraining") == alone
-    assert _history(tmp_path / "run") != all_cells
-
-
-@pytest.mark.parametrize("epoch", [2, 4])
-def test_it_goes_on_from_drawn_cells_and_from_all(pretrained, folders, start, tmp_path, epoch):
-    output = tmp_path / "run"
-    kill_training(folders, output, PRETRAINED, 40, epoch)
-    seen = []
-    bundle = start(output, PRETRAINED, drawn=40, report=seen.append)
-    assert [row["epoch"] for row in seen] == [*range(epoch, 5)]
-    assert bundle.sha256 == read_bundle(pretrained / "bundle").sha256
-    assert not [*output.rglob("checkpoint.pt")]
-
-
-def test_drawn_cells_come_first_where_there_are_any_and_no_model(trained, start, tmp_path):
-    assert choose("lite", None, 3000).pretraining == preset("lite").pretraining > 0
-    assert choose("lite", None, 0).pretraining == 0
-    assert choose("lite", str(trained / "bundle"), 3000).pretraining == 0
-    with pytest.raises(InputError, match="no drawn cells to begin with"):
-        start(tmp_path / "run", PRETRAINED)
-
-
 def test_a_part_of_the_cells_is_held_out_where_none_are_named(start, tmp_path):
     bundle = start(tmp_path / "run", replace(TINY, epochs=1, cells_per_epoch=16), validation={})
     assert bundle.training["cells"]["a"] == dict.fromkeys(CLASSES, 6)
@@ -340,7 +290,7 @@ def test_what_is_frozen_stays_as_it_started(trained, start, tmp_path, freeze, st
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_trains(start, tmp_path, name):
     quick = replace(
-        choose(name, None), start="random", epochs=1, cells_per_epoch=4, batch_size=4, device="cpu"
+        preset(name), start="random", epochs=1, cells_per_epoch=4, batch_size=4, device="cpu"
     )
     bundle = start(tmp_path / "run", quick)
     assert Classifier.load(bundle.path, device="cpu").input_size == quick.preprocessing.size

@@ -75,7 +75,6 @@ def train(
     settings = choose(
         preset,
         init,
-        drawn,
         freeze=freeze,
         epochs=epochs,
         cells_per_epoch=cells_per_epoch,

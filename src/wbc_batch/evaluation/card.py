@@ -107,9 +107,7 @@ def _kept(training: Mapping[str, Any]) -> str:
     epochs = training.get("epochs", training["settings"]["epochs"])
     best = training["settings"].get("keep", "best") == "best"
     reason = "for its balanced accuracy on the validation cells" if best else "as the last one"
-    alone = training["settings"].get("pretraining", 0)
-    first = f"; the first {alone} were on drawn cells alone" if alone else ""
-    return f"Epoch {training['best_epoch']} of {epochs} was kept {reason}{first}"
+    return f"Epoch {training['best_epoch']} of {epochs} was kept {reason}"
 
 
 def _member(training: Mapping[str, Any]) -> str:

@@ -154,7 +154,6 @@ def _decisive(bundle: Bundle, first: Bundle) -> Iterator[tuple[str, object, obje
         yield what, getattr(bundle, what), getattr(first, what)
     own, other = recorded_settings(bundle), recorded_settings(first)
     yield "seed", own.seed, other.seed
-    yield "pretraining", own.pretraining, other.pretraining
     yield "start", bundle.training["start"], first.training["start"]
 
 

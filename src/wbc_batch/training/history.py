@@ -79,7 +79,7 @@ class History:
             if key.startswith(("accuracy", "balanced")):
                 values = [100 * row[key] for row in self._rows]
                 right.plot(epochs, values, marker=".", label=key.replace("_", " "))
-        right.axvline(epochs[self.kept_epoch - 1], color="0.7", linewidth=1, zorder=0)
+        right.axvline(self.kept_epoch, color="0.7", linewidth=1, zorder=0)
         right.set(xlabel="epoch", ylabel="validation, %")
         right.legend()
         for axes in (left, right):

@@ -3,7 +3,6 @@
 import copy
 import logging
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +45,6 @@ def fit(
     settings: Settings,
     report: Report,
     step: Step,
-    before: int = 0,
 ) -> tuple[dict[str, Tensor], History]:
     """Train until the epochs are over or patience is, from the last checkpoint if there is one.
 
@@ -59,8 +57,6 @@ def fit(
         Directory; gets ``history.csv``, ``history.png`` and, after each epoch, ``checkpoint.pt``.
     settings : Settings
     report, step : callable
-    before : int
-        Epochs that the network has behind it; these are counted on from there.
 
     Returns
     -------
@@ -70,13 +66,10 @@ def fit(
     """
     state = _start(network, output, settings)
     if restore(state, output):
-        _log.info(
-            "going on after epoch %d of %d", before + len(state.history), before + settings.epochs
-        )
+        _log.info("going on after epoch %d of %d", len(state.history), settings.epochs)
     while not _is_over(state.history, settings):
-        epoch = before + len(state.history) + 1
-        loss = _train_epoch(state, cells, settings, partial(step, epoch))
-        row = _row(epoch, loss, _predict(state.average, validation), validation)
+        loss = _train_epoch(state, cells, settings, step)
+        row = _row(len(state.history) + 1, loss, _predict(state.average, validation), validation)
         if state.history.add(row):
             state.best = {
                 k: v.cpu().clone(memory_format=torch.contiguous_format)
@@ -133,9 +126,7 @@ def _is_over(history: History, settings: Settings) -> bool:
     return len(history) >= settings.epochs or patience_over
 
 
-def _train_epoch(
-    state: State, cells: LabelledCells, settings: Settings, step: Callable[[int, float], None]
-) -> float:
+def _train_epoch(state: State, cells: LabelledCells, settings: Settings, step: Step) -> float:
     device = next(state.network.parameters()).device
     dtype = training_precision(settings.architecture, device)
     epoch = len(state.history)
@@ -151,7 +142,7 @@ def _train_epoch(
         _descend(state, loss)
         _average(state.average, state.network, settings.averaging)
         total += loss.item()
-        step(number, total / number)
+        step(epoch + 1, number, total / number)
     return total / settings.batches
 
 

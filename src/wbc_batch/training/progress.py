@@ -63,7 +63,7 @@ def _lines(settings: Settings) -> Report:
     def report(row: dict[str, float]) -> None:
         nonlocal last
         now = time.monotonic()
-        _log.info("%s", describe(row, settings.all_epochs, now - last))
+        _log.info("%s", describe(row, settings.epochs, now - last))
         last = now
 
     return report
@@ -88,13 +88,13 @@ def _bar(settings: Settings) -> Iterator[Shown]:
         TimeRemainingColumn(),
         TextColumn("left"),
     )
-    total = settings.all_epochs * settings.batches
+    total = settings.epochs * settings.batches
     # What is logged while the bar is drawn appears above it: rich takes standard error over.
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("reading cells", total=total)
 
         def step(epoch: int, batch: int, loss: float) -> None:
-            text = f"epoch {epoch}/{settings.all_epochs}  batch {batch}/{settings.batches}  loss {loss:.3f}"
+            text = f"epoch {epoch}/{settings.epochs}  batch {batch}/{settings.batches}  loss {loss:.3f}"
             done = (epoch - 1) * settings.batches + batch
             bar.update(task, description=text, completed=done)
 

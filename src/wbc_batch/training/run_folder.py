@@ -12,24 +12,12 @@ from filelock import FileLock, Timeout
 from wbc_batch.errors import RunError
 from wbc_batch.files import UNFINISHED, write_file
 
-__all__ = [
-    "BUNDLE",
-    "CHECKPOINT",
-    "PRETRAINING",
-    "RECORD",
-    "begin",
-    "finish",
-    "is_finished",
-    "locked",
-]
+__all__ = ["BUNDLE", "CHECKPOINT", "RECORD", "begin", "finish", "is_finished", "locked"]
 
 #: Names inside the directory of a training.
 RECORD, CHECKPOINT, BUNDLE = "training.json", "checkpoint.pt", "bundle"
-#: Of the epochs on drawn cells alone: their own history, and checkpoint.
-PRETRAINING = "pretraining"
 _LOCK = ".lock"
-_PARTS = (CHECKPOINT, "history.csv", "history.png")
-_FILES = (RECORD, *_PARTS, *(f"{PRETRAINING}/{name}" for name in _PARTS))
+_FILES = (RECORD, CHECKPOINT, "history.csv", "history.png")
 _BUNDLE_FILES = ("model.safetensors", "model.json", "README.md")
 
 
@@ -118,11 +106,10 @@ def begin(output: Path, identity: Mapping[str, str], force: bool) -> None:
 
 
 def finish(output: Path) -> None:
-    """Note that the bundle is written; the checkpoints have served."""
+    """Note that the bundle is written; the checkpoint has served."""
     record = _read(output) or {}
     _write(output, record | {"state": "finished", "finished": _now()})
-    for folder in (output, output / PRETRAINING):
-        (folder / CHECKPOINT).unlink(missing_ok=True)
+    (output / CHECKPOINT).unlink(missing_ok=True)
 
 
 def _read(output: Path) -> dict[str, Any] | None:

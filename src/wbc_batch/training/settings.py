@@ -51,8 +51,6 @@ class Settings:
         all but the head.
     frozen_statistics : bool
         Batch normalisation keeps the statistics that it started with.
-    pretraining : int
-        Epochs on drawn cells alone, before the others.
     epochs : int
     cells_per_epoch : int
         Cells drawn per epoch, with replacement and class balance.
@@ -101,7 +99,6 @@ class Settings:
     start: str = "random"
     freeze: str = "none"
     frozen_statistics: bool = False
-    pretraining: int = 0
     epochs: int = 50
     cells_per_epoch: int = 4096
     batch_size: int = 32
@@ -140,11 +137,6 @@ class Settings:
         """Batches of an epoch."""
         return self.cells_per_epoch // self.batch_size
 
-    @property
-    def all_epochs(self) -> int:
-        """Epochs, those on drawn cells alone included."""
-        return self.pretraining + self.epochs
-
     def described(self) -> dict[str, str]:
         """Return all that the result hangs on, as text that a person can compare; not the device."""
         return {
@@ -176,7 +168,6 @@ PRESETS: dict[str, Settings] = {
         preprocessing=Preprocessing(size=160, context=1.9),
         augmentation=Augmentation(fading=0.4, window=0.6),
         start="imagenet",
-        pretraining=6,
         epochs=20,
         cells_per_epoch=2560,
         warm_up=0.1,
@@ -268,7 +259,7 @@ def _known_fields(kind: type, values: Mapping[str, Any]) -> Any:
     )
 
 
-def choose(named: str | None, start: str | None, drawn: int = 0, **changes: Any) -> Settings:
+def choose(named: str | None, start: str | None, **changes: Any) -> Settings:
     """Settle how to train.
 
     Parameters
@@ -277,8 +268,6 @@ def choose(named: str | None, start: str | None, drawn: int = 0, **changes: Any)
         Of the preset; None for `fine_tuning` where there is a model to start from, else for the first one.
     start : str or None
         Model, or file of weights, to start from.
-    drawn : int
-        Synthetic cells to train on as well. Without any, and from a model, there is no pretraining.
     **changes
         Settings to change; None leaves one as it is.
 
@@ -295,6 +284,4 @@ def choose(named: str | None, start: str | None, drawn: int = 0, **changes: Any)
         settings = replace(fine_tuning(read_bundle(start)), start=start)
     else:
         settings = replace(preset(named), start=start)
-    if start is not None or not drawn:
-        settings = replace(settings, pretraining=0)
     return replace(settings, **{k: v for k, v in changes.items() if v is not None})

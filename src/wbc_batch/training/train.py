@@ -8,15 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from wbc_batch.classifier.architecture import Network
 from wbc_batch.classifier.bundle import Bundle, read_bundle, write_bundle
 from wbc_batch.classifier.network import all_arguments
 from wbc_batch.classifier.predictions import Rejection
 from wbc_batch.classifier.torch_backend import choose_device
-from wbc_batch.datasets.drawn import DRAWN
-from wbc_batch.datasets.held_out import select
 from wbc_batch.datasets.labelled import LabelledCells, refuse_shared_images
 from wbc_batch.errors import InputError
 from wbc_batch.schema import CLASSES
@@ -61,8 +57,7 @@ def train(
         Cells to choose the epoch and to calibrate on, prepared with ``settings.preprocessing``.
     output : Path
         Directory; gets ``training.json``, ``history.csv``, ``history.png`` and ``bundle/``, and
-        ``checkpoint.pt`` as long as it is not finished; for epochs on drawn cells alone also
-        ``pretraining/`` with their own history.
+        ``checkpoint.pt`` as long as it is not finished.
     settings : Settings
     report : callable
         Called after each epoch with its row of the history.
@@ -80,8 +75,7 @@ def train(
     Raises
     ------
     InputError
-        If a class has no training or no validation cell, both share a file, or there are no drawn cells to
-        begin with.
+        If a class has no training or no validation cell, or both share a file.
     ModelError
         If the model to start from cannot be used.
     RunError
@@ -103,7 +97,7 @@ def train(
             return _tell_finished(output)
         run_folder.begin(output, identity, force)
         network = start.network.to(device).to(memory_format=torch.channels_last)
-        best, history = _fit(network, cells, validation, output, settings, report, step)
+        best, history = fit(network, cells, validation, output, settings, report, step)
         network.load_state_dict(best)
         found = calibrate(network, cells, validation, settings, start)
         written = write_bundle(
@@ -136,28 +130,6 @@ def finished(
     if run_folder.is_finished(output, _identity(name, settings, origin), force):
         return _tell_finished(output)
     return None
-
-
-def _fit(
-    network: Network,
-    cells: LabelledCells,
-    validation: LabelledCells,
-    output: Path,
-    settings: Settings,
-    report: Report,
-    step: Step,
-) -> tuple[dict[str, Tensor], History]:
-    """Fit to all cells, where it is wanted after some epochs on drawn cells alone; see `fit`."""
-    if settings.pretraining:
-        drawn = select(cells, np.isin(cells.names, (DRAWN,)))
-        first = replace(settings, epochs=settings.pretraining, patience=0)
-        folder = output / run_folder.PRETRAINING
-        folder.mkdir(exist_ok=True)
-        learned, _ = fit(network, drawn, validation, folder, first, report, step)
-        network.load_state_dict(learned)
-    return fit(
-        network, cells, validation, output, settings, report, step, before=settings.pretraining
-    )
 
 
 def _identity(name: str, settings: Settings, origin: Mapping[str, str]) -> dict[str, str]:
@@ -206,8 +178,8 @@ def _describe(
             "validation_cells": validation.counts(),
             "validation_digest": validation.digest,
             "settings": asdict(settings),
-            "epochs": settings.pretraining + len(history),
-            "best_epoch": settings.pretraining + history.kept_epoch,
+            "epochs": len(history),
+            "best_epoch": history.kept_epoch,
             BIAS: found.bias.tolist(),
         },
     )
@@ -226,8 +198,6 @@ def _check(
             f"there is no training data set {unknown[0]!r} to call noisy; "
             f"there are {', '.join(sorted(set(cells.names)))}"
         )
-    if settings.pretraining and DRAWN not in cells.names:
-        raise InputError("there are no drawn cells to begin with; add some with --drawn")
     for kind, part in (("training", cells), ("validation", validation)):
         missing = [c for k, c in enumerate(CLASSES) if not (part.labels == k).any()]
         if missing and not knows_classes:
