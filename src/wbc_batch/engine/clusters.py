@@ -61,6 +61,9 @@ _OUR_CONFIG = _CONFIG | {
     "kubernetes.shutdown-on-close": None,
     # A death is ours to judge (see `wbc_batch.engine.execute`), at once.
     "distributed.scheduler.allowed-failures": 0,
+    # Nobody looks at what a worker samples of its threads, a hundred times a second, beside its work.
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
     # No worker holds results for others, so there is nothing to spill; and one that is paused
     # because its own work is large would wait for ever. What takes too much is ended.
     "distributed.worker.memory.target": False,
