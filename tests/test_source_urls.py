@@ -120,7 +120,8 @@ def test_a_url_that_leads_nowhere_is_named(url: str, reason: str, server: str) -
 
 
 def test_an_object_store_that_does_not_answer_is_one_sentence(tmp_path: Path) -> None:
-    nobody = {"AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_MAX_ATTEMPTS": "1"}
+    # Its retries end at different times, and those that are late were told by Python in tracebacks.
+    nobody = {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
     keys = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "testing")
     refused = subprocess.run(
         [*WBC_BATCH, "classify", "s3://cells/crops.zarr", "-o", str(tmp_path / "run")],
