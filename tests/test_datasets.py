@@ -309,6 +309,8 @@ def test_folders_of_classes_are_divided_class_by_class(tmp_path):
         ((*LABELS, "--group-by", r"slide-(\d+)"), "finds no patient or slide in 'lab/p0/"),
         ((*LABELS, "--test", 0.9), "leave nothing to train on"),
         ((*LABELS, "--test", -0.1), "leave nothing to train on"),
+        ((*LABELS, "--validation", "nan"), "are no numbers"),
+        ((*LABELS, "--label", "Neutrophil=out_of_class"), "calls a class out of class"),
     ],
 )
 def test_arguments_that_make_no_sense_are_one_sentence(own, tmp_path, arguments, message):
@@ -432,6 +434,7 @@ HEAD = "path,label,source,split,sha256,group"
         (HEAD, "lists no image"),
         (f"{HEAD}\na,,s,test,,", "line 2 has no label"),
         (f"{HEAD}\na,monocyte,s,train,ff,\nb,monocyte,s,test,ff,", "are the same image"),
+        (f"{HEAD}\na,monocyte,s,train,,\na,monocyte,s,test,,", "are the same image"),
         (f"{HEAD}\na,monocyte,s,train,,p1\nb,monocyte,s,test,,p1", "'p1' are in two splits"),
         (f"{HEAD}\na,monocyte,s,test,,", "a is missing"),
     ],

@@ -367,6 +367,18 @@ def test_what_has_no_recipe_cannot_be_left_out_of(bundle, folders, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_what_would_end_a_later_training_is_said_before_the_first(bundle, folders, tmp_path):
+    out = tmp_path / "out"
+    sources = {name: folders[name] for name in "ab"}
+    with pytest.raises(InputError, match="both training and test cells"):
+        leave_one_out(bundle, sources, {"c": folders["a"]}, out, 1, "cpu")
+    lacking = Path(shutil.copytree(folders["b"], tmp_path / "lacking"))
+    shutil.rmtree(lacking / "basophil")
+    with pytest.raises(InputError, match="no training cells of basophil"):
+        leave_one_out(bundle, {"b": lacking, "a": folders["a"]}, {}, out, 1, "cpu")
+    assert not list(out.glob("without-*"))
+
+
 def run(*arguments: object):
     return CliRunner().invoke(app, [str(a) for a in arguments])
 

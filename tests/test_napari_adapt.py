@@ -1,6 +1,7 @@
 """Adapting a model to reviewed cells: the training is a process, the comparison is on cells held out."""
 
 import importlib.util
+from dataclasses import replace
 from threading import Event
 from types import SimpleNamespace
 
@@ -68,6 +69,22 @@ def test_a_model_is_trained_on_and_compared_on_the_cells_it_did_not_see(reviewed
     assert bundle.sha256 != read_bundle("default").sha256
     written = {path.stem for path in (tmp_path / "ours" / "cells").rglob("*.png")}
     assert written == set(plan.names[~plan.held_out])
+
+
+def test_other_corrections_are_not_mixed_with_those_of_an_adaptation(reviewed, tmp_path):
+    plan = adaptation(reviewed.cells, reviewed.crops, tmp_path, device="cpu", options=SHORT)
+    list(adapt(plan, Event()))
+    changed = plan.labels.copy()
+    first = np.flatnonzero(~plan.held_out)[0]
+    changed[first] = next(name for name in CLASSES if name != changed[first])
+    before = sorted(tmp_path.rglob("*.png"))
+    with pytest.raises(RunError, match="other corrections; choose a new folder"):
+        list(adapt(replace(plan, labels=changed), Event()))
+    assert sorted(tmp_path.rglob("*.png")) == before
+    more = plan.held_out.copy()
+    more[np.flatnonzero(more)[0]] = False
+    with pytest.raises(RunError, match=r"ended early: .*other settings or cells"):
+        list(adapt(replace(plan, held_out=more), Event()))
 
 
 def test_a_training_that_fails_says_why_in_a_sentence(reviewed, tmp_path):

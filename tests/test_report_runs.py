@@ -353,6 +353,34 @@ def test_two_runs_are_compared_cell_by_cell(tmp_path: Path, source: str) -> None
     assert "7 of 9 cells have the same label (77.8 %)" in shown.stdout
 
 
+@pytest.mark.parametrize(
+    ("inputs", "directory"),
+    [
+        (("{0}/p1/cells", "{0}/p2/cells"), "elsewhere"),  # the same places, otherwise named
+        (("./p1/cells", "./p2/cells"), "s"),
+        (("/copied/p1/cells", "/copied/p2/cells"), "elsewhere"),
+    ],
+)
+def test_folders_of_one_name_are_told_apart(
+    tmp_path: Path, inputs: tuple[str, str], directory: str
+) -> None:
+    labels = ["basophil", "neutrophil"]
+    runs = []
+    for name, sources, begun in (
+        ("one", ("p1/cells", "p2/cells"), "s"),
+        ("two", [source.format(tmp_path / "s") for source in inputs], directory),
+    ):
+        rows = [
+            row
+            for label, source in zip(labels, sources, strict=True)
+            for row in some_rows([label] * 3, source=source)
+        ]
+        runs.append(finished_run(tmp_path / name, rows, directory=str(tmp_path / begun)))
+    found = compare_runs(*runs, tmp_path / "compared")
+    assert (found.agreement.cells, found.agreement.agreeing) == (6, 6)
+    assert (found.only_first, found.only_second) == (0, 0)
+
+
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_a_comparison_is_printed_whole_however_narrow(tmp_path: Path, width: int) -> None:
     one, two = two_runs(tmp_path)

@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import os
 import pickle
 import shutil
 import signal
@@ -208,6 +209,28 @@ def test_a_finished_training_is_not_repeated(trained, start, caplog, monkeypatch
         start(trained, replace(TINY, epochs=2))
 
 
+def test_a_finished_training_of_other_cells_is_not_taken_for_this_one(start, folders, tmp_path):
+    cells = Path(shutil.copytree(folders["train"], tmp_path / "cells"))
+    short = replace(TINY, epochs=1, cells_per_epoch=16)
+    start(tmp_path / "run", short, training=cells)
+    (cells / "basophil" / "cell-0.png").rename(cells / "neutrophil" / "other.png")
+    with pytest.raises(RunError, match=r"other settings or cells .*training files was"):
+        start(tmp_path / "run", short, training=cells)
+
+
+def test_a_rise_of_one_step_is_one(start, tmp_path):
+    start(tmp_path / "run", replace(TINY, warm_up=0.5, epochs=2, cells_per_epoch=16))
+    assert len(_history(tmp_path / "run")) == 2
+
+
+def test_a_name_that_is_not_utf_8_is_a_name(start, folders, tmp_path):
+    cells = Path(shutil.copytree(folders["train"], tmp_path / "cells"))
+    (cells / "monocyte" / "cell-0.png").rename(cells / "monocyte" / os.fsdecode(b"Mono\xe9.png"))
+    short = replace(TINY, epochs=1, cells_per_epoch=16)
+    bundle = start(tmp_path / "run", short, training=cells, validation={})
+    assert len(bundle.training["digest"]) == 64
+
+
 def test_a_directory_that_holds_something_else_is_left_alone(start, tmp_path):
     (tmp_path / "mine.txt").write_text("x")
     for force in (False, True):
@@ -368,10 +391,14 @@ def test_another_architecture_is_not_trained_on(trained):
     settings = choose("compact", str(trained / "bundle"))
     with pytest.raises(ModelError, match="'other'"):
         starting_network(replace(settings, architecture="other"))
+    with pytest.raises(ModelError, match=r"its widths is \[16, .*; leave out --preset"):
+        starting_network(settings)
     with pytest.raises(InputError, match="no preset 'huge'; there are compact"):
         choose("huge", None)
     with pytest.raises(InputError, match="unknown freeze 'all'"):
         choose(None, None, freeze="all")
+    with pytest.raises(InputError, match="the seed -1 is negative"):
+        choose(None, None, seed=-1)
     with pytest.raises(InputError, match="do not fill one batch"):
         choose(None, None, cells_per_epoch=5)
 
@@ -385,6 +412,14 @@ def test_progress_is_a_line_per_epoch():
         "accuracy_b": 0.95,
     }
     assert describe(row, 15, 21.4) == "epoch 3/15  loss 0.412  balanced 91.3 %  b 95.0 %  21 s"
+
+
+def test_cells_too_few_to_hold_any_out_are_refused_before_training(trained, start, tmp_path):
+    few = _write(tmp_path / "few", 2, 300)
+    settings = choose(None, str(trained / "bundle"), epochs=1, cells_per_epoch=32, device="cpu")
+    with pytest.raises(InputError, match=r"no validation cells: .*--validation"):
+        start(tmp_path / "run", settings, training=few, validation={})
+    assert not (tmp_path / "run").exists()
 
 
 def test_unusable_data_are_named_before_training(folders, start, tmp_path):

@@ -204,7 +204,9 @@ def adapt(plan: Adaptation, stop: threading.Event) -> Iterator[Progress | Compar
 
 def _write_crops(plan: Adaptation) -> None:
     training = ~plan.held_out
-    chosen = zip(plan.rows[training], plan.labels[training], plan.names[training], strict=True)
+    names = [f"{name}.png" for name in plan.names[training]]
+    chosen = list(zip(plan.rows[training], plan.labels[training], names, strict=True))
+    _refuse_other_cells(plan.folder, {(label, name) for _, label, name in chosen})
     for row, label, name in chosen:
         image = next(iter(plan.crops.read([int(row)])))
         if isinstance(image, ImageError):
@@ -212,7 +214,16 @@ def _write_crops(plan: Adaptation) -> None:
         folder = plan.folder / "cells" / label
         folder.mkdir(parents=True, exist_ok=True)
         _, png = cv2.imencode(".png", as_rgb(image)[..., ::-1])
-        (folder / f"{name}.png").write_bytes(png.tobytes())
+        (folder / name).write_bytes(png.tobytes())
+
+
+def _refuse_other_cells(folder: Path, wanted: set[tuple[str, str]]) -> None:
+    """Refuse to mix the crops of two adaptations: a cell would have the old label and the new one."""
+    there = {(path.parent.name, path.name) for path in (folder / "cells").glob("*/*.png")}
+    if there - wanted:
+        raise RunError(
+            f"{folder} holds an adaptation from other corrections; choose a new folder for this one."
+        )
 
 
 def _train(words: Sequence[str], stop: threading.Event) -> Iterator[Progress]:

@@ -36,7 +36,7 @@ def held_out(cells: LabelledCells, share: float = SHARE) -> NDArray[np.bool_]:
     for place in range(len(cells)):
         units[_unit(cells, place)].append(place)
     chosen = np.zeros(len(cells), bool)
-    for unit in sorted(units, key=lambda unit: sha256("\0".join(unit).encode()).digest()):
+    for unit in sorted(units, key=_rank):
         counts = Counter(kinds[place] for place in units[unit])
         wanted = sum(min(count, missing[kind]) for kind, count in counts.items())
         if wanted > 0 and 2 * wanted >= len(units[unit]):
@@ -61,6 +61,10 @@ def select(cells: LabelledCells, chosen: NDArray[np.bool_]) -> LabelledCells:
         pick(cells.groups),
         pick(cells.hashes),
     )
+
+
+def _rank(unit: tuple[str, str]) -> bytes:
+    return sha256("\0".join(unit).encode("utf-8", "surrogateescape")).digest()
 
 
 def _unit(cells: LabelledCells, place: int) -> tuple[str, str]:

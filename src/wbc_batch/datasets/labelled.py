@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 from wbc_batch.classifier.images import as_rgb
 from wbc_batch.classifier.preprocessing import CanonicalCrop, Preprocessing, canonical_crop
 from wbc_batch.datasets.class_folders import list_class_folders
-from wbc_batch.datasets.manifest import Entry, ManifestPart, is_manifest, read_manifest
+from wbc_batch.datasets.manifest import (
+    Entry,
+    ManifestPart,
+    hash_files,
+    is_manifest,
+    read_manifest,
+)
 from wbc_batch.datasets.splits import TRAIN
 from wbc_batch.errors import ImageError, InputError
 from wbc_batch.schema import CLASSES
@@ -22,6 +28,7 @@ from wbc_batch.sources import decode_crop, read_file
 
 __all__ = [
     "LabelledCells",
+    "files_digest",
     "merge",
     "prepare",
     "read_dataset",
@@ -73,7 +80,7 @@ class LabelledCells:
             f"{n}\t{m}\t{CLASSES[k]}"
             for n, m, k in zip(self.names, self.members, self.labels, strict=True)
         )
-        return sha256("\n".join(lines).encode()).hexdigest()
+        return _sha256(lines)
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Cells per data set and class."""
@@ -135,6 +142,33 @@ def read_dataset(
     return LabelledCells(names, members, labels, crops, sizes, groups, hashes)
 
 
+def files_digest(name: str, dataset: Path | ManifestPart) -> str:
+    """Tell a data set by the names, labels and contents of its files, which takes no decoding.
+
+    Parameters
+    ----------
+    name, dataset
+        As for `read_dataset`.
+
+    Returns
+    -------
+    str
+        SHA-256, in hexadecimal.
+
+    Raises
+    ------
+    InputError
+        If the data set is missing or empty, an image is of no class, is missing or cannot be read.
+    """
+    entries = _entries(name, dataset, None)
+    hashes = hash_files([entry.path for entry in entries])
+    lines = sorted(
+        f"{e.source}\t{e.member}\t{e.label}\t{digest}"
+        for e, digest in zip(entries, hashes, strict=True)
+    )
+    return _sha256(lines)
+
+
 def merge(parts: Sequence[LabelledCells]) -> LabelledCells:
     """Put data sets behind one another."""
     return LabelledCells(
@@ -148,8 +182,16 @@ def merge(parts: Sequence[LabelledCells]) -> LabelledCells:
     )
 
 
-def refuse_shared_images(cells: LabelledCells, validation: LabelledCells) -> None:
+def refuse_shared_images(
+    cells: LabelledCells, validation: LabelledCells, purposes: str = "training and validation"
+) -> None:
     """Refuse training cells that are validation cells, too: the same file, or a copy under another name.
+
+    Parameters
+    ----------
+    cells, validation : LabelledCells
+    purposes : str
+        What the two are for, in the sentence that says so.
 
     Raises
     ------
@@ -160,7 +202,7 @@ def refuse_shared_images(cells: LabelledCells, validation: LabelledCells) -> Non
     if shared:
         here, there = shared[0]
         raise InputError(
-            f"{len(shared)} cells are both training and validation cells, such as "
+            f"{len(shared)} cells are both {purposes} cells, such as "
             f"{cells.members[here]} of {cells.names[here]}, which is {validation.members[there]} of "
             f"{validation.names[there]}; keep them apart, or let wbc-batch dataset prepare split them"
         )
@@ -195,6 +237,11 @@ def sampling_weights(cells: LabelledCells) -> NDArray[np.float64]:
         total[kind[1]] += count**_EVENNESS
     weights = np.array([size[kind] ** (_EVENNESS - 1) / total[kind[1]] for kind in kinds])
     return weights / weights.sum()
+
+
+def _sha256(lines: Sequence[str]) -> str:
+    # surrogateescape: names that are not UTF-8 are names, too.
+    return sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _identities(cells: LabelledCells) -> list[str]:

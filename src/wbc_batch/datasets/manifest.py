@@ -303,8 +303,8 @@ def _refuse_shared(file: Path, entries: Sequence[Entry]) -> None:
     for entry in entries:
         if entry.split in ASIDE:
             continue
-        if entry.sha256:
-            other = seen.setdefault(("image", entry.sha256), entry)
+        for identity in (("image", entry.sha256), ("file", str(entry.path))):
+            other = seen.setdefault(identity, entry) if identity[1] else entry
             if other.split != entry.split:
                 raise InputError(
                     f"{file}: {other.member} ({other.split}) and {entry.member} ({entry.split}) are the same "

@@ -155,6 +155,10 @@ def read_label_names(arguments: Sequence[str]) -> dict[str, str]:
                 f"--label {argument!r} names no class; the classes are {', '.join(CLASSES)}, "
                 f"and {OUT_OF_CLASS} for any other cell"
             )
+        if label == OUT_OF_CLASS and own.casefold() in CLASSES:
+            raise InputError(
+                f"--label {argument!r} calls a class out of class; give the folder a name that is no class"
+            )
         if labels.setdefault(own, label) != label:
             raise InputError(f"--label maps {own!r} to {labels[own]} and to {label}; keep one")
     return labels

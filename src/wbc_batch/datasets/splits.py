@@ -60,9 +60,15 @@ class Shares:
         Raises
         ------
         InputError
-            If a share is negative, or nothing is left for training.
+            If a share is negative or no number, or nothing is left for training.
         """
-        shares = cls(Fraction(str(validation)), Fraction(str(test)))
+        try:
+            shares = cls(Fraction(str(validation)), Fraction(str(test)))
+        except ValueError as error:  # nan, inf
+            raise InputError(
+                f"shares of {validation} for validation and {test} for test are no numbers; "
+                "name two from 0 on whose sum is below 1"
+            ) from error
         if min(shares.validation, shares.test) < 0 or shares.held >= 1:
             raise InputError(
                 f"shares of {validation} for validation and {test} for test leave nothing to train on; "

@@ -14,7 +14,7 @@ from wbc_batch.classifier.bundle import bundles_in
 from wbc_batch.classifier.preprocessing import Preprocessing
 from wbc_batch.datasets.drawn import DRAWN, drawn_for_training
 from wbc_batch.datasets.held_out import held_out, select
-from wbc_batch.datasets.labelled import LabelledCells, merge, read_dataset
+from wbc_batch.datasets.labelled import LabelledCells, merge, read_dataset, refuse_shared_images
 from wbc_batch.datasets.naming import Datasets
 from wbc_batch.errors import InputError
 from wbc_batch.evaluation.assessment import Assessment, facts_of
@@ -23,7 +23,7 @@ from wbc_batch.evaluation.files import LEAVE_ONE_OUT, file_name, open_folder, wr
 from wbc_batch.training.average import average
 from wbc_batch.training.progress import Shown
 from wbc_batch.training.settings import Settings, recorded_settings
-from wbc_batch.training.train import train, wide_preprocessing
+from wbc_batch.training.train import refuse_unfit, train, wide_preprocessing
 
 __all__ = ["Recipe", "leave_one_out", "recipes"]
 
@@ -81,7 +81,8 @@ def leave_one_out(
     Raises
     ------
     InputError
-        If there are too few data sets, one cannot be used, or the model does not say how it was trained.
+        If there are too few data sets, one cannot be used or shares an image with another, or the model does
+        not say how it was trained: before anything is trained.
     RunError
         If `output` holds something else.
     """
@@ -92,6 +93,8 @@ def leave_one_out(
     plain = bundle.preprocessing
     narrow = {name: read_dataset(name, place, plain) for name, place in sources.items()}
     others = {name: read_dataset(name, place, plain) for name, place in also.items()}
+    for left_out in sources:
+        _refuse_unfit(left_out, narrow, others, members)
     wide = _wide(sources, max(member.drawn for member in members), plain)
     known: dict[str, Judged] = {}
     elsewhere: dict[str, Judged] = {}
@@ -167,6 +170,32 @@ def _check(sources: Datasets, also: Datasets) -> None:
         )
 
 
+def _refuse_unfit(
+    left_out: str,
+    narrow: Mapping[str, LabelledCells],
+    others: Mapping[str, LabelledCells],
+    members: Sequence[Recipe],
+) -> None:
+    """Refuse now what would end a training later, and tests on cells that were trained on."""
+    cells = _others(narrow, left_out)
+    for tested in (narrow[left_out], *others.values()):
+        refuse_shared_images(cells, tested, "training and test")
+    held = held_out(cells, _HELD)
+    for member in members:
+        settings = _settings(member, cells)
+        refuse_unfit(select(cells, ~held), select(cells, held), settings)
+
+
+def _others(cells: Mapping[str, LabelledCells], *without: str) -> LabelledCells:
+    return merge([part for name, part in cells.items() if name not in without])
+
+
+def _settings(member: Recipe, cells: LabelledCells) -> Settings:
+    """Return how to train on these cells, whichever data sets they are of."""
+    known = member.settings
+    return replace(known, noisy=tuple(name for name in known.noisy if name in cells.names))
+
+
 def _wide(sources: Datasets, drawn: int, preprocessing: Preprocessing) -> dict[str, LabelledCells]:
     """Read the data sets, and draw cells, as trainings want them."""
     preprocessing = wide_preprocessing(preprocessing)
@@ -186,10 +215,9 @@ def _train_without(
 ) -> Bundle:
     """Train by each recipe without one data set; average, where there are several."""
     title = f"without-{file_name(left_out)}"
-    others = [name for name in narrow if name != left_out]
-    cells = merge([narrow[name] for name in others])
+    cells = _others(narrow, left_out)
     held = held_out(cells, _HELD)
-    training = select(merge([wide[name] for name in others]), ~held)
+    training = select(_others(wide, left_out, DRAWN), ~held)
     validation = select(cells, held)
     bundles = []
     for member in members:
@@ -217,7 +245,6 @@ def _train(
     if drawn is not None and member.drawn:
         some = np.arange(len(drawn)) < member.drawn
         training = merge([training, select(drawn, some)])
-    known = member.settings
-    settings = replace(known, noisy=tuple(n for n in known.noisy if n in training.names))
+    settings = _settings(member, training)
     with show(settings) as shown:
         return train(title, training, validation, place, settings, shown.report, step=shown.step)

@@ -1,5 +1,6 @@
 """Two runs of the same cells, by the same model or by two: how far they agree, and what changed."""
 
+import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -140,7 +141,8 @@ def compare_cells(first: ComparedRun, second: ComparedRun) -> Comparison:
     """Find the cells of two runs that are the same, and compare their labels.
 
     Cells are the same by their ``cell_id``; where two runs named the same input differently (``cells`` and
-    ``./cells``), by the input's own name, the member and the index.
+    ``./cells``), by the input's place, or else by as many of the last parts of its name as tell the cells of
+    each run apart (``slide-1/cells``), the member and the index.
 
     Raises
     ------
@@ -148,11 +150,11 @@ def compare_cells(first: ComparedRun, second: ComparedRun) -> Comparison:
         If there are none.
     """
     one, two = first.cells, second.cells
-    keys = one["cell_id"], two["cell_id"]
-    if not keys[0].isin(keys[1]).any():
-        keys = _places(one), _places(two)
-    right = two.assign(key=keys[1])[["key", *_COMPARED]].drop_duplicates("key")
-    common = one.assign(key=keys[0]).merge(right, on="key", suffixes=("", "_b"))
+    keys = _keys(first, second)
+    right = two.assign(key=keys[1])[["key", *_COMPARED]]
+    common = one.assign(key=keys[0]).merge(
+        right, on="key", suffixes=("", "_b"), validate="one_to_one"
+    )
     if common.empty:
         raise InputError(
             f"the runs {first.name} and {second.name} have no cell in common; compare runs on the same input"
@@ -183,9 +185,33 @@ def write_comparison(output: Path, comparison: Comparison) -> None:
         temporary.write_text(_page(comparison), encoding="utf-8", newline="\n")
 
 
-def _places(cells: pd.DataFrame) -> pd.Series:
-    """Name cells by what does not depend on how their input was named."""
-    sources = cells["source"].map(lambda source: PurePosixPath(source).name)
+def _keys(first: ComparedRun, second: ComparedRun) -> tuple[pd.Series, pd.Series]:
+    """Name the cells of both runs such that a cell of both has one name, and each name one cell."""
+    keys = first.cells["cell_id"], second.cells["cell_id"]
+    if keys[0].isin(keys[1]).any():
+        return keys
+    sources = _places(first), _places(second)
+    longest = max(len(parts) for of_run in sources for parts in of_run.unique())
+    for depth in (longest, *range(1, longest)):
+        keys = _named(first.cells, sources[0], depth), _named(second.cells, sources[1], depth)
+        unique = keys[0].is_unique and keys[1].is_unique
+        if unique and keys[0].isin(keys[1]).any():
+            break
+    return keys
+
+
+def _places(run: ComparedRun) -> pd.Series:
+    """Where the source of each cell was when the run began, part by part."""
+    base = (run.provenance.base or Path()).as_posix()
+    found = {
+        source: PurePosixPath(posixpath.normpath(posixpath.join(base, source))).parts
+        for source in run.cells["source"].unique()
+    }
+    return run.cells["source"].map(found)
+
+
+def _named(cells: pd.DataFrame, places: pd.Series, depth: int) -> pd.Series:
+    sources = places.map(lambda parts: "/".join(parts[-depth:]))
     indices = ["" if pd.isna(index) else str(int(index)) for index in cells["index"]]
     return sources + "\n" + cells["member"].fillna("") + "\n" + pd.Series(indices, cells.index)
 

@@ -6,7 +6,7 @@ from wbc_batch.classifier import Bundle
 from wbc_batch.classifier.preprocessing import Preprocessing
 from wbc_batch.datasets.drawn import drawn_for_training
 from wbc_batch.datasets.held_out import SHARE, held_out, select
-from wbc_batch.datasets.labelled import LabelledCells, merge, read_dataset
+from wbc_batch.datasets.labelled import LabelledCells, files_digest, merge, read_dataset
 from wbc_batch.datasets.naming import Datasets
 from wbc_batch.training.loop import Report, Step
 from wbc_batch.training.train import Settings, finished, train, wide_preprocessing
@@ -63,6 +63,8 @@ def train_folders(
         "training data sets": _places(training),
         "validation data sets": _places(validation) or f"{SHARE:.0%} held out",
         "drawn cells": str(drawn),
+        "training files": _contents(training),
+        "validation files": _contents(validation),
     }
     done = finished(name, output, settings, origin, force)
     if done is not None:
@@ -103,6 +105,10 @@ def _places(datasets: Datasets) -> str:
     return ", ".join(
         f"{name}={d.resolve() if isinstance(d, Path) else d}" for name, d in datasets.items()
     )
+
+
+def _contents(datasets: Datasets) -> str:
+    return ", ".join(f"{name}={files_digest(name, d)[:16]}" for name, d in datasets.items())
 
 
 def _read(datasets: Datasets, preprocessing: Preprocessing) -> LabelledCells:

@@ -113,11 +113,14 @@ def _start(network: Network, output: Path, settings: Settings) -> State:
 def _schedule(optimiser: torch.optim.Optimizer, settings: Settings) -> LRScheduler:
     if settings.schedule == "constant":
         return ConstantLR(optimiser, factor=1.0)
+    steps = settings.batches * settings.epochs
+    # A rise of exactly one step has no length, and torch divides by that.
+    rising = settings.warm_up if settings.warm_up * steps != 1.0 else 1.5 / steps
     return OneCycleLR(
         optimiser,
         [group["lr"] for group in optimiser.param_groups],
-        total_steps=settings.batches * settings.epochs,
-        pct_start=settings.warm_up,
+        total_steps=steps,
+        pct_start=rising,
     )
 
 

@@ -127,6 +127,8 @@ class Settings:
                     f"unknown {name} {getattr(self, name)!r} for a training; "
                     f"choose one of {', '.join(known)}"
                 )
+        if self.seed < 0:
+            raise InputError(f"the seed {self.seed} is negative; name a whole number from 0 on")
         if self.batches < 1:
             raise InputError(
                 f"{self.cells_per_epoch} cells per epoch do not fill one batch of {self.batch_size}"

@@ -2,16 +2,18 @@
 
 import io
 import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from wbc_batch.classifier import Bundle, read_bundle
 from wbc_batch.classifier.efficientnet import EfficientNetLite0
-from wbc_batch.classifier.network import Network, build_network
+from wbc_batch.classifier.network import Network, all_arguments, build_network
 from wbc_batch.classifier.novelty import NoveltyModel
 from wbc_batch.classifier.torchvision_networks import TorchvisionNetwork
 from wbc_batch.errors import InputError, ModelError
@@ -69,9 +71,23 @@ def starting_network(settings: Settings) -> Start:
             f"{bundle.path} holds a network {bundle.architecture!r}, but {settings.architecture!r} is to "
             "be trained; leave out --preset to train this model on"
         )
+    wanted = all_arguments(settings.architecture, settings.arguments)
+    if differing := _differences(all_arguments(bundle.architecture, bundle.arguments), wanted):
+        raise ModelError(
+            f"{bundle.path} holds another network {bundle.architecture!r} than is to be trained "
+            f"({differing}); leave out --preset to train this model on"
+        )
     network, novelty = bundle.load()
     network.train()
     return Start(network, f"{bundle.name}, SHA-256 {bundle.sha256}", bundle, novelty)
+
+
+def _differences(own: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    return "; ".join(
+        f"its {name} is {own.get(name)!r} instead of {value!r}"
+        for name, value in wanted.items()
+        if own.get(name) != value
+    )
 
 
 def _load_imagenet(network: Network, architecture: str) -> str:

@@ -24,7 +24,7 @@ from wbc_batch.training.loop import Report, Step, fit
 from wbc_batch.training.settings import Settings
 from wbc_batch.training.start import Start, starting_network
 
-__all__ = ["Settings", "finished", "train", "wide_preprocessing"]
+__all__ = ["Settings", "finished", "refuse_unfit", "train", "wide_preprocessing"]
 
 _log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def train(
     device = choose_device(settings.device)
     torch.manual_seed(settings.seed)
     start = starting_network(settings)
-    _check(cells, validation, settings, knows_classes=start.bundle is not None)
+    refuse_unfit(cells, validation, settings, knows_classes=start.bundle is not None)
     identity = {
         **_identity(name, settings, origin or {}),
         "starting weights": start.described,
@@ -189,9 +189,28 @@ def _card(name: str) -> str:
     return f"# {name}\n\nTrained, not yet evaluated: `wbc-batch evaluate` writes this card.\n"
 
 
-def _check(
-    cells: LabelledCells, validation: LabelledCells, settings: Settings, knows_classes: bool
+def refuse_unfit(
+    cells: LabelledCells,
+    validation: LabelledCells,
+    settings: Settings,
+    *,
+    knows_classes: bool = False,
 ) -> None:
+    """Refuse cells that nothing can be trained on.
+
+    Parameters
+    ----------
+    cells, validation, settings
+        As for `train`.
+    knows_classes : bool
+        The training starts from a model that knows the classes, so that cells of some will do.
+
+    Raises
+    ------
+    InputError
+        If a class has no training or no validation cell, both share a file, or a data set that is called
+        noisy is not there.
+    """
     unknown = sorted(set(settings.noisy) - set(cells.names))
     if unknown:
         raise InputError(
@@ -199,6 +218,11 @@ def _check(
             f"there are {', '.join(sorted(set(cells.names)))}"
         )
     for kind, part in (("training", cells), ("validation", validation)):
+        if not len(part):
+            raise InputError(
+                f"there are no {kind} cells: of one or two cells of a class none is held out; "
+                "add cells, or name others with --validation"
+            )
         missing = [c for k, c in enumerate(CLASSES) if not (part.labels == k).any()]
         if missing and not knows_classes:
             raise InputError(f"there are no {kind} cells of {', '.join(missing)}; add some")
