@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
+import zarr
 from distributed.protocol.pickle import dumps, loads
 from runs import command, draw, stopped_run
 
@@ -194,6 +196,37 @@ def test_a_shard_of_bad_files_only_is_a_shard(job: Job, tmp_path: Path) -> None:
     assert list(results(spec)["error"]) == ["the file is empty"]
 
 
+@pytest.mark.parametrize("kind", ["crops.zarr", "stack.tif"])
+def test_a_store_that_is_gone_makes_no_rows(kind: str, job: Job, tmp_path: Path) -> None:
+    store = tmp_path / kind
+    crops = np.full((4, 40, 40, 3), 200, np.uint8)
+    if kind == "stack.tif":
+        tifffile.imwrite(store, crops, photometric="rgb")
+    else:
+        zarr.create_array(store, data=crops)
+    (spec,) = plan_shards(list_cells([store]), job, 10)
+    store.rename(tmp_path / "elsewhere")
+    with pytest.raises(FileNotFoundError, match=f"does not see .*{kind}"):
+        run_shard(spec)
+    assert not list((tmp_path / SHARDS).iterdir())
+
+
+def test_a_folder_that_goes_while_it_is_read_makes_no_rows(
+    job: Job, slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "slide"
+    shutil.copytree(slides / "slide-0", folder)
+    (spec,) = plan_shards(list_cells([folder]), job, 200)
+
+    def reading(*arguments: Any) -> Iterator[CanonicalCrop | ImageError]:
+        folder.rename(tmp_path / "elsewhere")
+        return prepared_crops(*arguments)
+
+    monkeypatch.setattr(work, "prepared_crops", reading)
+    with pytest.raises(FileNotFoundError, match="does not see"):
+        run_shard(spec)
+
+
 def test_file_names_that_are_not_utf8_are_rows(job: Job, tmp_path: Path) -> None:
     folder = tmp_path / "odd"
     folder.mkdir()
@@ -281,6 +314,23 @@ def test_other_peoples_folders_are_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.doc"]
 
 
+def test_other_peoples_shards_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / SHARDS).mkdir()
+    ours = tmp_path / SHARDS / "000000-0123456789abcdef.parquet"
+    ours.touch()
+    with locked(tmp_path):  # a run was killed before it wrote run.json
+        pass
+    theirs = tmp_path / SHARDS / "train.json"
+    theirs.touch()
+    with pytest.raises(RunError, match="not empty"), locked(tmp_path):
+        pass
+    write_record(tmp_path, {})
+    with locked(tmp_path):
+        start(tmp_path, SETTINGS, force=True)
+    assert theirs.exists()
+    assert not ours.exists()
+
+
 def test_a_file_is_no_run_folder(tmp_path: Path) -> None:
     (tmp_path / "out").touch()
     with pytest.raises(RunError, match="cannot be used for results"), locked(tmp_path / "out"):
@@ -310,7 +360,7 @@ def test_a_run_that_did_nothing_yet_binds_nobody(tmp_path: Path) -> None:
     settings = {field: getattr(SETTINGS, field) for field in SETTINGS.__slots__}
     with locked(tmp_path):
         write_record(tmp_path, {"state": "failed", "settings": settings, "shard_cells": 7})
-        (tmp_path / SHARDS / "000000-ab.parquet").touch()  # not committed
+        (tmp_path / SHARDS / "000000-0123456789abcdef.parquet").touch()  # not committed
         assert start(tmp_path, SETTINGS, force=False)["shard_cells"] == 7
         assert start(tmp_path, replace(SETTINGS, device="cuda"), force=False) is None
         assert not list((tmp_path / SHARDS).iterdir())

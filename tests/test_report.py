@@ -3,7 +3,9 @@
 import base64
 import hashlib
 import json
+import os
 import re
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,7 +26,8 @@ from wbc_batch.report import (
     read_differential,
     write_reports,
 )
-from wbc_batch.schema import CELL_COLUMNS, CLASSES, UNIDENTIFIED
+from wbc_batch.report.geojson import GeoJsonFolder
+from wbc_batch.schema import BOX_COLUMNS, CELL_COLUMNS, CLASSES, UNIDENTIFIED
 from wbc_batch.sources import Cell
 
 pytestmark = pytest.mark.usefixtures("blank_drawings")
@@ -248,6 +251,27 @@ def test_a_run_without_cells_has_reports(tmp_path):
     assert (
         page_of(tmp_path).text.count("For research use only. Not for diagnostic procedures.") == 2
     )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are text elsewhere")
+def test_a_run_may_have_a_name_that_is_not_utf8(run):
+    run_dir, files = run
+    odd = run_dir.rename(os.fsdecode(os.fsencode(run_dir) + b"-M\xfcller"))
+    write_reports(odd, [odd / path.relative_to(run_dir) for path in files])
+    assert {path.name for path in odd.iterdir()} >= set(REPORTS)
+    assert "<h1>" in (odd / "report.html").read_text(encoding="utf-8")
+
+
+def test_images_of_one_name_have_a_file_each(tmp_path):
+    places = ["1/f.png", "2/F.png", "3/f.png-2", "4/f.png"] + [f"{n}/g.png" for n in range(300)]
+    row = {"source": "s", "cell_id": "ab", "label": "monocyte"} | dict.fromkeys(BOX_COLUMNS, 1)
+    folder = GeoJsonFolder(tmp_path / "geojson")
+    for _ in range(2):  # as cells stream by
+        folder.add(pd.DataFrame([row | {"member": place} for place in places]))
+    folder.finish()
+    files = list((tmp_path / "geojson").iterdir())
+    assert len({path.name.casefold() for path in files}) == len(places)
+    assert all(len(json.loads(path.read_text())["features"]) == 2 for path in files)
 
 
 def test_a_damaged_shard_is_named_and_nothing_half_written_stays(run):

@@ -97,6 +97,17 @@ def test_a_process_that_dies_is_told_and_replaced(slides: Path) -> None:
     wait_for(lambda: not any(map(psutil.pid_exists, children)))
 
 
+def test_files_of_the_current_folder_are_no_libraries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("random", "statistics", "pickle"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('not the library')\n")
+    monkeypatch.chdir(tmp_path)
+    ahead._crew.cache_clear()
+    assert list(ahead.map_apart(sorted, [2, 1, 3], 1)) == [1, 2, 3]
+    ahead._crew.cache_clear()
+
+
 def _reading(slides: Path, how: str) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-c", READING, str(slides), how],

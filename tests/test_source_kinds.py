@@ -12,6 +12,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tifffile
 import zarr
@@ -125,6 +127,29 @@ def test_tar_archives_are_read_in_place(
     assert cells[0].group == f"{deep}/slide-0"
     assert_pictures(cells)
     assert_pictures(list(reversed(cells)), PICTURES[::-1])  # a shard may come before another
+
+
+@pytest.mark.parametrize("spelling", ["./slide-1/{}.png", "slide-1\\{}.png", "slide-1//./{}.png"])
+def test_names_in_zip_archives_are_spelled_in_many_ways(spelling: str, tmp_path: Path) -> None:
+    files = [(spelling.format(n), png(PICTURES[n])) for n in range(3)]
+    cells = list(list_cells([write_zip(tmp_path / "a.zip", [*files, ("./.DS_Store", b"x")])]))
+    assert [(c.member, c.group) for c in cells] == [
+        (f"slide-1/{n}.png", "slide-1") for n in range(3)
+    ]
+    assert_pictures(cells, PICTURES[:3])
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz"])
+def test_of_files_of_one_name_the_last_one_counts(name: str, tmp_path: Path) -> None:
+    again = [(f"./{members()[0][0]}", png(PICTURES[5])), (members()[1][0], png(PICTURES[6]))]
+    path = tmp_path / name
+    if name == "a.zip":
+        write_zip(path, [*members(3), *again])
+    else:
+        write_tar(path, [*members(3), *again], "w:gz" if name.endswith("gz") else "w")
+    cells = sorted(list_cells([path]), key=lambda cell: cell.member)
+    assert_pictures(cells, PICTURES[[5, 2, 6]])
 
 
 def test_links_in_a_tar_archive_are_followed(tmp_path: Path) -> None:
@@ -372,6 +397,17 @@ def test_a_damaged_shard_costs_its_own_crops_only(tmp_path: Path) -> None:
     assert [bool(reason) for reason in reasons(list_cells([path]))] == [False] * 6 + [True] * 6
 
 
+def test_arrays_may_have_either_order_of_bytes(tmp_path: Path) -> None:
+    deep = PICTURES.astype(">u2") * 257
+    found = []
+    for order in "<>":
+        path = tmp_path / f"{order}.zarr"
+        zarr.create_array(path, data=deep.astype(f"{order}u2"), zarr_format=2)
+        found.append(read_all(list_cells([path])))
+    np.testing.assert_array_equal(*found)
+    assert found[0][0].shape == (HEIGHT, WIDTH, 3)
+
+
 @pytest.mark.parametrize(
     ("shape", "dtype", "reason"),
     [
@@ -484,6 +520,20 @@ def test_tables_of_paths_name_groups_and_labels(tmp_path: Path) -> None:
     assert [c.group for c in list_cells([grouped], "parent")][:2] == ["slide-0", "slide-1"]
 
 
+def test_columns_of_pictures_are_no_paths(tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(png(PICTURES[0]))
+    pictures = pa.array([{"bytes": b"x" * 999, "path": None}])
+    path = tmp_path / "train.parquet"
+    pq.write_table(pa.table({"image": pictures, "note": pictures}), path)
+    with pytest.raises(
+        InputError, match=r"column image of .*train\.parquet holds no paths but struct"
+    ):
+        list(list_cells([path]))
+    names = pa.array(["1.png"]).dictionary_encode()
+    pq.write_table(pa.table({"image": pictures, "image_path": names}), path)
+    assert_pictures(list(list_cells([path])), PICTURES[:1])
+
+
 def test_rows_that_lead_nowhere_say_so(fields: Path) -> None:
     table = boxes().astype(object)
     table.loc[1, "path"] = "fields/none.png"
@@ -553,6 +603,32 @@ def test_standard_input_that_cannot_be_used() -> None:
         list(list_cells(kept))
     with pytest.raises(InputError, match="twice"), stdin_kept(["-", "-"], io.BytesIO(b"")):
         pass
+
+
+@pytest.mark.parametrize(
+    ("named", "piped", "reason"),
+    [
+        ([], "a/1.png\nb\na/../a/1.png", r"a/\.\./a/1\.png was named twice; its cells"),
+        ([], "s3://b/x.zarr\ns3://b/x.zarr/", "x.zarr/ was named twice"),
+        ([], "a/1.png\nb\na", r"a/1\.png lies inside a, which was named, too"),
+        (["a"], "b\na/", "a/ was named twice"),
+        (["a"], "b\na/1.png", r"a/1\.png lies inside a,"),
+    ],
+)
+def test_paths_on_standard_input_are_counted_once(
+    named: list[str], piped: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for place in ("a/1.png", "a/2.png", "b/1.png"):
+        Path(place).parent.mkdir(exist_ok=True)
+        Path(place).touch()
+    with stdin_kept(["-"], io.BytesIO(b"a/1.png\na/2.png\nb")) as kept:
+        assert len(list(list_cells(kept))) == 3
+    with (
+        stdin_kept([*named, "-"], io.BytesIO(piped.encode())) as kept,
+        pytest.raises(InputError, match=reason),
+    ):
+        next(list_cells(kept))
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
 """What runs make of inputs of every kind: shards along their units, rows, groups, exit codes."""
 
+import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -19,10 +21,11 @@ from wbc_batch.classifier import read_bundle
 from wbc_batch.engine.plan import Job, Listing, model_digest, plan_shards, survey
 from wbc_batch.engine.run_folder import Settings
 from wbc_batch.engine.work import run_shard
-from wbc_batch.errors import ExitCode
+from wbc_batch.errors import ExitCode, InputError
 from wbc_batch.run import classify_paths
 from wbc_batch.schema import BOX_COLUMNS, CELL_COLUMNS
-from wbc_batch.sources import Box, Cell, Place, list_cells
+from wbc_batch.sources import Box, Cell, Place, list_cells, stdin_kept
+from wbc_batch.sources.pack import pack
 from wbc_batch.synthetic import draw_cells
 
 COUNT = 24
@@ -169,6 +172,21 @@ def test_the_command_line_takes_paths_from_standard_input(folder: Path, tmp_path
     cells = pd.read_csv(tmp_path / "run" / "cells.csv", keep_default_na=False)
     assert cells["source"].tolist() == [path.as_posix() for path in paths]
     assert set(cells["group"]) == {paths[0].parent.as_posix()}
+
+
+@pytest.mark.parametrize("named", [".", "slides/..", "run"])
+def test_results_among_paths_from_standard_input_are_refused(
+    named: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(folder, tmp_path / "slides")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "1.png").touch()
+    monkeypatch.chdir(tmp_path)
+    with stdin_kept(["-"], io.BytesIO(named.encode())) as kept:
+        with pytest.raises(InputError, match=f"results folder run lies inside the input {named},"):
+            classify_paths(kept, "run", device="cpu", workers=1)
+        with pytest.raises(InputError, match=r"the store run/a\.zarr lies inside"):
+            pack(kept, "run/a.zarr")
 
 
 def test_another_rule_is_another_run() -> None:

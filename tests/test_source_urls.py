@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -18,6 +19,8 @@ from runs import draw
 from typer.testing import CliRunner
 
 from wbc_batch.cli import app
+from wbc_batch.engine.plan import Job, plan_shards
+from wbc_batch.engine.work import run_shard
 from wbc_batch.errors import ExitCode, InputError
 from wbc_batch.sources import list_cells, read_image
 from wbc_batch.sources.pack import pack
@@ -117,6 +120,18 @@ def test_a_url_that_leads_nowhere_is_named(url: str, reason: str, server: str) -
     with pytest.raises(InputError, match=reason) as refused:
         list(list_cells([url]))
     assert str(refused.value).startswith(url)
+
+
+def test_a_server_that_is_gone_makes_no_rows(server: str, job: Job) -> None:
+    (spec, *_) = plan_shards(list_cells([f"{server}/plain.zarr"]), job, 8)
+    for url, reason in (
+        (f"{server}/gone.zarr", "not there"),
+        ("http://127.0.0.1:1/a.zarr", "does not"),
+    ):
+        cells = tuple(replace(cell, source=url, place=None) for cell in spec.cells)
+        with pytest.raises(ConnectionError, match=reason):
+            run_shard(replace(spec, cells=cells))
+    assert not list(Path(job.shards).iterdir())
 
 
 def test_an_object_store_that_does_not_answer_is_one_sentence(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from wbc_batch.errors import ImageError, InputError
 from wbc_batch.sources import Cell, decode, list_cells, read_image
+from wbc_batch.sources.images import crop_size
 
 
 def picture(height: int = 40, width: int = 50) -> np.ndarray:
@@ -157,6 +158,49 @@ def test_truncated_large_crops_are_refused(share: float, tmp_path: Path) -> None
     data = encoded(np.asarray(Image.fromarray(PICTURE).resize((1500, 1100))), "JPEG")
     with pytest.raises(ImageError, match="truncated or damaged"):
         read(data[: int(len(data) * share)], tmp_path)
+
+
+ONE_CROP_TIFFS: dict[str, tuple[np.ndarray, dict]] = {
+    "ome planes": (
+        np.moveaxis(PICTURE, 2, 0),
+        {"ome": True, "photometric": "minisblack", "metadata": {"axes": "CYX"}},
+    ),
+    "imagej planes": (np.moveaxis(PICTURE, 2, 0), {"imagej": True, "metadata": {"axes": "CYX"}}),
+}
+
+
+@pytest.mark.parametrize("kind", [*ONE_CROP_TIFFS, "thumbnail"])
+def test_a_tiff_of_one_crop_may_have_several_pages(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "crop.tif"
+    path.parent.mkdir()
+    if kind == "thumbnail":
+        with tifffile.TiffWriter(path) as writer:
+            writer.write(PICTURE, photometric="rgb", metadata=None)
+            writer.write(PICTURE[::4, ::4].copy(), photometric="rgb", metadata=None, subfiletype=1)
+    else:
+        data, options = ONE_CROP_TIFFS[kind]
+        tifffile.imwrite(path, data, **options)
+    for named in (path, path.parent):  # both ways it is one cell
+        (cell,) = list_cells([named])
+        assert (read_image(cell) == PICTURE).all()
+    assert crop_size(path.read_bytes()) == GREY.shape
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("deep_grey", [False, True])
+def test_orientation_is_ignored(orientation: int, deep_grey: bool) -> None:
+    pixels = deep(GREY) if deep_grey else PICTURE
+    data = tiff(pixels, extratags=[(274, "H", 1, orientation, True)])
+    assert (decode(data) == (pixels[..., np.newaxis] if deep_grey else pixels)).all()
+    assert crop_size(data) == GREY.shape
+
+
+def test_a_cameras_preview_is_no_second_image(tmp_path: Path) -> None:
+    large = Image.fromarray(PICTURE).resize((1200, 1100))
+    preview = Image.fromarray(PICTURE)
+    data = encoded(large, "MPO", save_all=True, append_images=[preview])
+    assert data.startswith(b"\xff\xd8\xff")
+    assert read(data, tmp_path).shape == (550, 600, 3)
 
 
 def huge_png() -> bytes:

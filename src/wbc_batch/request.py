@@ -16,7 +16,7 @@ from wbc_batch.engine.run_folder import BY_FOLDER, Record, Settings, versions
 from wbc_batch.errors import InputError
 from wbc_batch.report import ReportOptions, confusion_of
 from wbc_batch.report.groups import AS_LISTED
-from wbc_batch.sources import AnyInput, Cell, describe, list_cells, spelled
+from wbc_batch.sources import AnyInput, Cell, describe, input_around, list_cells, spelled
 
 __all__ = [
     "Progress",
@@ -186,17 +186,15 @@ def reported_groups(inputs: Sequence[AnyInput], group_by: str | None) -> list[st
     )
 
 
-def refuse_overlap(inputs: Sequence[Path], run_dir: Path) -> None:
+def refuse_overlap(inputs: Sequence[AnyInput], run_dir: Path) -> None:
     """Refuse results that would be taken for cells.
 
     Raises
     ------
     InputError
     """
-    place = run_dir.resolve()
-    for path in inputs:
-        if place.is_relative_to(path.resolve()):
-            raise InputError(
-                f"the results folder {run_dir} lies inside the input {path}, where its files would "
-                "be taken for cells; name a folder outside"
-            )
+    if (path := input_around(run_dir, inputs)) is not None:
+        raise InputError(
+            f"the results folder {run_dir} lies inside the input {path}, where its files would "
+            "be taken for cells; name a folder outside"
+        )

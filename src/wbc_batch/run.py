@@ -34,7 +34,7 @@ from wbc_batch.request import (
     reported_groups,
     set_thresholds,
 )
-from wbc_batch.sources import AnyInput, Cell, list_cells, local_paths
+from wbc_batch.sources import AnyInput, Cell, list_cells
 
 __all__ = ["RunSummary", "classify_paths"]
 
@@ -153,7 +153,7 @@ def classify_paths(
     thresholds = set_thresholds(bundle, coverage)
     firsts: dict[str, Cell] = {}
     listing = survey(noting_firsts(list_cells(paths, group_by), firsts))
-    refuse_overlap(local_paths(paths), run_dir)
+    refuse_overlap(paths, run_dir)
     if report.wbc_counts:  # better now than after the work
         report.refuse_strange_groups(reported_groups(paths, group_by))
     request = Request(

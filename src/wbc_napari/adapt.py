@@ -227,7 +227,7 @@ def _refuse_other_cells(folder: Path, wanted: set[tuple[str, str]]) -> None:
 
 
 def _train(words: Sequence[str], stop: threading.Event) -> Iterator[Progress]:
-    run = [sys.executable, "-c", "from wbc_batch.cli import main; main()", *words[1:]]
+    run = [sys.executable, "-P", "-c", "from wbc_batch.cli import main; main()", *words[1:]]
     with subprocess.Popen(
         run, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace"
     ) as process:

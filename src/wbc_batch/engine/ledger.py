@@ -1,6 +1,7 @@
 """Which shards of a run are done. A shard is done when the JSON beside its Parquet file says so."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -15,12 +16,19 @@ __all__ = [
     "commit",
     "committed",
     "committed_shards",
+    "is_shard_file",
     "labels_of",
     "write_file",
 ]
 
 #: Name of the folder, inside a run directory, that holds the shards.
 SHARDS = "shards"
+
+# As `wbc_batch.engine.plan.ShardSpec.stem` names them; and what napari exports as a run.
+_STEM = r"\d{6,}-[0-9a-f]{16}"
+_SHARD_FILE = re.compile(
+    rf"({_STEM}|napari)\.(json|parquet)|\.{_STEM}\..*{re.escape(UNFINISHED)}", re.ASCII
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +81,11 @@ def commit(shards: Path, result: ShardResult, rows: bytes) -> None:
     write_file(shards / result.file, rows)
     note = (json.dumps(asdict(result), indent=1) + "\n").encode()
     write_file((shards / result.file).with_suffix(".json"), note)
+
+
+def is_shard_file(name: str) -> bool:
+    """Tell the names that runs give to files among the `SHARDS` from everybody else's."""
+    return _SHARD_FILE.fullmatch(name) is not None
 
 
 def committed(run_dir: Path) -> list[ShardResult]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from wbc_batch.engine.ledger import SHARDS, UNFINISHED, committed, write_file
+from wbc_batch.engine.ledger import SHARDS, committed, is_shard_file, write_file
 from wbc_batch.errors import IncompleteRunError, RunError, WbcError
 from wbc_batch.schema import RECORD_FILE, REPORT_FILES, REPORT_FOLDERS
 
@@ -176,11 +176,19 @@ def unwritable(run_dir: Path) -> Iterator[None]:
 
 
 def _refuse_strangers(run_dir: Path) -> None:
-    names = {path.name for path in run_dir.iterdir() if not path.name.startswith(".")}
-    if names - {SHARDS} and RECORD_FILE not in names:
+    names = _visible(run_dir)
+    if RECORD_FILE in names:
+        return
+    # A run that was killed early leaves its shards; other people's folders may have this name, too.
+    shards = _visible(run_dir / SHARDS) if SHARDS in names else set()
+    if names - {SHARDS} or not all(map(is_shard_file, shards)):
         raise RunError(
             f"{run_dir} is not empty and holds no earlier run; name a new folder for the results"
         )
+
+
+def _visible(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
 
 
 def read_record(run_dir: Path) -> Record | None:
@@ -277,8 +285,8 @@ def clear(run_dir: Path) -> None:
         (run_dir / name).unlink(missing_ok=True)
     for name in REPORT_FOLDERS:
         shutil.rmtree(run_dir / name, ignore_errors=True)
-    for pattern in ("*.json", "*.parquet", f".*{UNFINISHED}"):
-        for path in (run_dir / SHARDS).glob(pattern):
+    for path in (run_dir / SHARDS).glob("*"):
+        if is_shard_file(path.name):
             path.unlink(missing_ok=True)
 
 

@@ -35,8 +35,10 @@ from wbc_batch.sources import (
     Cell,
     attempt_read,
     calm_decoders,
+    is_url,
     prepared_crops,
     prepared_readers,
+    refuse_silent,
 )
 
 __all__ = ["FATAL_REASON", "SHARD_SCHEMA", "WorkerError", "attempt", "read_cells", "run_shard"]
@@ -118,6 +120,8 @@ def run_shard(spec: ShardSpec) -> ShardResult:
     with _turn:
         started = time.perf_counter()
         rows = _classify(classifier, spec, crops)
+    if rows["error"].null_count < rows.num_rows - len(spec.fatal):
+        _refuse_blind(spec)  # it may have gone meanwhile
     sink = pa.BufferOutputStream()
     pq.write_table(rows, sink, compression="zstd")
     content = sink.getvalue().to_pybytes()
@@ -142,10 +146,18 @@ def run_shard(spec: ShardSpec) -> ShardResult:
 def _refuse_blind(spec: ShardSpec) -> None:
     """Keep a file system that is not there from becoming thousands of rows that say so."""
     base = Path(spec.job.base)
-    stores = {cell.store for cell in spec.cells if cell.store != cell.source or cell.member}
-    local = {store for store in stores if "://" not in store}
+    # A file that is a cell itself may be gone: that is its own row.
+    stores = {
+        cell.store
+        for cell in spec.cells
+        if cell.store != cell.source or cell.member or cell.index is not None
+    }
+    urls = set(filter(is_url, stores))
+    local = stores - urls
     if local and not any((base / store).exists() for store in local):
         raise FileNotFoundError(f"the worker does not see {min(local)}")
+    for url in urls:
+        refuse_silent(url)
 
 
 def read_cells(spec: ShardSpec, positions: Sequence[int], trail: Path) -> None:

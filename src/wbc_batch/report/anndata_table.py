@@ -25,7 +25,8 @@ def write_anndata(path: Path, cells: Path, facts: dict[str, str]) -> None:
     """
     import anndata
 
-    rows = pq.read_table(cells).to_pandas().set_index("cell_id")
+    with cells.open("rb") as file:
+        rows = pq.read_table(file).to_pandas().set_index("cell_id")
     # HDF5 knows no missing text.
     text = [name for name in rows if not pd.api.types.is_numeric_dtype(rows[name])]
     observed = rows.drop(columns=list(PROBABILITY_COLUMNS))

@@ -182,7 +182,9 @@ def write_comparison(output: Path, comparison: Comparison) -> None:
         rows = changed[_SCHEMA.names].astype({"index": "Int64"})
         append(pa.Table.from_pandas(rows, schema=_SCHEMA, preserve_index=False))
     with replacing(output / "compare.html") as temporary:
-        temporary.write_text(_page(comparison), encoding="utf-8", newline="\n")
+        # Names of runs and cells need not be UTF-8.
+        page = _page(comparison)
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def _keys(first: ComparedRun, second: ComparedRun) -> tuple[pd.Series, pd.Series]:

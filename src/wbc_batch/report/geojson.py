@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections import Counter
 from collections.abc import Hashable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -74,6 +75,7 @@ class GeoJsonFolder:
         self._begun = folder.with_name(f".{folder.name}.partial")
         self.discard()
         self._stems: dict[tuple[str, str], str] = {}
+        self._wanted: Counter[str] = Counter()
 
     def add(self, cells: pd.DataFrame) -> None:
         """Take some more cells in; those without a place in an image are left out."""
@@ -83,7 +85,9 @@ class GeoJsonFolder:
         ):
             image = (str(source), member if isinstance(member, str) else "")
             begun = image in self._stems
-            stem = self._stems.setdefault(image, self._stem("/".join(filter(None, image))))
+            if not begun:
+                self._stems[image] = self._stem("/".join(filter(None, image)))
+            stem = self._stems[image]
             self._begun.mkdir(exist_ok=True)
             features = [json.dumps(feature(row)) for row in part.to_dict("records")]
             with self._file(stem).open("a" if begun else "w", encoding="utf-8") as file:
@@ -108,8 +112,9 @@ class GeoJsonFolder:
     def _stem(self, place: str) -> str:
         """Return a name that any file system takes, another one for each image."""
         stem = re.sub(r"[^\w.-]+", "_", PurePosixPath(place).name)[:100].lstrip(".") or "image"
-        taken = {name.casefold() for name in self._stems.values()}
-        unique, number = stem, 2
-        while unique.casefold() in taken:
-            unique, number = f"{stem}-{number}", number + 1
+        unique = stem
+        while unique.casefold() in self._wanted:
+            self._wanted[stem.casefold()] += 1
+            unique = f"{stem}-{self._wanted[stem.casefold()]}"
+        self._wanted[unique.casefold()] = 1
         return unique

@@ -3,6 +3,8 @@
 CSV conventions: UTF-8, comma, line feed, text quoted, a missing value is an empty unquoted cell,
 numbers have at most six decimals. Text that a spreadsheet would take for a formula gets a leading
 apostrophe (`guard_text`); numbers stay numbers. The shards hold everything exactly.
+
+pyarrow takes no path that is not UTF-8, so it is given open files.
 """
 
 import re
@@ -74,8 +76,8 @@ def shard_schema(shard_files: Sequence[Path]) -> pa.Schema:
     """
     schema = CELL_SCHEMA
     for path in shard_files[:1]:
-        with _named(path):
-            found = pq.read_schema(path)
+        with _named(path), path.open("rb") as file:
+            found = pq.read_schema(file)
         for name, kind in (OPTIONAL_TYPES | PLACE_TYPES).items():
             if name in found.names:
                 schema = schema.append(pa.field(name, pa.type_for_alias(kind)))
@@ -103,7 +105,7 @@ def iter_cells(shard_files: Sequence[Path], schema: pa.Schema = CELL_SCHEMA) -> 
         If a file cannot be read or lacks a column.
     """
     for path in shard_files:
-        with _named(path), pq.ParquetFile(path) as shard:
+        with _named(path), path.open("rb") as file, pq.ParquetFile(file) as shard:
             for batch in shard.iter_batches(_ROWS_AT_ONCE, columns=schema.names):
                 yield pa.Table.from_batches([batch]).select(schema.names).cast(schema)
 
@@ -182,7 +184,11 @@ def csv_file(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], Non
         Appends one table.
     """
     plain = pa.schema([(f.name, pa.float64() if _is_float(f) else f.type) for f in schema])
-    with replacing(path) as temporary, pa_csv.CSVWriter(temporary, plain) as writer:
+    with (
+        replacing(path) as temporary,
+        temporary.open("wb") as file,
+        pa_csv.CSVWriter(file, plain) as writer,
+    ):
         yield lambda table: writer.write_table(_presentable(table, plain))
 
 
@@ -191,7 +197,8 @@ def parquet_file(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table],
     """Open a Parquet file for appending tables, as `csv_file` does; text is not guarded."""
     with (
         replacing(path) as temporary,
-        pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
+        temporary.open("wb") as file,
+        pq.ParquetWriter(file, schema, compression="zstd") as writer,
     ):
         yield lambda table: writer.write_table(table.select(schema.names).cast(schema))
 

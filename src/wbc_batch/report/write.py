@@ -125,7 +125,8 @@ def write_reports(
         )
     )
     with replacing(output / PAGE) as temporary:
-        temporary.write_text(page, encoding="utf-8", newline="\n")
+        # The name of a folder, and what the command says of it, need not be UTF-8.
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def _write_cells(

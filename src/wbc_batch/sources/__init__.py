@@ -5,10 +5,12 @@ for each kind of source (`folders`, `archives`, `stacks`, `arrays`, `tables`, `s
 `listing` and `reading`; `pack` writes a zarr store that `arrays` reads.
 """
 
+from wbc_batch.sources.arrays import refuse_silent
 from wbc_batch.sources.cells import Box, Cell, Place, cell_of
 from wbc_batch.sources.fetching import read_file
 from wbc_batch.sources.images import decode, decode_crop
-from wbc_batch.sources.inputs import AnyInput, describe, local_paths, spelled
+from wbc_batch.sources.inputs import AnyInput, describe, input_around, spelled
+from wbc_batch.sources.kinds import is_url
 from wbc_batch.sources.listing import list_cells
 from wbc_batch.sources.reading import (
     CellReader,
@@ -36,13 +38,15 @@ __all__ = [
     "decode",
     "decode_crop",
     "describe",
+    "input_around",
+    "is_url",
     "list_cells",
-    "local_paths",
     "prepared_crops",
     "prepared_readers",
     "read_file",
     "read_image",
     "readers",
+    "refuse_silent",
     "spelled",
     "stdin_kept",
 ]

@@ -140,7 +140,8 @@ def _born() -> _Child:
     environment = os.environ | dict.fromkeys(_SINGLE, "1") | {"CUDA_VISIBLE_DEVICES": ""}
     memory = os.memfd_create("crops") if hasattr(os, "memfd_create") else None  # on Linux
     process = subprocess.Popen(
-        [sys.executable, "-c", _CODE.format(memory)],
+        # -P: what lies in the current folder, such as somebody's statistics.py, is no library.
+        [sys.executable, "-P", "-c", _CODE.format(memory)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment,

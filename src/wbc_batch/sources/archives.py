@@ -9,10 +9,14 @@ import threading
 import weakref
 import zipfile
 import zlib
+from array import array
 from collections.abc import Callable, Iterable, Iterator
-from functools import cached_property, partial
+from contextlib import suppress
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
+
+import numpy as np
 
 from wbc_batch.errors import ImageError, InputError
 from wbc_batch.sources.cells import Cell, Place
@@ -45,7 +49,6 @@ def list_zip(item: Input) -> Iterator[Cell]:
     InputError
         If the archive holds no file, or its list of contents cannot be read.
     """
-    empty = True
     try:
         with zipfile.ZipFile(item.given) as archive:
             infos = archive.infolist()
@@ -54,13 +57,14 @@ def list_zip(item: Input) -> Iterator[Cell]:
             f"{item.given}: the list of contents of this ZIP archive cannot be read "
             f"({_reason(error)}); it may be truncated, so copy it again"
         ) from error
-    for info in infos:
-        if info.is_dir() or _is_hidden(info.filename):
-            continue
-        empty = False
-        yield Cell(item.source, info.filename, None, _group(item, info.filename))
-    if empty:
+    names = (_slashed(info.filename) for info in infos)
+    # Of files of one name the last one counts, as it does for those who unpack the archive.
+    members = dict.fromkeys(posixpath.normpath(name) for name in names if not name.endswith("/"))
+    visible = [member for member in members if not _is_hidden(member)]
+    if not visible:
         raise InputError(f"{item.given} holds no files; name an archive of cell images")
+    for member in visible:
+        yield Cell(item.source, member, None, _group(item, member))
 
 
 class ZipMembers:
@@ -72,6 +76,12 @@ class ZipMembers:
         except _DAMAGE as error:
             raise ImageError(f"the ZIP archive cannot be read ({_reason(error)})") from error
         weakref.finalize(self, self._archive.close)
+        # Where the archive spells a name in another way than its cell.
+        self._respelled: dict[str, zipfile.ZipInfo] = {}
+        for info in self._archive.infolist():
+            member = posixpath.normpath(_slashed(info.filename))
+            if member != info.filename or member in self._respelled:
+                self._respelled[member] = info
 
     def fetch(self, cells: Iterable[Cell]) -> Iterator[Fetch]:
         """Give a way to the bytes of each cell."""
@@ -80,7 +90,7 @@ class ZipMembers:
 
     def _read(self, member: str) -> bytes:
         try:
-            info = self._archive.getinfo(member)
+            info = self._respelled.get(member) or self._archive.getinfo(member)
         except KeyError as error:
             raise ImageError("the archive holds no such file any more") from error
         if info.flag_bits & 0x1:
@@ -103,12 +113,13 @@ def list_tar(item: Input) -> Iterator[Cell]:
         If the archive holds no file, or not even its first one can be read.
     """
     empty = True
+    path = Path(item.given)
+    replaced = _replaced(path)
     try:
-        with _tar_stream(Path(item.given)) as stream, _tar(stream) as archive:
-            while (info := archive.next()) is not None:
-                archive.members = []  # type: ignore[attr-defined]  # else it keeps them all
+        with _tar_stream(path) as stream, _tar(stream) as archive:
+            for info in _infos(archive):
                 name = posixpath.normpath(info.name)
-                if info.isdir() or _is_hidden(name):
+                if info.isdir() or _is_hidden(name) or info.offset in replaced:
                     continue
                 empty = False
                 place = Place(item.source, info.offset, info.offset)
@@ -125,6 +136,35 @@ def list_tar(item: Input) -> Iterator[Cell]:
         yield Cell(item.source, "", None, item.name, place=Place(item.source, end, end))
     if empty:
         raise InputError(f"{item.given} holds no files; name an archive of cell images")
+
+
+def _replaced(path: Path) -> frozenset[int]:
+    """Where the files are that a later one of the same name replaces, as ``tar -r`` leaves them behind."""
+    try:
+        status = path.stat()
+    except OSError:  # listing it will say why
+        return frozenset()
+    return _replaced_in(path.absolute(), status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=64)
+def _replaced_in(path: Path, _changed: int, _size: int) -> frozenset[int]:
+    """Compare all names; that is another way through the archive, but a run lists it twice."""
+    names, offsets = array("q"), array("q")
+    with suppress(*_DAMAGE), _tar_stream(path) as stream, _tar(stream) as archive:
+        for info in _infos(archive):
+            if not info.isdir():
+                names.append(hash(posixpath.normpath(info.name)))
+                offsets.append(info.offset)
+    order = np.argsort(names, kind="stable")
+    again = np.diff(np.asarray(names)[order]) == 0
+    return frozenset(np.asarray(offsets)[order[:-1][again]].tolist())
+
+
+def _infos(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    while (info := archive.next()) is not None:
+        archive.members = []  # type: ignore[attr-defined]  # else it keeps them all
+        yield info
 
 
 class TarMembers:
@@ -249,8 +289,13 @@ def _group(item: Input, member: str) -> str:
     return item.group_of(posixpath.dirname(member))
 
 
+def _slashed(name: str) -> str:
+    """Return a name in a ZIP archive with the slashes that some programs on Windows write as backslashes."""
+    return name if "/" in name else name.replace("\\", "/")
+
+
 def _is_hidden(member: str) -> bool:
-    return any(is_hidden(part) for part in member.split("/"))
+    return any(is_hidden(part) for part in member.split("/") if part != "..")
 
 
 def _reason(error: BaseException) -> str:

@@ -20,7 +20,7 @@ from wbc_batch.sources.groups import Grouping, parent_folder
 from wbc_batch.sources.inputs import Input
 from wbc_batch.sources.kinds import is_url
 
-__all__ = ["CropArray", "list_array"]
+__all__ = ["CropArray", "list_array", "refuse_silent"]
 
 _COLOURS = (1, 3, 4)
 _TYPES = ("uint8", "uint16", "bool")
@@ -134,7 +134,8 @@ class CropArray:
         crop = get()
         if self._channels_first:
             crop = np.moveaxis(crop, 0, -1)
-        return crop[:height, :width]
+        # Older stores may keep the other order of bytes.
+        return crop[:height, :width].astype(crop.dtype.newbyteorder("="), copy=False)
 
     def true_size(self, position: int) -> tuple[int | None, int | None]:
         """Height and width of a crop, pixels; None where it fills its row of the array.
@@ -214,7 +215,7 @@ def _channels_first(array: Any) -> bool:
         If the array is none of these, or holds no values of an image.
     """
     shape = array.shape
-    if str(array.dtype) not in _TYPES:
+    if str(array.dtype.newbyteorder("=")) not in _TYPES:
         raise ImageError(f"this zarr array holds {array.dtype}; crops are uint8 or uint16")
     if len(shape) == 3 or (len(shape) == 4 and shape[3] in _COLOURS):
         return False
@@ -237,8 +238,27 @@ def _open(store: str) -> Any:
                 raise FileNotFoundError("there is none")
             return zarr.open(store, mode="r")
         except Exception as error:  # stores, file systems and codecs raise anything
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise ImageError(f"this zarr store cannot be opened ({reason[:200]})") from error
+            raise ImageError(f"this zarr store cannot be opened ({_reason(error)})") from error
+
+
+def refuse_silent(url: str) -> None:
+    """Make sure that the store that a URL names is there.
+
+    Raises
+    ------
+    ConnectionError
+        If it is not there, or does not answer.
+    """
+    try:
+        there = _answers(url)
+    except Exception as error:  # file systems raise anything
+        raise ConnectionError(f"{url} does not answer: {_reason(error)}") from error
+    if not there:
+        raise ConnectionError(f"the store {url} is not there any more")
+
+
+def _reason(error: Exception) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]
 
 
 def _answers(url: str) -> bool:

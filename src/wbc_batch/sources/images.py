@@ -8,7 +8,7 @@ import io
 import struct
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,8 @@ MAX_PIXELS = 2**26
 #: The network sees the cell in 160, and it fills a third of a picture of PBC.
 ENOUGH = 512
 
+_Found = TypeVar("_Found")
+
 _JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -41,6 +43,18 @@ _BY_PILLOW = (("BMP", b"BM"), ("GIF", b"GIF87a"), ("GIF", b"GIF89a"), ("WEBP", b
 # SOF markers carry the size; C4, C8 and CC in the same range are tables.
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PNG_PALETTE, _PNG_GREY_ALPHA = 3, 4
+
+
+# By orientation tag (TIFF 6.0, section 8).
+_TURNED_BACK: dict[int, Callable[[NDArray], NDArray]] = {
+    2: np.fliplr,
+    3: partial(np.rot90, k=2),
+    4: np.flipud,
+    5: partial(np.transpose, axes=(1, 0, 2)),
+    6: np.rot90,
+    7: lambda pixels: np.rot90(np.transpose(pixels, (1, 0, 2)), k=2),
+    8: partial(np.rot90, k=-1),
+}
 
 
 def decode(data: bytes) -> NDArray:
@@ -85,7 +99,7 @@ def decode_crop(data: bytes) -> NDArray:
     return _strictly("JPEG", _decode_jpeg_crop, data)
 
 
-def _strictly(name: str, decoder: Callable[[bytes], NDArray], data: bytes) -> NDArray:
+def _strictly(name: str, decoder: Callable[[bytes], _Found], data: bytes) -> _Found:
     try:
         return decoder(data)
     except ImageError:
@@ -104,10 +118,12 @@ def crop_size(data: bytes) -> tuple[int, int]:
     """
     from PIL import Image
 
+    if data.startswith(_TIFF):
+        return _strictly("TIFF", _tiff_size, data)
     try:
         with Image.open(io.BytesIO(data)) as image:
             width, height = image.size
-    except Exception:  # noqa: BLE001 - some TIFF files are not for Pillow
+    except Exception:  # noqa: BLE001 - what Pillow cannot tell, decoding does, or why not
         height, width = decode(data).shape[:2]
     refuse_large(width, height)
     step = _reduction(*_jpeg_frame(data)) if data.startswith(_JPEG) else 1
@@ -175,7 +191,8 @@ def _decode_with_pillow(data: bytes, name: str, least: int | None = None) -> NDA
         refuse_large(*image.size)
         if least:
             image.draft(None, (least, least))
-        frames = getattr(image, "n_frames", 1)
+        # Cameras put small copies behind a JPEG, which are no frames of it.
+        frames = 1 if name == "JPEG" else getattr(image, "n_frames", 1)
         if frames > 1:
             raise ImageError(f"the file holds {frames} frames; one image per file is accepted")
         if image.mode.startswith("I;16"):
@@ -189,16 +206,56 @@ def _decode_tiff(data: bytes) -> NDArray:
 
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
         if len(tiff.pages) > 1:
-            raise ImageError(
-                f"the file holds {len(tiff.pages)} pages; name it as an input of its own, "
-                "so that each of them is a cell"
-            )
+            pixels = _only_crop(data).read(0)
+        else:
+            page = tiff.pages.first
+            refuse_large(page.imagewidth, page.imagelength)
+            if page.bitspersample <= 8:  # Pillow knows the compressions, palettes, colour spaces
+                return _decode_tiff_with_pillow(data)
+            pixels = page_colours(page, page_pixels(page))
+        return pixels if pixels.ndim == 3 else pixels[..., np.newaxis]
+
+
+def _decode_tiff_with_pillow(data: bytes) -> NDArray:
+    """Decode with Pillow, but as the pixels lie in the file: it turns them as the orientation tag says."""
+    from PIL import ExifTags, Image
+
+    with Image.open(io.BytesIO(data), formats=["TIFF"]) as image:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    turned = _decode_with_pillow(data, name="TIFF")
+    return np.ascontiguousarray(_TURNED_BACK.get(orientation, np.asarray)(turned))
+
+
+def _tiff_size(data: bytes) -> tuple[int, int]:
+    import tifffile
+
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        if len(tiff.pages) > 1:
+            return _only_crop(data).size(0)
         page = tiff.pages.first
         refuse_large(page.imagewidth, page.imagelength)
-        if page.bitspersample <= 8:  # Pillow knows the compressions, palettes and colour spaces
-            return _decode_with_pillow(data, name="TIFF")
-        pixels = page_colours(page, page_pixels(page))
-        return pixels if pixels.ndim == 3 else pixels[..., np.newaxis]
+        return page.imagelength, page.imagewidth
+
+
+def _only_crop(data: bytes) -> Any:
+    """Open a TIFF file of several pages that are one crop: its colours, or smaller copies of it.
+
+    Raises
+    ------
+    ImageError
+        If they are several.
+    """
+    from wbc_batch.sources.stacks import TiffStack
+
+    stack = TiffStack(io.BytesIO(data))
+    if stack.broken:
+        raise ImageError("the TIFF data are truncated or damaged")
+    if len(stack) != 1:
+        raise ImageError(
+            f"the file holds {stack.pages} pages; name it as an input of its own, "
+            "so that each of them is a cell"
+        )
+    return stack
 
 
 def page_pixels(page: Any, lock: Any = None) -> NDArray:

@@ -1,15 +1,30 @@
 """The inputs of a run, as they were named: checked against each other, and each with its name."""
 
 import os
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import islice
+from pathlib import Path, PurePath
+
+import numpy as np
 
 from wbc_batch.errors import InputError
 from wbc_batch.sources.kinds import Kind, is_url, kind_of, stem
 from wbc_batch.sources.stdin import PathList
 
-__all__ = ["AnyInput", "Input", "check_inputs", "describe", "local_paths", "name_inputs", "spelled"]
+__all__ = [
+    "AnyInput",
+    "Input",
+    "check_inputs",
+    "describe",
+    "input_around",
+    "local_paths",
+    "name_inputs",
+    "spelled",
+]
+
+_TWICE = "was named twice; its cells would be counted twice"
 
 #: What can be named: a path, a URL, or the paths that came on standard input.
 AnyInput = str | Path | PathList
@@ -66,6 +81,18 @@ def local_paths(items: Sequence[AnyInput]) -> list[Path]:
     return [Path(i) for i in items if not isinstance(i, PathList) and not is_url(str(i))]
 
 
+def input_around(place: Path, items: Sequence[AnyInput]) -> str | None:
+    """Find the input that a place, such as one for results, is or lies inside; None if there is none."""
+    resolved = place.resolve()
+    for path in local_paths(items):
+        if resolved.is_relative_to(path.resolve()):
+            return str(path)
+    # Following the links of millions of paths would take too long.
+    around = {parent for start in (resolved, place) for parent in _with_parents(_key(str(start)))}
+    piped = (path for item in items if isinstance(item, PathList) for path in item)
+    return next((path for path in piped if _key(path) in around), None)
+
+
 def check_inputs(items: Sequence[AnyInput]) -> None:
     """Refuse inputs that are not there, or would be counted twice.
 
@@ -78,7 +105,7 @@ def check_inputs(items: Sequence[AnyInput]) -> None:
     urls = [str(item).rstrip("/") for item in items if is_url(str(item))]
     for url in urls:
         if urls.count(url) > 1:
-            raise InputError(f"{url} was named twice; its cells would be counted twice")
+            raise InputError(f"{url} {_TWICE}")
     places: dict[Path, Path] = {}
     for path in local_paths(items):
         if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises where nobody may look
@@ -87,15 +114,65 @@ def check_inputs(items: Sequence[AnyInput]) -> None:
             raise InputError(f"{path} is neither a file nor a folder; name a folder of cell images")
         place = path.resolve()
         if place in places:
-            raise InputError(f"{path} was named twice; its cells would be counted twice")
+            raise InputError(f"{path} {_TWICE}")
         places[place] = path
     for place, path in places.items():
         for parent in place.parents:
             if parent in places:
-                raise InputError(
-                    f"{path} lies inside {places[parent]}, which was named, too; "
-                    "its cells would be counted twice"
-                )
+                raise _inside(path, places[parent])
+    if any(isinstance(item, PathList) for item in items):
+        _check_many(items)
+
+
+def _check_many(items: Sequence[AnyInput]) -> None:
+    """Refuse what is there twice among paths that may be millions: hashes and folders are held alone."""
+    hashes, folders = array("q"), set()
+    for path in _each(items):
+        key = _key(path)
+        hashes.append(hash(key))
+        folders.add(os.path.dirname(key))  # noqa: PTH120 - millions of them
+    parents = {parent for folder in folders for parent in _with_parents(folder)}
+    known = np.sort(hashes)
+    repeated = set(known[1:][known[1:] == known[:-1]].tolist())
+    suspects = set(known[np.isin(known, [hash(parent) for parent in parents])].tolist())
+    if repeated or suspects:
+        _name_the_first(items, repeated | suspects)
+
+
+def _name_the_first(items: Sequence[AnyInput], suspects: set[int]) -> None:
+    named: dict[str, str] = {}
+    for path in _each(items):
+        key = _key(path)
+        if hash(key) in suspects:
+            if key in named:
+                raise InputError(f"{path} {_TWICE}")
+            named[key] = path
+    for path in _each(items):
+        for parent in islice(_with_parents(_key(path)), 1, None):
+            if parent in named:
+                raise _inside(path, named[parent])
+
+
+def _inside(path: str | Path, parent: str | Path) -> InputError:
+    return InputError(
+        f"{path} lies inside {parent}, which was named, too; its cells would be counted twice"
+    )
+
+
+def _each(items: Sequence[AnyInput]) -> Iterator[str]:
+    """All paths and URLs, those on standard input among them."""
+    for item in items:
+        yield from item if isinstance(item, PathList) else [str(item)]
+
+
+def _key(path: str) -> str:
+    """Return what paths to one place have in common, links aside."""
+    return path.rstrip("/") if is_url(path) else os.path.abspath(path)  # noqa: PTH100 - quicker
+
+
+def _with_parents(place: str) -> Iterator[str]:
+    yield place
+    yield from map(str, PurePath(place).parents)
 
 
 def name_inputs(items: Sequence[str | Path], kinds: Sequence[Kind], *, alone: bool) -> list[Input]:

@@ -16,7 +16,7 @@ from wbc_batch.sources.ahead import map_apart, run_ahead
 from wbc_batch.sources.cells import Cell
 from wbc_batch.sources.fetching import Fetch
 from wbc_batch.sources.images import crop_size
-from wbc_batch.sources.inputs import AnyInput, local_paths
+from wbc_batch.sources.inputs import AnyInput, input_around
 from wbc_batch.sources.kinds import is_url
 from wbc_batch.sources.listing import list_cells
 from wbc_batch.sources.packed_writer import Layout, Pixels, write
@@ -202,12 +202,11 @@ def _refuse_output(store: Path, inputs: Sequence[AnyInput]) -> None:
         raise InputError(f"{store} exists already; name a new store, or remove it")
     if not store.absolute().parent.is_dir():
         raise InputError(f"{store}: there is no folder {store.parent}; make it first")
-    for path in local_paths(inputs):
-        if store.resolve().is_relative_to(path.resolve()):
-            raise InputError(
-                f"the store {store} lies inside the input {path}, where its files would be taken for "
-                "cells; name a place outside"
-            )
+    if (path := input_around(store, inputs)) is not None:
+        raise InputError(
+            f"the store {store} lies inside the input {path}, where its files would be taken for "
+            "cells; name a place outside"
+        )
 
 
 def _measured(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,13 +67,13 @@ def list_stack(item: Input) -> Iterator[Cell]:
 class TiffStack:
     """The crops of a TIFF file; any number of threads may fetch them."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, file: Path | BinaryIO) -> None:
         import tifffile
 
         # What it thinks of damaged files ends in the rows, not on the terminal.
         logging.getLogger("tifffile").setLevel(logging.CRITICAL)
         try:
-            self._tiff = tifffile.TiffFile(path)
+            self._tiff = tifffile.TiffFile(file)
             weakref.finalize(self, self._tiff.close)
             self._series = list(self._tiff.series)
             self._crops, self.channels = _crops(self._series)
@@ -86,12 +86,36 @@ class TiffStack:
     def __len__(self) -> int:
         return len(self._crops)
 
+    @property
+    def pages(self) -> int:
+        """How many pages the file has, whatever they are to the crops."""
+        return len(self._tiff.pages)
+
     def fetch(self, cells: Iterable[Cell]) -> Iterator[Fetch]:
         """Give a way to the pixels of each cell."""
         for cell in cells:
-            yield partial(self._read, cell.index or 0)
+            yield partial(self.read, cell.index or 0)
 
-    def _read(self, index: int) -> NDArray:
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of a crop.
+
+        Raises
+        ------
+        ImageError
+            If it is too large.
+        """
+        width, height = _size(self._series[self._crops[index].series])
+        refuse_large(width, height)
+        return height, width
+
+    def read(self, index: int) -> NDArray:
+        """Read a crop: grey, shape (H, W), or colours, shape (H, W, C).
+
+        Raises
+        ------
+        ImageError
+            If it is not there, damaged, or too large.
+        """
         if index >= len(self):
             raise ImageError(_LOST if self.broken else "the stack holds no such page any more")
         crop = self._crops[index]

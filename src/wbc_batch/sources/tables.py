@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -32,6 +33,18 @@ _LEAST_INSIDE = 0.5
 _Row = Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class _Table:
+    """A table that is read some thousand rows at a time: `rows` takes the columns that are needed.
+
+    `not_text` has the types of columns that hold something else.
+    """
+
+    names: list[str]
+    not_text: Mapping[str, str]
+    rows: Callable[[list[str]], Iterator[_Row]]
+
+
 def list_table(item: Input, grouping: Grouping) -> Iterator[Cell]:
     """List a cell for each row of a table.
 
@@ -43,26 +56,23 @@ def list_table(item: Input, grouping: Grouping) -> Iterator[Cell]:
         If the table cannot be read, has no row, or lacks a column.
     """
     path = Path(item.given)
-    names, rows = _read_table(path)
-    columns = {name.strip().lower(): name for name in reversed(names)}
-    path_column = next((columns[name] for name in PATH_COLUMNS if name in columns), None)
-    if path_column is None:
-        raise InputError(
-            f"the first line of {path} names no column of paths (it has {', '.join(names)[:200]}); "
-            "call it 'path'"
-        )
+    table = _open_table(path)
+    columns = {name.strip().lower(): name for name in reversed(table.names)}
+    path_column = _path_column(path, table, columns)
     box_columns = [columns[name] for name in BOX_COLUMNS if name in columns]
     if 0 < len(box_columns) < len(BOX_COLUMNS):
         raise InputError(
             f"{path} has only {', '.join(box_columns)} of the columns {', '.join(BOX_COLUMNS)}; "
             "boxes need all of them, crops none"
         )
-    group_of = _grouper(path, names, columns, grouping)
+    group_column = _group_column(path, table.names, columns, grouping)
+    own = stem(path.name)
     label_column = columns.get(LABEL_COLUMN)
+    needed = [path_column, *box_columns, *filter(None, (group_column, label_column))]
     index = -1
     unit = 0
     before: str | None = None
-    for index, row in enumerate(rows):
+    for index, row in enumerate(table.rows(list(dict.fromkeys(needed)))):
         member = _text(row, path_column).replace("\\", "/")
         unit += member != before
         before = member
@@ -70,7 +80,7 @@ def list_table(item: Input, grouping: Grouping) -> Iterator[Cell]:
             item.source,
             member,
             index,
-            group_of(row, member),
+            _text(row, group_column) if group_column else parent_folder(own, member),
             box=_box([row.get(name) for name in box_columns]) if box_columns else None,
             given_label=_text(row, label_column) if label_column else "",
             # Boxes of one image are cut from it together.
@@ -149,26 +159,37 @@ def _box(values: list[Any]) -> Box:
     return Box(left, top, round(x + width) - left, round(y + height) - top)
 
 
-def _grouper(
-    path: Path, names: list[str], columns: Mapping[str, str], grouping: Grouping
-) -> Callable[[_Row, str], str]:
-    """Choose what names the group of a row."""
-    column = None
-    if grouping.column:
-        column = (
-            grouping.column if grouping.column in names else columns.get(grouping.column.lower())
+def _path_column(path: Path, table: _Table, columns: Mapping[str, str]) -> str:
+    found = [columns[name] for name in PATH_COLUMNS if name in columns]
+    if not found:
+        raise InputError(
+            f"the first line of {path} names no column of paths (it has "
+            f"{', '.join(table.names)[:200]}); call it 'path'"
         )
-        if column is None:
-            raise InputError(
-                f"--group-by {grouping.column}: {path} has no column of this name; "
-                f"it has {', '.join(names)}"
-            )
-    elif not grouping.rule:
-        column = columns.get(GROUP_COLUMN)
-    if column is not None:
-        return lambda row, _member: _text(row, column)
-    own = stem(path.name)
-    return lambda _row, member: parent_folder(own, member)
+    text = [name for name in found if name not in table.not_text]
+    if not text:
+        raise InputError(
+            f"the column {found[0]} of {path} holds no paths but {table.not_text[found[0]][:60]}; "
+            "write the images into files and name these in a column 'path'"
+        )
+    return text[0]
+
+
+def _group_column(
+    path: Path, names: list[str], columns: Mapping[str, str], grouping: Grouping
+) -> str | None:
+    """Choose the column that names the group of a row; None: the folder of its path does."""
+    if not grouping.column:
+        return None if grouping.rule else columns.get(GROUP_COLUMN)
+    if grouping.column in names:
+        return grouping.column
+    column = columns.get(grouping.column.lower())
+    if column is None:
+        raise InputError(
+            f"--group-by {grouping.column}: {path} has no column of this name; "
+            f"it has {', '.join(names)}"
+        )
+    return column
 
 
 def _text(row: _Row, column: str) -> str:
@@ -176,33 +197,41 @@ def _text(row: _Row, column: str) -> str:
     return "" if value is None else str(value).strip()
 
 
-def _read_table(path: Path) -> tuple[list[str], Iterator[_Row]]:
-    """Names of the columns, and the rows, some thousand at a time."""
-    if path.suffix.lower() in _PARQUET:
-        return _read_parquet(path)
-    return _read_csv(path)
+def _open_table(path: Path) -> _Table:
+    return _open_parquet(path) if path.suffix.lower() in _PARQUET else _open_csv(path)
 
 
-def _read_parquet(path: Path) -> tuple[list[str], Iterator[_Row]]:
+def _open_parquet(path: Path) -> _Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        table = pq.ParquetFile(path)
+        with path.open("rb") as file:
+            schema = pq.read_schema(file)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path} is no Parquet table that can be read ({error})") from error
 
-    def rows() -> Iterator[_Row]:
+    def rows(columns: list[str]) -> Iterator[_Row]:
         try:
-            for batch in table.iter_batches(_ROWS):
-                yield from batch.to_pylist()
+            with path.open("rb") as file, pq.ParquetFile(file) as table:
+                for batch in table.iter_batches(_ROWS, columns=columns):
+                    yield from batch.to_pylist()
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{path}: this table is damaged ({error}); make it anew") from error
 
-    return list(table.schema_arrow.names), rows()
+    not_text = {field.name: str(field.type) for field in schema if not _is_text(field.type)}
+    return _Table(list(schema.names), not_text, rows)
 
 
-def _read_csv(path: Path) -> tuple[list[str], Iterator[_Row]]:
+def _is_text(kind: Any) -> bool:
+    from pyarrow import types
+
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+
+
+def _open_csv(path: Path) -> _Table:
     # Names of files need not be UTF-8; a spreadsheet puts a mark before the first column.
     try:
         with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
@@ -211,7 +240,7 @@ def _read_csv(path: Path) -> tuple[list[str], Iterator[_Row]]:
         raise InputError(f"{path} cannot be opened ({error.strerror or error})") from error
     delimiter = max(",;\t", key=first.count)
 
-    def rows() -> Iterator[_Row]:
+    def rows(_columns: list[str]) -> Iterator[_Row]:
         with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             try:
                 yield from csv.DictReader(file, delimiter=delimiter)
@@ -223,4 +252,4 @@ def _read_csv(path: Path) -> tuple[list[str], Iterator[_Row]]:
     names = next(csv.reader([first], delimiter=delimiter), [])
     if not names:
         raise InputError(f"{path} is empty; its first line must name the columns, such as 'path'")
-    return names, rows()
+    return _Table(names, {}, rows)
