@@ -176,6 +176,7 @@ def _quantised(bundle: Bundle, crops: NDArray[np.uint8]) -> dict[str, bytes]:
         logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.setdefault("NNCF_CI", "1")  # else it reports its use to the vendor, unasked
     import nncf
+    from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
 
     from wbc_batch.classifier.openvino_backend import OpenVinoBackend, translate
 
@@ -190,6 +191,8 @@ def _quantised(bundle: Bundle, crops: NDArray[np.uint8]) -> dict[str, bytes]:
             nncf.Dataset([crop[np.newaxis] for crop in some]),
             subset_size=len(some),
             target_device=nncf.TargetDevice.CPU,
+            # CPUs without VNNI add products of 8 bits in 16, which overflow: weights get 7 bits.
+            advanced_parameters=AdvancedQuantizationParameters(overflow_fix=OverflowFix.ENABLE),
         )
     files = _stored(small)
     if bundle.novelty_scale is not None:
