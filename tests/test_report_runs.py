@@ -406,6 +406,13 @@ def test_runs_in_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
     assert all(str(run) in page.text for run in runs)
 
 
+def test_a_run_that_holds_a_cell_twice_is_not_compared(tmp_path: Path) -> None:
+    one = finished_run(tmp_path / "one", some_rows(["monocyte"]))
+    two = finished_run(tmp_path / "two", some_rows(["monocyte"]) * 2)
+    with pytest.raises(InputError, match="the run two holds a cell twice"):
+        compare_runs(one, two, tmp_path / "compared")
+
+
 def test_runs_without_a_common_cell_are_refused(tmp_path: Path) -> None:
     one = finished_run(tmp_path / "one", some_rows(["monocyte"], "a"))
     two = finished_run(tmp_path / "two", some_rows(["monocyte"], "b"))

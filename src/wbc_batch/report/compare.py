@@ -147,14 +147,15 @@ def compare_cells(first: ComparedRun, second: ComparedRun) -> Comparison:
     Raises
     ------
     InputError
-        If there are none.
+        If there are none, or a run holds a cell twice.
     """
     one, two = first.cells, second.cells
     keys = _keys(first, second)
+    for run, key in zip((first, second), keys, strict=True):
+        if not key.is_unique:  # as earlier versions took paths that were named twice
+            raise InputError(f"the run {run.name} holds a cell twice; classify its input anew")
     right = two.assign(key=keys[1])[["key", *_COMPARED]]
-    common = one.assign(key=keys[0]).merge(
-        right, on="key", suffixes=("", "_b"), validate="one_to_one"
-    )
+    common = one.assign(key=keys[0]).merge(right, on="key", suffixes=("", "_b"))
     if common.empty:
         raise InputError(
             f"the runs {first.name} and {second.name} have no cell in common; compare runs on the same input"
