@@ -328,7 +328,7 @@ def _start_described(description: ClusterDescription, file: Path, timeout: float
         ) from error
     # Every class has errors of its own.
     except Exception as error:
-        wrong_argument = isinstance(error, TypeError)
+        wrong_argument = isinstance(error, TypeError) and "argument" in str(error)
         hint = "see which arguments it takes" if wrong_argument else description.needs
         raise ClusterError(
             f"{file}: {description.name} did not start ({short(error)}); {hint}"
