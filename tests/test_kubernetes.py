@@ -64,9 +64,7 @@ def recipe(name: str, **environment: str) -> dict[str, Any]:
             "image": "localhost/empty:1",
             "command": [sys.executable, "-m"],
             "env": [{"name": key, "value": value} for key, value in environment.items()],
-            "volumeMounts": [
-                {"name": name, "mountPath": place} for name, place in mounts.items()
-            ],
+            "volumeMounts": [{"name": name, "mountPath": place} for name, place in mounts.items()],
         }
         container.pop("resources", None)
     return description
