@@ -202,10 +202,12 @@ def test_a_journal_that_cannot_be_written_is_told_once_and_the_review_goes_on(vi
 def test_journals_lie_beside_files_and_tell_layers_of_one_name_apart(tmp_path):
     file = tmp_path / "slide.tif"
     file.write_text("")
-    assert journal_path(str(file), "slide", 0) == tmp_path / "slide.tif.review.jsonl"
-    (tmp_path / "cells.csv").write_text("")
-    assert journal_path(str(tmp_path), "run", 0).parent == tmp_path
-    one, two = (journal_path("slide", "slide", np.full(9, value)) for value in (1, 2))
+    assert journal_path(str(file), "slide", "0a") == tmp_path / "slide.tif.review.jsonl"
+    table = tmp_path / "cells.csv"
+    table.write_text("")
+    assert journal_path(str(tmp_path), "run", "").parent == tmp_path
+    assert journal_path(str(table), "run", "") == journal_path(str(tmp_path), "run", "")
+    one, two = (journal_path("slide", "slide", pixels) for pixels in ("0a", "0b"))
     assert one != two
     assert one.parent == two.parent
 
@@ -339,7 +341,7 @@ def test_relabelling_is_quick_among_ten_thousand_cells(many, tmp_path):
         session.relabel([row], "basophil")
     # Twenty milliseconds are promised (benchmarks measure it); this catches what grows with the cells.
     assert (time.process_time() - began) / 20 < 0.1
-    assert len(Journal(tmp_path / "j.jsonl", SHA).read(session.cells["cell_id"].tolist())) > 0
+    assert len(session.journal.read(session.cells["cell_id"].tolist())) > 0
 
 
 def test_a_line_that_a_crash_cut_off_spoils_itself_alone(tmp_path):

@@ -98,6 +98,106 @@ def test_a_second_run_takes_the_place_of_the_first(dock, crops):
     assert [layer.name for layer in dock.viewer.layers] == ["slide", "slide cells"]
 
 
+def test_a_second_run_leaves_the_layer_where_it_is(dock, crops):
+    layer = classified(dock, crops[:3])
+    layer.name = "mine"
+    dock.button("Classify").click()
+    dock.finish()
+    assert dock.viewer.layers[-1] is layer
+    assert dock.widget.session.layer is layer
+
+
+@pytest.fixture(scope="module")
+def field():
+    """A field of view, and boxes around five cells in it."""
+    pixels, boxes, _ = draw_field(seed=0, width=640, height=480, leukocytes=5)
+    return pixels, [
+        np.array([[y, x], [y, x + width], [y + height, x + width], [y + height, x]], float) - 0.5
+        for x, y, width, height in boxes
+    ]
+
+
+def marked(dock, field, add):
+    """Show the field and marks on it, both chosen."""
+    image = dock.viewer.add_image(field[0], rgb=True, name="field")
+    marks = add(dock.viewer)
+    dock.widget.classify.form.image.value = image
+    dock.widget.classify.form.marks.value = marks
+    return marks
+
+
+def test_results_go_to_the_boxes_that_they_are_of_though_these_change_meanwhile(dock, field):
+    boxes = field[1]
+    shapes = marked(dock, field, lambda viewer: viewer.add_shapes(boxes[:3]))
+    dock.button("Classify").click()
+    shapes.selected_data = {0}
+    shapes.remove_selected()
+    shapes.add_rectangles(boxes[3])
+    dock.finish()
+    meanwhile = shapes.features[["cell_id", "status", "predicted"]].copy()
+    assert meanwhile["status"].tolist() == ["ok", "ok", "pending"]
+    labels = [label.text() for label in dock.widget.classify.findChildren(QLabel)]
+    assert "1 cells were marked during the run; press Classify again." in labels
+    dock.button("Classify").click()
+    dock.finish()
+    assert (shapes.features["status"] == "ok").all()
+    known = shapes.features.set_index("cell_id")["predicted"].loc[meanwhile["cell_id"][:2]]
+    assert known.tolist() == meanwhile["predicted"].tolist()[:2]
+    assert dock.said() == []
+
+
+def test_a_pasted_box_is_taken_up_by_the_review(dock, field, tmp_path):
+    shapes = marked(dock, field, lambda viewer: viewer.add_shapes(field[1][:3]))
+    dock.button("Classify").click()
+    dock.finish()
+    dock.widget.tabs.setCurrentWidget(dock.widget.review)
+    shapes.selected_data = {0}
+    shapes._copy_data()
+    shapes._paste_data()
+    session = dock.widget.session
+    assert len(session.review.cell_ids) == len(session.crops) == 4
+    for key in ("2", "Right", "Space"):
+        dock.widget._act(key)
+    dock.button("Classify").click()
+    dock.finish()
+    assert (shapes.features["status"] == "ok").all()
+    assert dock.said() == []
+
+
+def test_two_layers_of_labels_on_one_image_keep_their_results_apart(dock, field):
+    def areas(boxes):
+        labels = np.zeros((480, 640), int)
+        for number, box in enumerate(boxes, 1):
+            (top, left), (bottom, right) = box.min(axis=0).astype(int), box.max(axis=0).astype(int)
+            labels[top:bottom, left:right] = number
+        return labels
+
+    marked(dock, field, lambda viewer: viewer.add_labels(areas(field[1][:2]), name="a"))
+    dock.button("Classify").click()
+    dock.finish()
+    first = dock.widget.session.layer
+    other = dock.viewer.add_labels(areas(field[1][2:]), name="b")
+    dock.widget.classify.form.marks.value = other
+    dock.button("Classify").click()
+    dock.finish()
+    assert first in dock.viewer.layers
+    assert len(first.features) == 2
+    assert len(dock.widget.session.layer.features) == 3
+
+
+def test_cells_whose_image_was_closed_are_told_of_once_and_reviewed_again_with_it(dock, crops):
+    layer = classified(dock, crops[:3])
+    dock.viewer.layers.remove("slide")
+    dock.widget.review_layer(layer)
+    assert len(dock.said()) == 1
+    assert "is no longer open" in dock.said()[0]
+    dock.viewer.add_image(np.zeros((5, 5)), name="another")
+    dock.viewer.layers["another"].name = "renamed"
+    assert len(dock.said()) == 1
+    dock.viewer.add_image(crops[:3], name="slide")
+    assert dock.widget.session.layer is layer
+
+
 class HeldArray:
     """Crops; a reader of the second batch is held until told to go on."""
 

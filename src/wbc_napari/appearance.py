@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from wbc_batch.schema import CLASS_COLORS, ERROR_COLOR, STATUS_ERROR, STATUS_OK, UNIDENTIFIED
 from wbc_napari.crops import CropStack, FieldCrops
 from wbc_napari.geometry import placed_like, world_matrix
-from wbc_napari.images import overlay_axes
+from wbc_napari.images import known_by, overlay_axes
 from wbc_napari.layers import positions
 from wbc_napari.tables import current_labels, reviewed_labels
 
@@ -82,7 +82,11 @@ def _rgba(colour: str) -> tuple[float, ...]:
 
 
 def points_layer(
-    image: Image, crops: CropStack | FieldCrops, cells: pd.DataFrame, model: dict[str, Any]
+    image: Image,
+    crops: CropStack | FieldCrops,
+    cells: pd.DataFrame,
+    model: dict[str, Any],
+    marks: Layer | None = None,
 ) -> LayerData:
     """Describe a Points layer of the results: one frame per crop, so that nothing of it is hidden.
 
@@ -96,6 +100,8 @@ def points_layer(
         See `wbc_napari.tables.cell_table`.
     model : dict
         Name, SHA-256 and device of the model, kept in the layer's metadata.
+    marks : Labels, optional
+        The layer that marks the cells.
 
     Returns
     -------
@@ -118,7 +124,7 @@ def points_layer(
         "border_color": colours(cells),
         "border_width": 0.012 if stack else _FRAME,
         "text": text_of(cells, float(np.max(side)) if len(cells) else 0.0, len(axes)),
-        "metadata": {MARK: {"image": image.unique_id, "model": model}},
+        "metadata": {MARK: _mark(image, model) | ({"marks": marks.unique_id} if marks else {})},
         **placed_like(image, axes),
     }
     return positions(crops, image)[:, axes], attributes, "points"
@@ -136,16 +142,23 @@ def text_of(cells: pd.DataFrame, side: float, ndim: int) -> dict[str, Any]:
     }
 
 
-def dress(layer: Layer, cells: pd.DataFrame, image: Image, model: dict[str, Any]) -> None:
+def _mark(image: Image, model: dict[str, Any]) -> dict[str, Any]:
+    return {"image": image.unique_id, "known_by": known_by(image), "model": model}
+
+
+def dress(
+    layer: Layer, cells: pd.DataFrame, image: Image, model: dict[str, Any], side: float
+) -> None:
     """Put results on the user's own Points or Shapes layer: features, colours, captions.
 
-    Columns of the user's own are kept.
+    Columns of the user's own are kept. `side`, in pixels of the image, is that of a crop around a point:
+    points that are drawn later are cut out alike.
     """
     own = [name for name in layer.features.columns if name not in cells.columns]
     layer.features = pd.concat([layer.features[own].reset_index(drop=True), cells], axis=1)
     layer.metadata = {
         **layer.metadata,
-        MARK: {"image": image.unique_id, "model": model, "own": True},
+        MARK: {**_mark(image, model), "own": True, "side": side},
     }
     layer.face_color = "transparent"
     if isinstance(layer, Points):

@@ -7,22 +7,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from magicgui.widgets import Container, PushButton
-from napari.layers import Image, Labels, Layer
+from napari.layers import Image, Labels, Layer, Points
 from napari.qt.threading import GeneratorWorker, create_worker
 from napari.utils.notifications import show_error, show_warning
+from numpy.typing import NDArray
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QApplication, QLabel, QProgressBar, QVBoxLayout, QWidget
 
 from wbc_batch.errors import InputError, WbcError
 from wbc_batch.schema import STATUS_ERROR
-from wbc_napari.appearance import MARK, LayerData, dress, points_layer
+from wbc_napari.appearance import MARK, LayerData, dress, points_layer, repaint
 from wbc_napari.batch_run import listed_points
 from wbc_napari.canonical import canonical_layer
 from wbc_napari.classify_form import ClassifyForm
 from wbc_napari.commands import classify_command
 from wbc_napari.companions import classified_by, companion, extent, results_of
 from wbc_napari.crops import Crops, CropStack, FieldCrops
-from wbc_napari.layers import crops_of, found_layer, is_listed, whole_fields
+from wbc_napari.images import remember_source
+from wbc_napari.layers import CropSize, crops_of, found_layer, is_listed, whole_fields
 from wbc_napari.runner import Found, Plan, Step, classify, find_cells, load_for, saying_why
 from wbc_napari.tables import PENDING, cell_table, resumed, with_results
 
@@ -41,8 +43,10 @@ class _Run:
     name: str
     worker: GeneratorWorker
     finish: Callable[["_Run"], None]
+    size: CropSize
     crops: Crops | None = None
     table: pd.DataFrame | None = None
+    wanted: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))
     steps: list[Any] = field(default_factory=list)
     trouble: str = ""
     note: str = ""
@@ -161,7 +165,7 @@ class ClassifyWidget(QWidget):
         plan = Plan(crops, wanted, form.model_name, form.device.value, form.rejection)
         total = 1 + len(crops.batches(wanted))
         run = self._start(crops.name, classify(plan), total, self._finish_cells)
-        run.crops, run.table = crops, table
+        run.crops, run.table, run.wanted = crops, table, wanted
         self._progress.setRange(0, len(crops))
         self._progress.setValue(len(crops) - len(wanted))
 
@@ -229,7 +233,9 @@ class ClassifyWidget(QWidget):
         progress = {"total": total, "desc": name}
         worker = create_worker(saying_why, steps, _progress=progress, _ignore_errors=True)
         form = self.form
-        run = self._run = _Run(form.image.value, form.marks.value, name, worker, finish)
+        run = self._run = _Run(
+            form.image.value, form.marks.value, name, worker, finish, form.crop_size
+        )
         worker.yielded.connect(self._on_step)
         worker.returned.connect(self._on_returned)
         worker.finished.connect(self._on_finished)
@@ -296,18 +302,19 @@ class ClassifyWidget(QWidget):
             return
         model = run.steps[0].model
         if run.marks is not None and not isinstance(run.marks, Labels):
-            if len(run.marks.data) != len(table):
-                raise InputError(
-                    f"'{run.marks.name}' was changed during the run; press Classify again."
-                )
-            dress(run.marks, table, run.image, model)
+            # Marks may have been drawn, moved or deleted meanwhile: results go where their cells are now.
+            table = resumed(cell_table(crops_of(run.image, run.marks, run.size)), table, True)
+            left = int((table["status"] == PENDING).sum())
+            if left and not run.trouble and len(run.steps) > len(crops.batches(run.wanted)):
+                run.note = f"{left} cells were marked during the run; press Classify again."
+            dress(run.marks, table, run.image, model, run.size.pixels(run.image))
             layer = run.marks
         else:
             if is_listed(run.image):
                 data = listed_points(run.image.data, run.image.metadata[MARK], table, model)
             else:
                 assert isinstance(crops, CropStack | FieldCrops)
-                data = points_layer(run.image, crops, table, model)
+                data = points_layer(run.image, crops, table, model, run.marks)
             layer = self._replace(results_of(self._viewer, run.image, run.marks), data)
         failed = table[table["status"] == STATUS_ERROR]
         if len(failed):
@@ -315,6 +322,8 @@ class ClassifyWidget(QWidget):
                 f"{len(failed)} of {len(table)} crops could not be classified; "
                 f"the first is crop {failed.index[0]}: {failed['error'].iloc[0]}."
             )
+        if not is_listed(run.image):
+            remember_source(run.image)
         self.classified.emit(layer)
 
     def _finish_finding(self, run: "_Run") -> None:
@@ -344,7 +353,13 @@ class ClassifyWidget(QWidget):
             self._viewer.reset_view()
 
     def _replace(self, old: Layer | None, data: LayerData) -> Layer:
-        """Add a layer; one from an earlier run on the same image makes room."""
+        """Add a layer; one from an earlier run takes over what is new of the same cells, or makes room."""
+        places, attributes, _ = data
+        if isinstance(old, Points) and np.array_equal(old.data, places):
+            old.features = attributes["features"]
+            old.metadata = attributes["metadata"]
+            repaint(old)
+            return old
         if old is not None:
             self._viewer.layers.remove(old)
         return self._viewer.add_layer(Layer.create(*data))

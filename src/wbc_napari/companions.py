@@ -11,9 +11,9 @@ from wbc_batch.schema import BOX_COLUMNS
 from wbc_napari.appearance import MARK
 from wbc_napari.batch_run import listed_crops
 from wbc_napari.crops import Crops
-from wbc_napari.images import colour_axis
-from wbc_napari.layers import crop_stack, field_crops, is_listed
-from wbc_napari.tables import PENDING
+from wbc_napari.images import colour_axis, known_by
+from wbc_napari.layers import CropSize, crop_stack, crops_of, field_crops, is_listed
+from wbc_napari.tables import PENDING, cell_table, without_results
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -21,13 +21,16 @@ if TYPE_CHECKING:
     from wbc_batch.classifier.predictions import Rejection
 
 __all__ = [
+    "adopt_reopened",
     "cells_layers",
     "classified_by",
     "companion",
     "crops_behind",
     "extent",
+    "has_pixels",
     "image_of",
     "results_of",
+    "take_up_new_marks",
 ]
 
 
@@ -46,6 +49,39 @@ def image_of(viewer: "ViewerModel", cells: Layer) -> Image | None:
         if layer.unique_id == mark.get("image") or (run and run == mark.get("run")):
             return layer
     return None
+
+
+def has_pixels(viewer: "ViewerModel", cells: Layer) -> bool:
+    """Whether the cells of a layer can be seen: those of a run lie in its files, others in an open image."""
+    return "run" in cells.metadata[MARK] or image_of(viewer, cells) is not None
+
+
+def adopt_reopened(viewer: "ViewerModel") -> None:
+    """Give layers of cells whose image was closed that image, where it is open again."""
+    for cells in cells_layers(viewer):
+        mark = cells.metadata[MARK]
+        if has_pixels(viewer, cells):
+            continue
+        for layer in viewer.layers:
+            if isinstance(layer, Image) and known_by(layer) == mark.get("known_by"):
+                mark["image"] = layer.unique_id
+
+
+def take_up_new_marks(viewer: "ViewerModel", cells: Layer) -> None:
+    """Make cells of marks that were drawn or pasted: napari gives their rows what another row says."""
+    mark, table = cells.metadata[MARK], cells.features
+    ids = table["cell_id"].fillna("")
+    new = ((ids == "") | ids.duplicated()).to_numpy()
+    if not new.any():
+        return
+    image, fresh = image_of(viewer, cells), without_results(table)
+    if mark.get("own") and image is not None:
+        made = cell_table(crops_of(image, cells, CropSize(mark["side"])))
+        fresh[made.columns] = made
+    else:
+        fresh["cell_id"] = ""
+    table.loc[new, fresh.columns] = fresh.loc[new]
+    cells.features = table
 
 
 def crops_behind(viewer: "ViewerModel", cells: Layer) -> Crops:
@@ -74,11 +110,14 @@ def crops_behind(viewer: "ViewerModel", cells: Layer) -> Crops:
     return crop_stack(image)
 
 
-def companion(viewer: "ViewerModel", image: Image, kind: type[Layer]) -> Layer | None:
-    """Return the layer, of type `kind`, that an earlier run added to an image."""
+def companion(
+    viewer: "ViewerModel", image: Image, kind: type[Layer], marks: Labels | None = None
+) -> Layer | None:
+    """Return the layer, of type `kind`, that an earlier run added to an image, or to the marks on it."""
     for layer in viewer.layers:
         mark = layer.metadata.get(MARK, {})
         mine = mark.get("image") == image.unique_id and not mark.get("own")
+        mine = mine and mark.get("marks") == (None if marks is None else marks.unique_id)
         if mine and isinstance(layer, kind):
             return layer
     return None
@@ -92,7 +131,7 @@ def results_of(viewer: "ViewerModel", image: Image | None, marks: Layer | None) 
     if marks is not None and not isinstance(marks, Labels):
         return marks if "model" in marks.metadata.get(MARK, {}) else None
     if image is None or not is_listed(image):
-        return None if image is None else companion(viewer, image, Points)
+        return None if image is None else companion(viewer, image, Points, marks)
     of_image = (layer for layer in cells_layers(viewer) if image_of(viewer, layer) is image)
     return next(of_image, None)
 

@@ -3,13 +3,16 @@
 Plain data and ways to read them; knows neither layers nor Qt. No pixel is read until asked for.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from wbc_batch.errors import ImageError
@@ -23,6 +26,11 @@ BATCH = 64
 
 #: A dask or zarr chunk is read whole anyway; up to this many crops it is also classified in one go.
 MAX_BATCH = 512
+
+#: Arrays of up to so many bytes are told apart by all of their pixels, larger ones by so many samples
+#: across them, of so many pixels along each axis.
+_WHOLE = 2**26
+_SAMPLES, _SAMPLE = 32, 8
 
 Wanted = Sequence[int] | NDArray[np.intp]
 
@@ -45,6 +53,9 @@ class Crops(Protocol):
 
     def batches(self, wanted: NDArray[np.intp]) -> list[NDArray[np.intp]]:
         """Divide crops, by number and rising, into batches to be read together."""
+
+    def fingerprint(self) -> str:
+        """Tell the pixels behind the crops from others of the same name; "" where their files do."""
 
     def read(self, wanted: Wanted) -> Iterator[NDArray | ImageError]:
         """Read crops, (H, W) or (H, W, C) each; an error where there is none to be had."""
@@ -103,16 +114,32 @@ class CropStack:
         step = chunk * max(1, BATCH // chunk)
         return np.split(wanted, np.flatnonzero(np.diff(wanted // step)) + 1) if len(wanted) else []
 
+    def fingerprint(self) -> str:
+        """Tell the pixels of the stack from others."""
+        return _fingerprint(self.data)
+
     def read(self, wanted: Wanted) -> Iterator[NDArray | ImageError]:
-        """Read crops; neighbours in one go."""
+        """Read crops; neighbours in one go, unless one of them cannot be read."""
         numbers = np.asarray(wanted, np.intp)
         for run in np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1):
             if len(run):
                 span = slice(int(run[0]), int(run[-1]) + 1)
-                block = np.asarray(self.data[:, span] if self.axis else self.data[span])
-                if self.colours is not None:
-                    block = np.moveaxis(block, self.colours, -1)
-                yield from block
+                block = _pixels(self.data, (slice(None), span) if self.axis else span)
+                if isinstance(block, ImageError):
+                    yield from self._one_by_one(run, block)
+                elif self.colours is not None:
+                    yield from np.moveaxis(block, self.colours, -1)
+                else:
+                    yield from block
+
+    def _one_by_one(
+        self, run: NDArray[np.intp], error: ImageError
+    ) -> Iterator[NDArray | ImageError]:
+        if len(run) == 1:
+            yield error
+            return
+        for number in run:
+            yield from self.read([number])
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,11 +181,24 @@ class FieldCrops:
     def cell(self, index: int) -> Cell:
         """Identify a crop by its box, which survives that others are deleted.
 
-        The box is written as a fragment of the image (W3C Media Fragments URI 1.0, 4.2.2).
+        The box is written as a fragment of the image (W3C Media Fragments URI 1.0, 4.2.2); one that was drawn
+        before says so: two marks are two cells.
         """
         frame = None if self.frames is None else int(self.frames[index])
         x, y, width, height = self.boxes[index].tolist()
-        return Cell(self.source, f"#xywh={x},{y},{width},{height}", frame, self.name)
+        again = f"&copy={self._copies[index]}" if self._copies[index] else ""
+        return Cell(self.source, f"#xywh={x},{y},{width},{height}{again}", frame, self.name)
+
+    @cached_property
+    def _copies(self) -> NDArray[np.intp]:
+        """How many boxes before each are the same."""
+        frames = np.zeros(len(self.boxes), np.int64) if self.frames is None else self.frames
+        boxes = pd.DataFrame(np.column_stack([self.boxes, frames]))
+        return np.asarray(boxes.groupby(list(boxes.columns)).cumcount(), np.intp)
+
+    def fingerprint(self) -> str:
+        """Tell the pixels of the image from others."""
+        return _fingerprint(self.data)
 
     def batches(self, wanted: NDArray[np.intp]) -> list[NDArray[np.intp]]:
         """Divide crops into batches of a size."""
@@ -179,9 +219,11 @@ class FieldCrops:
         window = box.with_room() if self.tight else box
         place: list[Any] = [*frame, *_inside(window, rows, columns)]
         if self.colours is None:
-            return np.asarray(self.data[tuple(place)])
+            return _pixels(self.data, tuple(place))
         place.insert(self.colours, slice(None))
-        crop = np.asarray(self.data[tuple(place)])
+        crop = _pixels(self.data, tuple(place))
+        if isinstance(crop, ImageError):
+            return crop
         # The axis of the frame is gone; colours stand first, unless they were last.
         return crop if self.colours == len(place) - 1 else np.moveaxis(crop, 0, -1)
 
@@ -225,6 +267,10 @@ class ListedCrops:
         """Divide crops into batches of a size."""
         return _equal_batches(wanted)
 
+    def fingerprint(self) -> str:
+        """Return "": the run says which cells they are."""
+        return ""
+
     def read(self, wanted: Wanted) -> Iterator[NDArray | ImageError]:
         """Read the files of crops, one by one."""
         load_torchvision()
@@ -233,6 +279,29 @@ class ListedCrops:
                 yield self._reader.read(self.cells[int(index)])
             except ImageError as error:
                 yield error
+
+
+def _pixels(data: Any, place: Any) -> NDArray | ImageError:
+    """Read a part of an array; an error where that fails, for whatever reason: it may be read just now."""
+    try:
+        return np.asarray(data[place])
+    except Exception as error:  # noqa: BLE001 - dask calls whatever made the array
+        return ImageError(f"the pixels cannot be read ({type(error).__name__}: {error})")
+
+
+def _fingerprint(data: Any) -> str:
+    """Digest of an array: its shape, and its pixels or some of them."""
+    shape, dtype = tuple(int(side) for side in data.shape), np.dtype(data.dtype)
+    digest = blake2b(repr((shape, str(dtype))).encode(), digest_size=8)
+    whole = math.prod(shape) * dtype.itemsize <= _WHOLE
+    for part in [0.0] if whole else np.linspace(0, 1, _SAMPLES):
+        widths = shape if whole else [min(side, _SAMPLE) for side in shape]
+        starts = (round(part * (side - width)) for side, width in zip(shape, widths, strict=True))
+        place = tuple(slice(at, at + width) for at, width in zip(starts, widths, strict=True))
+        pixels = _pixels(data, place)
+        if not isinstance(pixels, ImageError):
+            digest.update(np.ascontiguousarray(pixels).tobytes())
+    return digest.hexdigest()
 
 
 def _without_colours(data: Any, colours: int | None) -> list[int]:

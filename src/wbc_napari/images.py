@@ -11,8 +11,10 @@ __all__ = [
     "NO_IMAGE",
     "colour_axis",
     "full_resolution",
+    "known_by",
     "overlay_axes",
     "plane_axes",
+    "remember_source",
     "source_of",
 ]
 
@@ -20,6 +22,9 @@ NO_IMAGE = (
     "There is no image to classify; open a stack of crops (N, Y, X, 3) or a field of view, or try "
     "File > Open Sample > White blood cells."
 )
+
+#: Key in the metadata of a layer.
+_SOURCE = "wbc_napari_source"
 
 _COLOUR_LABELS = {"c", "ch", "channel", "channels", "rgb", "rgba"}
 _COLOURS = (3, 4)
@@ -31,8 +36,21 @@ def full_resolution(layer: "Image") -> Any:
 
 
 def source_of(layer: "Image") -> str:
-    """Return the file that the layer came from, else its name."""
-    return str(layer.source.path or layer.name)
+    """Return the file that the layer came from, else its name, or the one that was remembered."""
+    return str(layer.source.path or layer.metadata.get(_SOURCE) or layer.name)
+
+
+def remember_source(layer: "Image") -> None:
+    """Keep what identifies its cells as it is, whatever name the layer gets."""
+    layer.metadata[_SOURCE] = source_of(layer)
+
+
+def known_by(layer: "Image") -> dict[str, Any]:
+    """Return what a layer is known by when its image is opened again: file or name, and shape."""
+    return {
+        "source": source_of(layer),
+        "shape": [int(side) for side in full_resolution(layer).shape],
+    }
 
 
 def colour_axis(layer: "Image") -> int | None:

@@ -10,9 +10,6 @@ import re
 from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from wbc_batch.errors import RunError
 from wbc_napari.review import Change
@@ -31,10 +28,13 @@ class Journal:
     path : Path
     model : str
         SHA-256 of the model whose labels are reviewed.
+    pixels : str
+        Fingerprint of the image, see `wbc_napari.crops.Crops`: what was said of other pixels of the same name
+        is not read.
     """
 
-    def __init__(self, path: Path, model: str) -> None:
-        self.path, self.model = path, model
+    def __init__(self, path: Path, model: str, pixels: str = "") -> None:
+        self.path, self.model, self.pixels = path, model, pixels
 
     def append(
         self, changes: Sequence[Change], action: str = "label", seed: int | None = None
@@ -64,6 +64,7 @@ class Journal:
                     "new": change.new,
                     "action": action,
                     "model": self.model,
+                    "pixels": self.pixels,
                     "blind_seed": seed,
                 },
                 ensure_ascii=False,
@@ -93,7 +94,9 @@ class Journal:
         changes = []
         for line in text.splitlines():
             entry = _entry(line)
-            if entry is not None and entry["cell_id"] in rows:
+            if entry is None or entry.get("pixels", self.pixels) != self.pixels:
+                continue
+            if entry["cell_id"] in rows:
                 place = rows[entry["cell_id"]]
                 said = (entry[key] for key in ("cell_id", "old", "new", "who", "when"))
                 changes.append(Change(place, *said))
@@ -109,19 +112,23 @@ def _entry(line: str) -> dict[str, str] | None:
     return entry if whole and entry["who"] else None
 
 
-def journal_path(source: str, name: str, sample: Any) -> Path:
+def journal_path(source: str, name: str, pixels: str) -> Path:
     """Where the journal of a layer or run lies: beside its file, else in the user's data folder.
+
+    A run has one, whether its folder was opened or the table in it.
 
     Parameters
     ----------
     source : str
         File or folder that is reviewed, or a name where there is none.
     name : str
-        Of the layer.
-    sample : ndarray
-        Some pixels: they tell layers of one name apart that came from no file.
+        Of the layer, for people to read; the layer may get another one.
+    pixels : str
+        Fingerprint of the image: it tells layers apart that came from no file.
     """
     place = Path(source)
+    if place.name == "cells.csv" and _is_run(place.parent):
+        place = place.parent
     if source and place.is_absolute() and place.exists():
         beside = (
             place / f"napari{SUFFIX}" if _is_run(place) else place.with_name(place.name + SUFFIX)
@@ -130,10 +137,11 @@ def journal_path(source: str, name: str, sample: Any) -> Path:
             return beside
     from platformdirs import user_data_path
 
-    content = np.ascontiguousarray(sample).tobytes() + f"{source}\0{name}".encode()
-    digest = blake2b(content, digest_size=8).hexdigest()
+    folder = user_data_path("wbc-napari") / "reviews"
+    digest = pixels or blake2b(source.encode(), digest_size=8).hexdigest()
     readable = re.sub(r"\W+", "-", name)[:40].strip("-") or "layer"
-    return user_data_path("wbc-napari") / "reviews" / f"{readable}-{digest}{SUFFIX}"
+    there = sorted(folder.glob(f"*-{digest}{SUFFIX}"))
+    return there[0] if there else folder / f"{readable}-{digest}{SUFFIX}"
 
 
 def _is_run(place: Path) -> bool:

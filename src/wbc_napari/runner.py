@@ -206,14 +206,15 @@ def _prepare(
 def saying_why(steps: Iterator[T]) -> Generator[T, None, str]:
     """Pass on the steps of a run; return why it ended early, in one sentence, "" if it did not.
 
-    A worker would show a traceback for what is the user's to mend, and it would not end at all on a
-    RuntimeError, which it takes for its own deletion: CUDA without memory is one.
+    A worker would end without a word, or show a traceback for what is the user's to mend, and it
+    would not end at all on a RuntimeError, which it takes for its own deletion: CUDA without memory
+    is one.
     """
     try:
         yield from steps
     except WbcError as error:
         return str(error)
-    except (OSError, RuntimeError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, the user waits for a word
         _log.exception("the run ended early")
-        return f"The run ended early: {error}"
+        return f"The run ended early: {error or type(error).__name__}"
     return ""

@@ -1,6 +1,8 @@
 """A review of one layer of cells: changes go to the layer, the journal and whoever listens. Knows no Qt."""
 
 import getpass
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +12,10 @@ from napari.layers import Layer, Points
 from numpy.typing import NDArray
 from psygnal import Signal
 
-from wbc_batch.errors import ImageError, InputError, RunError
+from wbc_batch.errors import InputError, RunError
 from wbc_batch.schema import STATUS_ERROR
 from wbc_napari.appearance import MARK, repaint
-from wbc_napari.companions import crops_behind, image_of
+from wbc_napari.companions import crops_behind, image_of, take_up_new_marks
 from wbc_napari.crops import FieldCrops
 from wbc_napari.geometry import world_matrix
 from wbc_napari.journal import Journal, journal_path
@@ -69,45 +71,58 @@ class Session:
         self, viewer: "ViewerModel", layer: Layer, reader: str, journal: Path | None = None
     ) -> None:
         self.viewer, self.layer = viewer, layer
+        take_up_new_marks(viewer, layer)
         self.crops = crops_behind(viewer, layer)
         cells = layer.features
         self.review = Review(cells["cell_id"].fillna("").tolist(), reader)
         self.model: dict[str, Any] = layer.metadata[MARK]["model"]
-        self.journal = Journal(journal or self._journal_path(), self.model.get("sha256", ""))
+        self.journal = self._journal(journal)
         self.seed: int | None = None
         self._saving = True
         self._behind = False
         self.rows = np.zeros(0, np.intp)
         self.row = -1
-        self._keep_what_the_table_says(cells)
         earlier = self.journal.read(self.review.cell_ids.tolist())
-        self.review.restore(earlier)
-        self.restored = int(self.review.reviewed.sum()) if earlier else 0
+        self._unsaved = self._only_in_the_table(cells, earlier)
+        self.review.restore([*self._unsaved, *earlier])
+        new = self.review.labels != reviewed_labels(cells)
+        self.restored = int((self.review.reviewed & new).sum())
         self._show_reading()
         self.set_queue()
 
-    def _journal_path(self) -> Path:
-        mark = self.layer.metadata[MARK]
-        source = mark.get("run") or (self.crops.cell(0).source if len(self.crops) else "")
-        sample: Any = np.zeros(1)
-        for image in self.crops.read([0]) if len(self.crops) else ():
-            sample = sample if isinstance(image, ImageError) else image
-        return journal_path(source, self.layer.name, sample)
+    def _journal(self, path: Path | None) -> Journal:
+        pixels = self.crops.fingerprint()
+        if path is None:
+            mark = self.layer.metadata[MARK]
+            source = mark.get("run") or (self.crops.cell(0).source if len(self.crops) else "")
+            path = journal_path(source, self.layer.name, pixels)
+        return Journal(path, self.model.get("sha256", ""), pixels)
 
-    def _keep_what_the_table_says(self, cells: pd.DataFrame) -> None:
-        """Take over a review that came with the table."""
+    def _only_in_the_table(self, cells: pd.DataFrame, journal: Sequence[Change]) -> list[Change]:
+        """Return what a review says that came with the table, and the journal does not know."""
         if not set(REVIEW_COLUMNS) <= set(cells.columns):
-            return
+            return []
+        known = {(change.by, change.cell_id) for change in journal}
         said = cells[reviewed_labels(cells) != ""]
-        columns = ("cell_id", *REVIEW_COLUMNS)
-        self.review.restore(
-            [
-                Change(row, cell_id, "", label, by or self.review.reader, str(at))
-                for row, cell_id, label, by, at in zip(
-                    said.index, *(said[name] for name in columns), strict=True
-                )
-            ]
-        )
+        rows = zip(said.index, *(said[name] for name in ("cell_id", *REVIEW_COLUMNS)), strict=True)
+        changes = [
+            Change(row, cell_id, "", label, by or self.review.reader, str(at))
+            for row, cell_id, label, by, at in rows
+        ]
+        return [change for change in changes if (change.by, change.cell_id) not in known]
+
+    @property
+    def others(self) -> dict[str, int]:
+        """How many cells each other reader has labelled."""
+        counts = {
+            reader: int((reading.label != "").sum())
+            for reader, reading in self.review.readings.items()
+        }
+        return {
+            reader: count
+            for reader, count in counts.items()
+            if count and reader != self.review.reader
+        }
 
     # --- what is shown ---
 
@@ -147,6 +162,7 @@ class Session:
         self.changed.emit(np.arange(len(self.cells)))
 
     def _show_reading(self) -> None:
+        self._save_what_the_table_loses()
         review, cells = self.review, self.layer.features
         reviewed = review.reviewed
         cells["reviewed_label"] = pd.Series(review.labels, cells.index, dtype=object)
@@ -156,6 +172,15 @@ class Session:
         cells["reviewed_at"] = pd.Series(review.times, cells.index, dtype=object)
         self.layer.features = cells
         repaint(self.layer, hidden=self.blind)
+
+    def _save_what_the_table_loses(self) -> None:
+        """Write into the journal what another reader said and only the table knows: it shows one reading."""
+        lost = [change for change in self._unsaved if change.by != self.review.reader]
+        if not lost:
+            return
+        with suppress(RunError):  # told when the reader says something
+            self.journal.append(lost, "import")
+            self._unsaved = [change for change in self._unsaved if change not in lost]
 
     # --- the queue ---
 

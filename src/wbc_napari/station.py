@@ -21,7 +21,7 @@ from qtpy.QtWidgets import (
 from wbc_batch.errors import WbcError
 from wbc_napari import keys
 from wbc_napari.classify_widget import ClassifyWidget
-from wbc_napari.companions import cells_layers, image_of
+from wbc_napari.companions import adopt_reopened, cells_layers, has_pixels, image_of
 from wbc_napari.docking import share_place
 from wbc_napari.focus import keep_keys
 from wbc_napari.gallery_view import GalleryView
@@ -128,11 +128,13 @@ class StationWidget(QWidget):
 
     def reset_choices(self, _: Any = None) -> None:
         """Offer the layers with results that there are now (napari calls this on every change)."""
+        adopt_reopened(self._viewer)
         layers = cells_layers(self._viewer)
         if self.session is not None and self.session.layer in layers:
             self._list(layers)
             return
-        self.review_layer(layers[-1] if layers else None)
+        ready = [layer for layer in layers if has_pixels(self._viewer, layer)]
+        self.review_layer(ready[-1] if ready else None)
 
     def _list(self, layers: list[Layer]) -> None:
         """Show the layers with results, the reviewed one chosen."""
@@ -176,20 +178,29 @@ class StationWidget(QWidget):
             show_info(
                 f"{session.restored} reviewed cells were restored from {session.journal.path}."
             )
+        elif session.others and session.layer.unique_id != self._told:
+            self._told = session.layer.unique_id
+            said = ", ".join(f"{reader} ({count})" for reader, count in session.others.items())
+            show_info(f"Cells here were reviewed by {said}; enter that name as reader to see them.")
 
     def _watch(self, watch: bool) -> None:
         """Follow deletions and additions in the layer that is reviewed."""
         if self.session is None:
             return
-        signal = self.session.layer.events.data
-        if watch:
-            signal.connect(self._on_data)
-        else:
-            signal.disconnect(self._on_data)
+        events = self.session.layer.events
+        # Pasting tells of no new data: shapes tell of features then, points of something to draw.
+        for signal in (events.data, events.features, events.set_data):
+            if watch:
+                signal.connect(self._on_data)
+            else:
+                signal.disconnect(self._on_data)
 
     def _on_data(self, _: Any) -> None:
         session = self.session
-        if session is not None and len(session.layer.data) != len(session.review.cell_ids):
+        if session is None:
+            return
+        count = len(session.layer.data)
+        if count == len(session.layer.features) and count != len(session.review.cell_ids):
             self.review_layer(session.layer)
 
     # --- what buttons and keys do ---

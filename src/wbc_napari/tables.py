@@ -22,6 +22,7 @@ __all__ = [
     "resumed",
     "reviewed_labels",
     "with_results",
+    "without_results",
 ]
 
 #: What a reviewer adds; never overwrites what the model said.
@@ -112,6 +113,15 @@ def with_results(
         table.loc[row, ["status", "error"]] = [STATUS_ERROR, reason]
 
 
+def without_results(table: pd.DataFrame) -> pd.DataFrame:
+    """Copy a table of cells as if none of them was classified or reviewed."""
+    first, last = CELL_COLUMNS.index("status"), CELL_COLUMNS.index("error")
+    names = [*CELL_COLUMNS[first : last + 1], *REVIEW_COLUMNS]
+    return table.assign(
+        **{name: "" if name in _TEXT else np.nan for name in names if name in table}
+    ).assign(status=PENDING)
+
+
 def resumed(table: pd.DataFrame, earlier: pd.DataFrame, results: bool) -> pd.DataFrame:
     """Take over what was known of the same cells.
 
@@ -124,8 +134,9 @@ def resumed(table: pd.DataFrame, earlier: pd.DataFrame, results: bool) -> pd.Dat
     results : bool
         Take over results; else only what reviewers said.
     """
-    known = earlier[earlier["cell_id"].isin(set(table["cell_id"]))].drop_duplicates("cell_id")
-    places = pd.Series(table.index, index=table["cell_id"])[known["cell_id"]].to_numpy()
+    known = earlier.drop_duplicates("cell_id").set_index("cell_id")
+    places = table.index[table["cell_id"].isin(known.index)]
+    known = known.loc[table.loc[places, "cell_id"]]
     names = list(REVIEW_COLUMNS)
     if results:
         first, last = CELL_COLUMNS.index("status"), CELL_COLUMNS.index("error")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from qtpy.QtCore import QObject, Signal
 from qtpy.QtGui import QImage, QPixmap
 
+from wbc_batch.errors import ImageError
 from wbc_napari.pictures import fitted
 
 if TYPE_CHECKING:
@@ -70,7 +71,11 @@ class Thumbnails(QObject):
             if not self._wanted:
                 return
             row = self._wanted[-1]
-        picture = fitted(next(iter(self._crops.read([row]))), self._side)
+        try:
+            image = next(iter(self._crops.read([row])))
+        except Exception as error:  # noqa: BLE001 - those that wait must not wait for ever
+            image = ImageError(str(error))
+        picture = fitted(image, self._side)
         with self._lock:
             if row in self._wanted:
                 self._wanted.remove(row)
