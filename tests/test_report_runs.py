@@ -1,6 +1,7 @@
 """Reports made anew, comparisons, and what stands beside the page."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +162,17 @@ def test_a_review_is_merged_and_compared(run: Path, tmp_path: Path) -> None:
     assert read_csv(run / "cells.csv") == read_csv(copy)
     rebuild_report(run, force=True)
     assert not (run / "differential-reviewed.csv").exists()
+
+
+def test_only_reviewed_cells_are_shown_with_a_reviewer(run: Path, tmp_path: Path) -> None:
+    first = read_csv_after_report(run)[0]["cell_id"]
+    corrections = tmp_path / "corrections.csv"
+    corrections.write_text(
+        f"cell_id,reviewed_label,reviewed_by,reviewed_at\n{first},monocyte,Ann,\n"
+    )
+    rebuild_report(run, review=corrections, force=True)
+    (verdict,) = re.findall(r"reviewer: \w+", page_of(run).text)
+    assert verdict == "reviewer: monocyte"
 
 
 def read_csv_after_report(run: Path) -> list[dict[str, str]]:
