@@ -160,7 +160,33 @@ def test_a_review_is_merged_and_compared(run: Path, tmp_path: Path) -> None:
     (run / "cells.csv").rename(copy)
     rebuild_report(run, review=copy, force=True)
     assert read_csv(run / "cells.csv") == read_csv(copy)
-    rebuild_report(run, force=True)
+
+
+def test_a_report_made_anew_keeps_the_review_of_the_one_before(run: Path, tmp_path: Path) -> None:
+    first = read_csv_after_report(run)[0]["cell_id"]
+    corrections = tmp_path / "corrections.csv"
+    corrections.write_text(
+        f"cell_id,reviewed_label,reviewed_by,reviewed_at\n{first},monocyte,=Ann,2026-01-02\n"
+    )
+    rebuild_report(run, review=corrections, force=True)
+    names = ("cells.csv", "cells.parquet", "differential-reviewed.csv")
+    before = [(run / name).read_bytes() for name in names]
+    told = invoke("report", run, "--force")
+    assert f"After the review that {run / 'cells.csv'} holds" in told.stdout
+    assert [(run / name).read_bytes() for name in names] == before
+    rebuild_report(run, tmp_path / "by-input", groups="source")
+    assert read_csv(tmp_path / "by-input" / "cells.csv")[0]["reviewed_label"] == "monocyte"
+
+    text = (run / "cells.csv").read_text()
+    (run / "cells.csv").write_text(text.replace('"monocyte","\'=Ann"', '"blast","\'=Ann"'))
+    told = invoke("report", run, "--force")
+    assert told.exit_code == 2
+    assert "row 2 ('blast')" in told.stderr
+    assert "leave that review out with --review none" in told.stderr
+
+    told = invoke("report", run, "--force", "--review", "none")
+    assert "After the review" not in told.stdout
+    assert "reviewed_label" not in read_csv(run / "cells.csv")[0]
     assert not (run / "differential-reviewed.csv").exists()
 
 

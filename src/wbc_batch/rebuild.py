@@ -7,7 +7,7 @@ from pathlib import Path
 
 from wbc_batch.engine.ledger import committed_shards
 from wbc_batch.engine.run_folder import Record, lacking, locked, read_record
-from wbc_batch.errors import IncompleteRunError, RunError
+from wbc_batch.errors import IncompleteRunError, InputError, RunError
 from wbc_batch.report import read_options, write_reports
 from wbc_batch.report.compare import (
     COMPARISON_FILES,
@@ -18,6 +18,7 @@ from wbc_batch.report.compare import (
 )
 from wbc_batch.report.options import recorded_options
 from wbc_batch.report.ranges import NO_PROFILE
+from wbc_batch.report.review import NO_REVIEW, Review, earlier_review
 from wbc_batch.schema import PAGE, RECORD_FILE, REPORT_FILES, REPORT_FOLDERS
 
 __all__ = ["FinishedRun", "compare_runs", "open_run", "rebuild_report"]
@@ -88,7 +89,9 @@ def rebuild_report(
         Another folder for the reports. Default: the run's own.
     profile, wbc_counts : str or Path, optional
         Default: what the run was made with.
-    groups, review, anndata
+    review : str or Path, optional
+        Default: the review in the run's own ``cells.csv``, where there is one. ``none`` for none.
+    groups, anndata
         See `wbc_batch.report.read_options`.
     force : bool
         Replace reports that are there.
@@ -112,6 +115,8 @@ def rebuild_report(
         options = replace(options, profile=made_with.profile)
     if wbc_counts is None and groups is None:
         options = replace(options, wbc_counts=made_with.wbc_counts)
+    if review is None:
+        options = replace(options, review=_own_review(run_dir))
     place = output or run_dir
     sets = run.record.get("prediction_sets") or {}
     # A run that only others may write to can be reported elsewhere.
@@ -156,6 +161,14 @@ def compare_runs(first: Path, second: Path, output: Path, force: bool = False) -
         comparison = compare_cells(one, two)
         write_comparison(output, comparison)
     return comparison
+
+
+def _own_review(run_dir: Path) -> Review | None:
+    """Read the review of the report that the run has: work of a person, which no shard holds."""
+    try:
+        return earlier_review(run_dir / "cells.csv")
+    except InputError as error:
+        raise InputError(f"{error}; or leave that review out with --review {NO_REVIEW}") from error
 
 
 def _what_is_missing(run_dir: Path, record: Record, missing: int) -> str:
