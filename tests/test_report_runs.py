@@ -81,6 +81,19 @@ def test_nothing_is_overwritten_without_force(run: Path, tmp_path: Path) -> None
     assert (run / "report.html").read_bytes() != before
 
 
+@pytest.mark.parametrize(("name", "is_folder"), [("plots", False), ("report.html", True)])
+def test_what_is_in_the_way_of_a_report_is_named(
+    run: Path, tmp_path: Path, name: str, is_folder: bool
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / name).mkdir() if is_folder else (other / name).write_text("mine")
+    told = invoke("report", run, "-o", other, "--force")
+    assert told.exit_code == 1
+    assert f"{other / name} is in the way of a {'file' if is_folder else 'folder'}" in told.stderr
+    assert [path.name for path in other.iterdir()] == [name]
+
+
 def test_a_run_that_is_not_finished_says_what_is_missing(run: Path, tmp_path: Path) -> None:
     record = json.loads((run / "run.json").read_text()) | {"state": "interrupted"}
     (run / "run.json").write_text(json.dumps(record))

@@ -8,6 +8,7 @@ from pathlib import Path
 from wbc_batch.engine.ledger import committed_shards
 from wbc_batch.engine.run_folder import Record, lacking, locked, read_record
 from wbc_batch.errors import IncompleteRunError, InputError, RunError
+from wbc_batch.files import refuse_misfits
 from wbc_batch.report import read_options, write_reports
 from wbc_batch.report.compare import (
     COMPARISON_FILES,
@@ -122,7 +123,7 @@ def rebuild_report(
     # A run that only others may write to can be reported elsewhere.
     own = place.resolve() == run_dir.resolve()
     with (
-        _results_folder(place, REPORT_FILES + REPORT_FOLDERS, force),
+        _results_folder(place, REPORT_FILES, REPORT_FOLDERS, force=force),
         locked(run_dir) if own else nullcontext(),
     ):
         write_reports(run_dir, run.shard_files, sets.get("thresholds"), options, place)
@@ -153,7 +154,7 @@ def compare_runs(first: Path, second: Path, output: Path, force: bool = False) -
         If the runs have no cell in common.
     """
     runs = [open_run(path) for path in (first, second)]
-    with _results_folder(output, COMPARISON_FILES, force):
+    with _results_folder(output, COMPARISON_FILES, force=force):
         one, two = (
             ComparedRun.of(name, run.path, run.record, run.shard_files)
             for name, run in zip(_names(first, second), runs, strict=True)
@@ -190,13 +191,16 @@ def _names(first: Path, second: Path) -> tuple[str, str]:
 
 
 @contextmanager
-def _results_folder(path: Path, names: tuple[str, ...], force: bool) -> Iterator[None]:
-    """Make a folder for files of these names; if nothing comes of it, it goes again.
+def _results_folder(
+    path: Path, files: tuple[str, ...], folders: tuple[str, ...] = (), *, force: bool
+) -> Iterator[None]:
+    """Make a folder for files and folders of these names; if nothing comes of it, it goes again.
 
     Raises
     ------
     RunError
-        If there can be no such folder, or it holds such files and `force` is not given.
+        If there can be no such folder, something is in the way in it, or it holds such files and `force` is
+        not given.
     """
     new = not path.exists()
     try:
@@ -206,7 +210,8 @@ def _results_folder(path: Path, names: tuple[str, ...], force: bool) -> Iterator
         raise RunError(
             f"{path} cannot be used for results ({reason}); name a folder that you may write to"
         ) from error
-    there = [name for name in names if (path / name).exists()]
+    refuse_misfits(path, files, folders)
+    there = [name for name in (*files, *folders) if (path / name).exists()]
     if there and not force:
         raise RunError(
             f"{path} already holds {', '.join(there[:3])}{' and more' if len(there) > 3 else ''}; "
