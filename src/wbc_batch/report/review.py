@@ -14,6 +14,7 @@ __all__ = [
     "REVIEW_COLUMNS",
     "Review",
     "earlier_review",
+    "known_labels",
     "merge_review",
     "read_review",
     "reviewed_labels",
@@ -107,14 +108,39 @@ def _reviewed_rows(path: Path) -> pd.DataFrame:
     return read_list(path, ("cell_id", *REVIEW_COLUMNS), filled="reviewed_label")
 
 
-def _checked(path: Path, table: pd.DataFrame) -> Review:
-    labels = table["reviewed_label"].str.casefold()
-    unknown = table[~labels.isin([*CLASSES, UNIDENTIFIED])]
+def known_labels(path: Path, labels: "pd.Series[str]") -> "pd.Series[str]":
+    """Make sure that labels which somebody may have edited are known ones; upper and lower case are alike.
+
+    Parameters
+    ----------
+    path : Path
+        Of their table.
+    labels : Series of str
+        A column of it, empty where there is no label; the index is the row's number in the file.
+
+    Returns
+    -------
+    Series of str
+        In lower case.
+
+    Raises
+    ------
+    InputError
+        If a label is neither a class nor ``unidentified``, with the column and the rows named.
+    """
+    found = labels.str.strip().str.casefold()
+    unknown = labels[~found.isin([*CLASSES, UNIDENTIFIED, ""])]
     if len(unknown):
         raise InputError(
-            f"{path} has labels that are none of {', '.join((*CLASSES, UNIDENTIFIED))}: "
-            f"{name_rows(unknown.index, unknown['reviewed_label'])}; correct them, or leave them empty"
+            f"{path} has labels in the column {labels.name} that are none of "
+            f"{', '.join((*CLASSES, UNIDENTIFIED))}: {name_rows(unknown.index, unknown)}; correct them, "
+            "or leave them empty"
         )
+    return found
+
+
+def _checked(path: Path, table: pd.DataFrame) -> Review:
+    labels = known_labels(path, table["reviewed_label"])
     refuse_twice(path, table["cell_id"], "cells")
     table = table.assign(reviewed_label=labels, row=table.index)
     return Review(table.set_index("cell_id"), str(path))
