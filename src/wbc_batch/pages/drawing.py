@@ -60,10 +60,15 @@ def inline_svg(svg: bytes, name: str) -> str:
     """
     text = svg.replace(_WHITE, b"<svg ", 1).decode("utf-8")
     text = text[text.index("<svg") :]
-    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
+    # Between the tags stand names that users gave, in which nothing is to be changed.
+    return re.sub("<[^>]*>", lambda tag: _inline_tag(tag[0], name), text)
+
+
+def _inline_tag(tag: str, name: str) -> str:
+    tag = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", tag)
     for colour, variable in ((INK, "--ink"), (FAINT, "--muted"), (POINT, "--link")):
-        text = text.replace(colour, f"var({variable})")
-    return text
+        tag = tag.replace(colour, f"var({variable})")
+    return tag
 
 
 def _save(draw: Callable[[], Figure], kind: str, *, transparent: bool) -> bytes:
