@@ -1,6 +1,7 @@
 """The drawings of a report show the figures of its tables."""
 
 import json
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -49,6 +50,16 @@ def test_names_in_a_drawing_stay_as_they_are_on_a_page() -> None:
     assert "fill: var(--ink)" in inline
     assert 'id="shares-axes_1"' in inline
     assert f"fill: {INK}" not in inline
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+@pytest.mark.parametrize("draw", [shares, partial(differential_bars, profile=None)])
+def test_a_drawing_is_xml_whatever_a_group_is_called(draw) -> None:
+    table = differential(
+        pd.DataFrame({"group": ["a\x07\x1b\uffff\u00e4"], "label": "monocyte", "confidence": 0.9})
+    )
+    drawn = ElementTree.fromstring(to_svg(lambda: draw(table)))
+    assert "a\ufffd\ufffd\ufffd\u00e4" in [text.text for text in drawn.iter(f"{SVG}text")]
 
 
 def test_bars_of_a_group_carry_both_pairs_of_limits_and_the_range(table) -> None:
