@@ -337,6 +337,20 @@ def test_a_file_is_no_run_folder(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize(
+    ("name", "is_folder"),
+    [(SHARDS, False), ("plots", False), ("geojson", False), ("cells.csv", True)],
+)
+def test_what_is_in_the_way_of_results_is_said_before_the_work(
+    tmp_path: Path, name: str, is_folder: bool
+) -> None:
+    write_record(tmp_path, {})
+    (tmp_path / name).mkdir() if is_folder else (tmp_path / name).touch()
+    with pytest.raises(RunError, match=f"{name} is in the way of a f"), locked(tmp_path):
+        pass
+    assert (tmp_path / name).exists()
+
+
 def test_an_unfinished_run_goes_on_with_the_same_settings_only(
     job: Job, slides: Path, tmp_path: Path
 ) -> None:

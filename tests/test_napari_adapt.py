@@ -2,6 +2,7 @@
 
 import importlib.util
 from dataclasses import replace
+from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
 
@@ -135,7 +136,17 @@ def test_the_dock_copies_the_command_of_the_chosen_cells(make_napari_viewer, tmp
     viewer.window.add_dock_widget(widget)
     widget.reset_choices()
     widget._folder.value = tmp_path / "ours"
-    next(b for b in widget.findChildren(QPushButton) if b.text() == "Copy as command").click()
+    copy = next(b for b in widget.findChildren(QPushButton) if b.text() == "Copy as command")
+    copy.click()
     line = QApplication.clipboard().text()
     assert line.startswith("wbc-batch train own=")
     assert str(tmp_path / "ours") in line
+    widget._model.line_edit.native.setText("~nosuchuser/model")
+    copy.click()
+    assert "--init '~nosuchuser/model'" in QApplication.clipboard().text()
+    widget._folder.line_edit.native.setText("~nosuchuser/ours")
+    notification_manager.records.clear()
+    copy.click()
+    (told,) = (str(record.message) for record in notification_manager.records)
+    assert told.startswith(str(Path("~nosuchuser/ours")))
+    assert "user who is not known here" in told

@@ -160,6 +160,19 @@ def test_labels_give_a_crop_per_object(field):
     np.testing.assert_array_equal(next(crops.read([0])), field.data[44:96, 94:136])
 
 
+@pytest.mark.parametrize(
+    "first", [4, 2**45]
+)  # a number for each id up to the largest needs no memory
+def test_ids_of_labels_may_be_large(field, first):
+    data = np.zeros((2, 200, 300), int)
+    data[0, 50:90, 100:130], data[0, 150:160, 20:30] = first + 5, first
+    data[1, :10, :10], data[1, 100:, 200:] = first, -1
+    fields = Image(np.stack([field.data] * 2), rgb=True)
+    crops = crops_of(fields, Labels(data), CropSize())
+    assert crops.boxes.tolist() == [[20, 150, 10, 10], [100, 50, 30, 40], [0, 0, 10, 10]]
+    assert crops.frames.tolist() == [0, 0, 1]
+
+
 @pytest.mark.parametrize("kind", ["points", "shapes", "labels"])
 def test_a_review_reads_the_crops_that_were_classified(field, kind):
     viewer = ViewerModel()

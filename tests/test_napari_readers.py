@@ -13,10 +13,13 @@ if importlib.util.find_spec("napari") is None:
     pytest.skip("napari is not installed", allow_module_level=True)
 
 import npe2
+from napari.components import ViewerModel
 from napari.layers import Layer
+from report_runs import draw
 
-from wbc_batch.errors import ImageError
+from wbc_batch.errors import ImageError, InputError
 from wbc_batch.run import classify_paths
+from wbc_batch.schema import CELL_COLUMNS
 from wbc_batch.sources import list_cells, pack, read_image
 from wbc_batch.synthetic import write_slides
 from wbc_napari.appearance import MARK
@@ -24,6 +27,8 @@ from wbc_napari.batch_run import open_run
 from wbc_napari.companions import crops_behind
 from wbc_napari.export import Export, write_export
 from wbc_napari.readers import read_crops, read_run, write_corrections
+from wbc_napari.report_page import agreements
+from wbc_napari.session import Session
 
 
 def test_a_zarr_array_of_crops_is_opened_lazily(tmp_path):
@@ -69,6 +74,63 @@ def test_a_run_is_opened_with_its_crops_and_corrections_are_saved(tmp_path):
     path = str(tmp_path / "c.csv")
     assert write_corrections(path, points.data, points._get_state()) == [path]
     assert pd.read_csv(path)["cell_id"].tolist() == [cells["cell_id"][2]]
+
+
+HEAD = {
+    "cell_id": "ab",
+    "source": "in",
+    "member": "a.png",
+    "index": "",
+    "group": "g",
+    "status": "ok",
+}
+SAID = {"label": "monocyte", "predicted": "monocyte", "confidence": "0.9", "margin": "0.8"}
+REVIEW = {"reviewed_label": "basophil", "reviewed_by": "ann", "reviewed_at": "2026-01-02"}
+
+
+def edited_table(folder, **changes):
+    """Write a table of two cells; what is changed is so in the second."""
+    rows = [dict.fromkeys(CELL_COLUMNS, "") | HEAD | SAID | REVIEW for _ in range(2)]
+    rows[1] |= {"cell_id": "cd"} | changes
+    pd.DataFrame(rows).to_csv(folder / "cells.csv", index=False)
+    return folder / "cells.csv"
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "what"),
+    [
+        ("confidence", "0,95", "no numbers"),
+        ("prob_basophil", "high", "no numbers"),
+        ("index", "abc", "no whole numbers"),
+        ("index", "1.5", "no whole numbers"),
+        ("x", "inf", "no whole numbers"),
+        ("reviewed_label", "blast", "none of basophil, eosinophil"),
+        ("label", "blast", "none of basophil, eosinophil"),
+    ],
+)
+def test_a_table_with_a_value_that_cannot_be_used_is_refused_in_a_sentence(
+    tmp_path, column, value, what
+):
+    path = edited_table(tmp_path, **{column: value})
+    with pytest.raises(InputError) as told:
+        read_run(str(path))(None)
+    assert str(told.value).startswith(f"{path} has ")
+    assert f"in the column {column} that are {what}" in str(told.value)
+    assert f"row 3 ('{value}')" in str(told.value)
+
+
+def test_a_table_that_a_person_edited_is_reviewed_further(tmp_path):
+    path = edited_table(tmp_path, reviewed_label=" Neutrophil", reviewed_by=" ")
+    draw(tmp_path / "in" / "a.png")
+    viewer = ViewerModel()
+    for data in read_run(str(path))(None):
+        viewer.add_layer(Layer.create(*data))
+    session = Session(viewer, viewer.layers[-1], "lee", tmp_path / "journal.jsonl")
+    assert session.review.readings["lee"].label.tolist() == ["", "neutrophil"]
+    session.read_as("ann")
+    assert agreements(session) == [
+        "With the model: 0 of 1 cells agree, κ = 0.00",
+    ]
 
 
 @pytest.mark.parametrize("kind", ["points", "shapes"])

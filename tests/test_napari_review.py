@@ -11,19 +11,21 @@ if importlib.util.find_spec("napari") is None:
     pytest.skip("napari is not installed", allow_module_level=True)
 
 from napari.components import ViewerModel
-from napari.layers import Layer
+from napari.layers import Image, Layer, Points
+from report_runs import a_row, draw, finished_run, page_of
 
 from wbc_batch.errors import InputError, RunError
 from wbc_batch.rebuild import rebuild_report
 from wbc_batch.report import read_profile
-from wbc_batch.schema import CLASSES
+from wbc_batch.schema import BOX_COLUMNS, CELL_COLUMNS, CLASSES
+from wbc_batch.sources import Cell
 from wbc_napari.appearance import points_layer
-from wbc_napari.batch_run import is_run, open_run, run_layers
+from wbc_napari.batch_run import is_run, listed_crops, open_run, run_layers
 from wbc_napari.commands import classify_command, report_command
 from wbc_napari.export import Export, save_corrections, write_export
 from wbc_napari.journal import Journal, journal_path
 from wbc_napari.keys import bind, key_actions, release
-from wbc_napari.layers import crop_stack
+from wbc_napari.layers import CropSize, crop_stack, crops_of
 from wbc_napari.review import ORDERS, Change, Review, queue
 from wbc_napari.session import Session
 from wbc_napari.tables import cell_table
@@ -244,6 +246,42 @@ def test_an_export_is_reported_again_by_the_command_line(session, tmp_path):
     assert profile.title in page.read_text(encoding="utf-8")  # as it was exported with
     for name in ("differential.csv", "differential-reviewed.csv", "cells.csv"):
         assert (page.parent / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_a_report_made_anew_in_an_export_keeps_its_review_and_its_boxes(tmp_path):
+    image = Image(np.random.default_rng(0).integers(0, 255, (90, 90, 3)).astype(np.uint8), rgb=True)
+    crops = crops_of(image, Points([[30, 40], [60, 50]]), CropSize(20))
+    cells = classified(crops, ["monocyte", "basophil"], [0.9, 0.5])
+    cells.loc[0, ["reviewed_label", "reviewed_by", "reviewed_at"]] = ["neutrophil", "ann", "t"]
+    folder = tmp_path / "out"
+    list(write_export(Export(folder, cells, crops, {"name": "m"})))
+    names = ("cells.csv", "cells.parquet", "differential-reviewed.csv")
+    exported = [(folder / name).read_bytes() for name in names]
+    rebuild_report(folder, force=True)
+    assert [(folder / name).read_bytes() for name in names] == exported
+    again = open_run(folder).cells
+    assert again["reviewed_label"].tolist() == ["neutrophil", ""]
+    assert again[["x", "y", "width", "height"]].to_numpy().tolist() == crops.boxes.tolist()
+    # The crops are files of their own now: no GeoJSON lays boxes of the field over them.
+    assert not (folder / "geojson").exists()
+    assert "No picture" not in (folder / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("blank_drawings")
+def test_an_export_of_cells_in_images_shows_the_cells_and_not_the_images(tmp_path):
+    draw(tmp_path / "field.png")  # 80 x 80
+    (tmp_path / "boxes.csv").write_text("path,x,y,width,height\nfield.png,20,36,20,22\n")
+    row = a_row(Cell("boxes.csv", "field.png", 0, "g"), "monocyte", 0.9)
+    row |= {"x": 20, "y": 36, "width": 20, "height": 22}
+    columns = (*CELL_COLUMNS, *BOX_COLUMNS)
+    folder = finished_run(tmp_path / "run", [row], columns, directory=str(tmp_path))
+    rebuild_report(folder)
+    run = open_run(folder)
+    crops = listed_crops("run", run.cells, run.base)
+    list(write_export(Export(tmp_path / "out", run.cells, crops, run.model)))
+    (crop,) = page_of(tmp_path / "out").pictures("Crop as given")
+    assert crop.shape == (28, 26, 3)  # the box with room around it
+    assert [path.name for path in (tmp_path / "out" / "geojson").iterdir()] == ["field.png.geojson"]
 
 
 def test_cells_that_could_not_be_classified_come_last_and_can_be_asked_for(viewer, tmp_path):

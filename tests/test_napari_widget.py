@@ -419,6 +419,10 @@ def test_a_model_that_does_not_load_is_told_once(dock, crops, tmp_path):
     dock.finish()
     assert len(dock.said()) == 1
     assert str(tmp_path) in dock.said()[0]
+    model.setText("~nosuchuser/model")
+    dock.button("Classify").click()
+    dock.finish()
+    assert "there is no model '~nosuchuser/model'" in dock.said()[-1]
     model.setText("")
     dock.button("Classify").click()
     dock.finish()

@@ -12,6 +12,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from report_runs import COLOUR, a_row, draw, page_of, read_csv, write_shards
 from rich.console import Console
@@ -272,6 +274,30 @@ def test_images_of_one_name_have_a_file_each(tmp_path):
     files = list((tmp_path / "geojson").iterdir())
     assert len({path.name.casefold() for path in files}) == len(places)
     assert all(len(json.loads(path.read_text())["features"]) == 2 for path in files)
+
+
+def test_names_of_geojson_files_are_short_in_any_script(tmp_path):
+    row = {"source": "s", "cell_id": "ab", "label": "monocyte"} | dict.fromkeys(BOX_COLUMNS, 1)
+    folder = GeoJsonFolder(tmp_path / "geojson")
+    for letter in ("\u8840", "\U00020000", "a"):
+        images = [f"{n}/{letter * 84}.png" for n in range(2)]
+        folder.add(pd.DataFrame([row | {"member": image} for image in images]))
+    folder.finish()
+    names = [path.name for path in (tmp_path / "geojson").iterdir()]
+    assert len(names) == 6
+    assert max(len(name.encode()) for name in names) < 120
+    assert any(name.startswith("\u8840" * 33) for name in names)
+
+
+def test_a_geojson_file_that_cannot_be_written_is_the_one_that_is_named(tmp_path):
+    row = a_row(Cell("s", "field.png", None, "g"), "monocyte", 0.5)
+    table = pa.table(
+        {name: [value] for name, value in (row | dict.fromkeys(BOX_COLUMNS, 1)).items()}
+    )
+    pq.write_table(table, tmp_path / "0.parquet")
+    (tmp_path / ".geojson.partial").write_text("in the way")
+    with pytest.raises(RunError, match=r"geojson.field\.png\.geojson: this file cannot be written"):
+        write_reports(tmp_path, [tmp_path / "0.parquet"])
 
 
 def test_a_damaged_shard_is_named_and_nothing_half_written_stays(run):

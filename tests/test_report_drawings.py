@@ -1,7 +1,9 @@
 """The drawings of a report show the figures of its tables."""
 
 import json
+from functools import partial
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -10,11 +12,14 @@ from matplotlib.collections import LineCollection
 from report_runs import a_row, finished_run
 
 from wbc_batch.engine.ledger import SHARDS, committed_shards
+from wbc_batch.pages.drawing import INK, inline_svg, to_svg
 from wbc_batch.report import Confusion, agreement, differential, read_profile
 from wbc_batch.report.drawings import confusion, differential_bars, shares, throughput
 from wbc_batch.report.throughput import ShardPace, read_paces
 from wbc_batch.schema import CLASSES, UNIDENTIFIED
 from wbc_batch.sources import Cell
+
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.fixture
@@ -33,6 +38,28 @@ def test_stacked_bars_are_the_percentages(table) -> None:
     np.testing.assert_allclose(widths, expected)
     starts = [patch.get_x() for patch in axes.patches]
     np.testing.assert_allclose(starts[-2:], 100 - expected[-2:])
+
+
+def test_names_in_a_drawing_stay_as_they_are_on_a_page() -> None:
+    names = [INK, 'id="x" href="#y"', "url(#z) <b>", ""]
+    cells = pd.DataFrame({"group": names, "label": "monocyte", "confidence": 0.9})
+    svg = to_svg(lambda: shares(differential(cells)))
+    inline = inline_svg(svg, "shares")
+    shown = [element.text for element in ElementTree.fromstring(inline).iter(f"{SVG}text")]
+    assert [text for text in shown if text in (*names, "(no group)")] == [*names[:-1], "(no group)"]
+    assert "fill: var(--ink)" in inline
+    assert 'id="shares-axes_1"' in inline
+    assert f"fill: {INK}" not in inline
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+@pytest.mark.parametrize("draw", [shares, partial(differential_bars, profile=None)])
+def test_a_drawing_is_xml_whatever_a_group_is_called(draw) -> None:
+    table = differential(
+        pd.DataFrame({"group": ["a\x07\x1b\uffff\u00e4"], "label": "monocyte", "confidence": 0.9})
+    )
+    drawn = ElementTree.fromstring(to_svg(lambda: draw(table)))
+    assert "a\ufffd\ufffd\ufffd\u00e4" in [text.text for text in drawn.iter(f"{SVG}text")]
 
 
 def test_bars_of_a_group_carry_both_pairs_of_limits_and_the_range(table) -> None:

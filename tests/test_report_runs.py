@@ -1,6 +1,7 @@
 """Reports made anew, comparisons, and what stands beside the page."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,19 @@ def test_nothing_is_overwritten_without_force(run: Path, tmp_path: Path) -> None
     assert (run / "report.html").read_bytes() == before
     assert invoke("report", run, "--profile", "none", "--force").exit_code == 0
     assert (run / "report.html").read_bytes() != before
+
+
+@pytest.mark.parametrize(("name", "is_folder"), [("plots", False), ("report.html", True)])
+def test_what_is_in_the_way_of_a_report_is_named(
+    run: Path, tmp_path: Path, name: str, is_folder: bool
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / name).mkdir() if is_folder else (other / name).write_text("mine")
+    told = invoke("report", run, "-o", other, "--force")
+    assert told.exit_code == 1
+    assert f"{other / name} is in the way of a {'file' if is_folder else 'folder'}" in told.stderr
+    assert [path.name for path in other.iterdir()] == [name]
 
 
 def test_a_run_that_is_not_finished_says_what_is_missing(run: Path, tmp_path: Path) -> None:
@@ -159,8 +173,45 @@ def test_a_review_is_merged_and_compared(run: Path, tmp_path: Path) -> None:
     (run / "cells.csv").rename(copy)
     rebuild_report(run, review=copy, force=True)
     assert read_csv(run / "cells.csv") == read_csv(copy)
-    rebuild_report(run, force=True)
+
+
+def test_a_report_made_anew_keeps_the_review_of_the_one_before(run: Path, tmp_path: Path) -> None:
+    first = read_csv_after_report(run)[0]["cell_id"]
+    corrections = tmp_path / "corrections.csv"
+    corrections.write_text(
+        f"cell_id,reviewed_label,reviewed_by,reviewed_at\n{first},monocyte,=Ann,2026-01-02\n"
+    )
+    rebuild_report(run, review=corrections, force=True)
+    names = ("cells.csv", "cells.parquet", "differential-reviewed.csv")
+    before = [(run / name).read_bytes() for name in names]
+    told = invoke("report", run, "--force")
+    assert f"After the review that {run / 'cells.csv'} holds" in told.stdout
+    assert [(run / name).read_bytes() for name in names] == before
+    rebuild_report(run, tmp_path / "by-input", groups="source")
+    assert read_csv(tmp_path / "by-input" / "cells.csv")[0]["reviewed_label"] == "monocyte"
+
+    text = (run / "cells.csv").read_text()
+    (run / "cells.csv").write_text(text.replace('"monocyte","\'=Ann"', '"blast","\'=Ann"'))
+    told = invoke("report", run, "--force")
+    assert told.exit_code == 2
+    assert "row 2 ('blast')" in told.stderr
+    assert "leave that review out with --review none" in told.stderr
+
+    told = invoke("report", run, "--force", "--review", "none")
+    assert "After the review" not in told.stdout
+    assert "reviewed_label" not in read_csv(run / "cells.csv")[0]
     assert not (run / "differential-reviewed.csv").exists()
+
+
+def test_only_reviewed_cells_are_shown_with_a_reviewer(run: Path, tmp_path: Path) -> None:
+    first = read_csv_after_report(run)[0]["cell_id"]
+    corrections = tmp_path / "corrections.csv"
+    corrections.write_text(
+        f"cell_id,reviewed_label,reviewed_by,reviewed_at\n{first},monocyte,Ann,\n"
+    )
+    rebuild_report(run, review=corrections, force=True)
+    (verdict,) = re.findall(r"reviewer: \w+", page_of(run).text)
+    assert verdict == "reviewer: monocyte"
 
 
 def read_csv_after_report(run: Path) -> list[dict[str, str]]:

@@ -1,13 +1,14 @@
 """Files that are there wholly or not at all, and never written over unasked."""
 
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
-from wbc_batch.errors import InputError
+from wbc_batch.errors import InputError, RunError
 
-__all__ = ["UNFINISHED", "refuse_existing", "write_file"]
+__all__ = ["UNFINISHED", "refuse_existing", "refuse_misfits", "write_file"]
 
 #: Suffix of files, with a dot before their name, that are of no use after a run.
 UNFINISHED = ".part"
@@ -23,6 +24,29 @@ def refuse_existing(output: Path) -> None:
     """
     if output.is_file() or (output.is_dir() and any(output.iterdir())):
         raise InputError(f"{output} is there already; remove it, or name another place with -o")
+
+
+def refuse_misfits(folder: Path, files: Iterable[str], folders: Iterable[str]) -> None:
+    """Make sure that results can take their places in a folder, before there are any.
+
+    Parameters
+    ----------
+    folder : Path
+    files, folders : iterable of str
+        Names of what will be written into it.
+
+    Raises
+    ------
+    RunError
+        If a folder is where a file belongs, or something else where a folder does.
+    """
+    wanted = {name: "file" for name in files} | {name: "folder" for name in folders}
+    for name, kind in wanted.items():
+        path = folder / name
+        if os.path.lexists(path) and path.is_dir() != (kind == "folder"):
+            raise RunError(
+                f"{path} is in the way of a {kind} of the results; move it away, or name another folder"
+            )
 
 
 def write_file(path: Path, content: bytes | memoryview) -> None:

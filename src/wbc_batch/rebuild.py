@@ -7,7 +7,8 @@ from pathlib import Path
 
 from wbc_batch.engine.ledger import committed_shards
 from wbc_batch.engine.run_folder import Record, lacking, locked, read_record
-from wbc_batch.errors import IncompleteRunError, RunError
+from wbc_batch.errors import IncompleteRunError, InputError, RunError
+from wbc_batch.files import refuse_misfits
 from wbc_batch.report import read_options, write_reports
 from wbc_batch.report.compare import (
     COMPARISON_FILES,
@@ -18,6 +19,7 @@ from wbc_batch.report.compare import (
 )
 from wbc_batch.report.options import recorded_options
 from wbc_batch.report.ranges import NO_PROFILE
+from wbc_batch.report.review import NO_REVIEW, Review, earlier_review
 from wbc_batch.schema import PAGE, RECORD_FILE, REPORT_FILES, REPORT_FOLDERS
 
 __all__ = ["FinishedRun", "compare_runs", "open_run", "rebuild_report"]
@@ -88,7 +90,9 @@ def rebuild_report(
         Another folder for the reports. Default: the run's own.
     profile, wbc_counts : str or Path, optional
         Default: what the run was made with.
-    groups, review, anndata
+    review : str or Path, optional
+        Default: the review in the run's own ``cells.csv``, where there is one. ``none`` for none.
+    groups, anndata
         See `wbc_batch.report.read_options`.
     force : bool
         Replace reports that are there.
@@ -112,12 +116,14 @@ def rebuild_report(
         options = replace(options, profile=made_with.profile)
     if wbc_counts is None and groups is None:
         options = replace(options, wbc_counts=made_with.wbc_counts)
+    if review is None:
+        options = replace(options, review=_own_review(run_dir))
     place = output or run_dir
     sets = run.record.get("prediction_sets") or {}
     # A run that only others may write to can be reported elsewhere.
     own = place.resolve() == run_dir.resolve()
     with (
-        _results_folder(place, REPORT_FILES + REPORT_FOLDERS, force),
+        _results_folder(place, REPORT_FILES, REPORT_FOLDERS, force=force),
         locked(run_dir) if own else nullcontext(),
     ):
         write_reports(run_dir, run.shard_files, sets.get("thresholds"), options, place)
@@ -148,7 +154,7 @@ def compare_runs(first: Path, second: Path, output: Path, force: bool = False) -
         If the runs have no cell in common.
     """
     runs = [open_run(path) for path in (first, second)]
-    with _results_folder(output, COMPARISON_FILES, force):
+    with _results_folder(output, COMPARISON_FILES, force=force):
         one, two = (
             ComparedRun.of(name, run.path, run.record, run.shard_files)
             for name, run in zip(_names(first, second), runs, strict=True)
@@ -156,6 +162,14 @@ def compare_runs(first: Path, second: Path, output: Path, force: bool = False) -
         comparison = compare_cells(one, two)
         write_comparison(output, comparison)
     return comparison
+
+
+def _own_review(run_dir: Path) -> Review | None:
+    """Read the review of the report that the run has: work of a person, which no shard holds."""
+    try:
+        return earlier_review(run_dir / "cells.csv")
+    except InputError as error:
+        raise InputError(f"{error}; or leave that review out with --review {NO_REVIEW}") from error
 
 
 def _what_is_missing(run_dir: Path, record: Record, missing: int) -> str:
@@ -177,13 +191,16 @@ def _names(first: Path, second: Path) -> tuple[str, str]:
 
 
 @contextmanager
-def _results_folder(path: Path, names: tuple[str, ...], force: bool) -> Iterator[None]:
-    """Make a folder for files of these names; if nothing comes of it, it goes again.
+def _results_folder(
+    path: Path, files: tuple[str, ...], folders: tuple[str, ...] = (), *, force: bool
+) -> Iterator[None]:
+    """Make a folder for files and folders of these names; if nothing comes of it, it goes again.
 
     Raises
     ------
     RunError
-        If there can be no such folder, or it holds such files and `force` is not given.
+        If there can be no such folder, something is in the way in it, or it holds such files and `force` is
+        not given.
     """
     new = not path.exists()
     try:
@@ -193,7 +210,8 @@ def _results_folder(path: Path, names: tuple[str, ...], force: bool) -> Iterator
         raise RunError(
             f"{path} cannot be used for results ({reason}); name a folder that you may write to"
         ) from error
-    there = [name for name in names if (path / name).exists()]
+    refuse_misfits(path, files, folders)
+    there = [name for name in (*files, *folders) if (path / name).exists()]
     if there and not force:
         raise RunError(
             f"{path} already holds {', '.join(there[:3])}{' and more' if len(there) > 3 else ''}; "

@@ -28,7 +28,7 @@ from wbc_napari.adapt import Adaptation, Comparison, Progress, adapt, adaptation
 from wbc_napari.appearance import MARK
 from wbc_napari.companions import cells_layers, crops_behind
 from wbc_napari.docking import share_place
-from wbc_napari.runner import saying_why
+from wbc_napari.runner import chosen_model, saying_why
 
 if TYPE_CHECKING:
     import napari
@@ -149,11 +149,13 @@ class AdaptWidget(QWidget):
                 show_error("Choose a folder for the adapted model.")
                 return None
             crops = crops_behind(self._viewer, layer)
-            model = "default" if self._model.value is None else str(self._model.value.expanduser())
+            model = chosen_model(self._model.value)
             return adaptation(layer.features, crops, folder.expanduser().resolve(), model)
         except WbcError as error:
             show_error(str(error))
-            return None
+        except RuntimeError:  # of expanduser
+            show_error(f"{folder} begins with a user who is not known here; choose another folder.")
+        return None
 
     def begin(self) -> None:
         """Adapt the model in a thread, which waits for a process."""

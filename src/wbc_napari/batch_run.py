@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from wbc_batch.errors import RunError
+from wbc_batch.errors import InputError, RunError
 from wbc_batch.schema import BOX_COLUMNS, CELL_COLUMNS, CELL_TYPES, PLACE_TYPES, RECORD_FILE
 from wbc_batch.sources import cell_of, list_cells
 from wbc_napari.appearance import MARK, LayerData, colours, text_of
@@ -26,6 +26,9 @@ __all__ = [
     "packed_layer",
     "run_layers",
 ]
+
+_INTEGERS = ("index", *BOX_COLUMNS)
+_FRACTIONS = tuple(name for name, kind in CELL_TYPES.items() if kind.startswith("float"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,11 +75,16 @@ def is_run(path: Path) -> bool:
 def open_run(path: Path) -> BatchRun:
     """Read the table of a run; no crop is opened.
 
+    Labels may be in upper or lower case: the table may have been edited.
+
     Raises
     ------
     RunError
         If the table cannot be read.
+    InputError
+        If a value in it cannot be used, with its column and row named.
     """
+    from wbc_batch.report.review import known_labels
     from wbc_batch.report.tables import unguard_text
 
     table = path / "cells.csv" if path.is_dir() else path
@@ -94,6 +102,12 @@ def open_run(path: Path) -> BatchRun:
         if name not in cells:
             cells[name] = ""
     cells[text] = cells[text].fillna("")
+    for name in (*_INTEGERS, *_FRACTIONS):
+        if name in cells:
+            cells[name] = _numbers(table, cells[name], whole=name in _INTEGERS)
+    for name in ("label", "reviewed_label"):
+        cells[name] = known_labels(table, _by_row(cells[name])).to_numpy()
+    cells["reviewed_by"] = cells["reviewed_by"].str.strip()  # blank: nobody said who it was
     for name in ("source", "member", "group", "error", "reviewed_by"):
         risky = cells[name].str.startswith("'")
         cells.loc[risky, name] = cells.loc[risky, name].map(unguard_text)
@@ -103,6 +117,33 @@ def open_run(path: Path) -> BatchRun:
     model |= record.get("model") or {}
     base = record.get("directory")
     return BatchRun(path, cells, model, Path(base) if isinstance(base, str) else None)
+
+
+def _numbers(table: Path, column: pd.Series, whole: bool) -> pd.Series:
+    """Return a column as numbers, NaN where it is empty.
+
+    Raises
+    ------
+    InputError
+        If there is anything else in it.
+    """
+    from wbc_batch.report.lists import name_rows
+
+    plain = column.dtype.kind in "iuf"  # else pandas has met a value that is no number
+    numbers = column if plain else pd.to_numeric(column.astype(str), errors="coerce")
+    fine = np.isfinite(numbers) & (numbers % 1 == 0) if whole else numbers.notna()
+    wrong = _by_row(column)[(~fine & column.notna()).to_numpy()].astype(str)
+    if len(wrong):
+        raise InputError(
+            f"{table} has values in the column {column.name} that are no {'whole ' if whole else ''}numbers: "
+            f"{name_rows(wrong.index, wrong)}; correct them, or open the table that the run wrote"
+        )
+    return numbers
+
+
+def _by_row(column: pd.Series) -> pd.Series:
+    """Index a column by row, as spreadsheets count: the header is row 1."""
+    return column.set_axis(range(2, len(column) + 2))
 
 
 def _with_places(cells: pd.DataFrame, shards: Path) -> pd.DataFrame:

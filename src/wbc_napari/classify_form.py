@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QSizePolicy, QWidget
 from wbc_batch.classifier.predictions import Rejection
 from wbc_napari.appearance import MARK
 from wbc_napari.layers import CropSize, is_listed
-from wbc_napari.runner import devices
+from wbc_napari.runner import chosen_model, devices
 
 if TYPE_CHECKING:
     import napari
@@ -138,8 +138,7 @@ class ClassifyForm(QWidget):
     @property
     def model_name(self) -> str:
         """``"default"`` or the folder of a bundle."""
-        folder = self.model.value
-        return "default" if folder is None else str(folder.expanduser())
+        return chosen_model(self.model.value)
 
     @property
     def rejection(self) -> Rejection | None:

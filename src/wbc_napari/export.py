@@ -153,7 +153,7 @@ def _save_crops(crops: Crops, rows: Any, names: list[str], folder: Path) -> Iter
 def _write_tables(export: Export, cells: pd.DataFrame) -> None:
     """Write what ``wbc-batch`` writes of a run: record, shard, reports; the review is merged as it does."""
     from wbc_batch.report import ReportOptions, read_review, write_reports
-    from wbc_batch.report.tables import CELL_SCHEMA, csv_file
+    from wbc_batch.report.tables import CELL_SCHEMA
 
     folder, review = export.folder, None
     if (reviewed_labels(cells) != "").any():
@@ -162,15 +162,10 @@ def _write_tables(export: Export, cells: pd.DataFrame) -> None:
     options = ReportOptions(profile=export.profile, review=review)
     _write_record(export, len(cells), options)
     more = {name: kind for name, kind in PLACE_TYPES.items() if name in cells}
+    if set(BOX_COLUMNS) <= set(cells.columns):
+        more |= dict.fromkeys(BOX_COLUMNS, "int64")
     shard = _write_shard(export, cells, _with_fields(CELL_SCHEMA, more))
     write_reports(folder, [shard], options=options)
-    if set(BOX_COLUMNS) <= set(
-        cells.columns
-    ):  # of the field of view; the crops are files of their own
-        columns = {**dict.fromkeys(BOX_COLUMNS, "int64"), **dict.fromkeys(REVIEW_COLUMNS, "string")}
-        schema = _with_fields(CELL_SCHEMA, columns)
-        with csv_file(folder / "cells.csv", schema) as append:
-            append(_arrow(cells, schema))
 
 
 def _write_record(export: Export, count: int, options: "ReportOptions") -> None:
@@ -184,6 +179,7 @@ def _write_record(export: Export, count: int, options: "ReportOptions") -> None:
         "command": "napari",
         "directory": str(base or (Path.cwd() if listed else export.folder.resolve())),
         "cells": count,
+        "saved_crops": not listed,
         "model": {key: value for key, value in export.model.items() if key not in about_run},
         "device": export.model.get("device"),
         "report": options.to_record(),

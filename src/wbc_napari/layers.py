@@ -36,6 +36,9 @@ __all__ = [
     "whole_fields",
 ]
 
+#: Above it ids of objects are large: few images have as many objects.
+_LARGE_ID = 100_000
+
 
 @dataclass(frozen=True)
 class CropSize:
@@ -221,13 +224,26 @@ def _label_corners(labels: Any) -> list[tuple[NDArray, NDArray]]:
     corners = []
     for number, plane in enumerate(planes):
         lead = np.unravel_index(number, data.shape[:-2]) if data.ndim > 2 else ()
-        for found in ndimage.find_objects(plane):
+        for found in ndimage.find_objects(_few_numbers(plane)):
             if found is None:
                 continue
             low = np.array([found[0].start, found[1].start]) - 0.5
             high = np.array([found[0].stop, found[1].stop]) - 0.5
             corners.append((np.r_[lead, low], np.r_[lead, high]))
     return corners
+
+
+def _few_numbers(plane: NDArray) -> NDArray:
+    """Give objects with large ids small ones, from 1 and in the same order.
+
+    `scipy.ndimage.find_objects` takes memory for each number up to the largest.
+    """
+    if plane.max(initial=0) <= _LARGE_ID:
+        return plane
+    inside = plane > 0
+    numbers = np.zeros(plane.shape, np.intp)
+    numbers[inside] = np.unique(plane[inside], return_inverse=True)[1] + 1
+    return numbers
 
 
 def positions(crops: CropStack | FieldCrops, image: Image) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ import logging
 import sys
 from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -23,6 +24,7 @@ __all__ = [
     "Found",
     "Plan",
     "Step",
+    "chosen_model",
     "classify",
     "devices",
     "find_cells",
@@ -95,6 +97,17 @@ class Found:
 
     field: int
     boxes: NDArray[np.int64]
+
+
+def chosen_model(folder: Path | None) -> str:
+    """Name the model that a user chose: ``"default"`` for none, else the folder, ``~`` written out.
+
+    ``~`` of a user who is not known stays: there is no such model, as is said when it is loaded.
+    """
+    try:
+        return "default" if folder is None else str(folder.expanduser())
+    except RuntimeError:
+        return str(folder)
 
 
 def devices() -> list[str]:

@@ -32,10 +32,11 @@ def report(
     ] = None,
     wbc_counts: WbcCountsOption = None,
     review: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            metavar="FILE",
-            help="CSV with cell_id, reviewed_label, reviewed_by, reviewed_at: a reviewer's labels.",
+            metavar="FILE|none",
+            help="CSV with cell_id, reviewed_label, reviewed_by, reviewed_at: a reviewer's labels.  "
+            "[default: those in the run's own cells.csv]",
         ),
     ] = None,
     anndata: Annotated[
@@ -61,8 +62,9 @@ def report(
         force=force,
     )
     tables = {"differential": read_differential(page.with_name("differential.csv"))}
-    if review is not None:
-        tables["reviewed"] = read_differential(page.with_name(REVIEWED_FILE))
+    after = page.with_name(REVIEWED_FILE)
+    if after.exists():
+        tables["reviewed"] = read_differential(after)
     if as_json:
         records = {name: table.to_json(orient="records") for name, table in tables.items()}
         print_json(
@@ -71,7 +73,8 @@ def report(
         return
     console = Console()
     print_differential(tables["differential"], console)
-    if review is not None:
-        typer.echo("\nAfter the review:\n")
+    if "reviewed" in tables:
+        kept = f" that {run / 'cells.csv'} holds" if review is None else ""
+        typer.echo(f"\nAfter the review{kept}:\n")
         print_differential(tables["reviewed"], console)
     typer.echo(f"\nReport: {page}")

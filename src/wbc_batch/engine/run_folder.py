@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from wbc_batch.engine.ledger import SHARDS, committed, is_shard_file, write_file
 from wbc_batch.errors import IncompleteRunError, RunError, WbcError
+from wbc_batch.files import refuse_misfits
 from wbc_batch.schema import RECORD_FILE, REPORT_FILES, REPORT_FOLDERS
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
 #: Name of the file that keeps the traceback of an unexpected error.
 ERROR_LOG = "error.log"
 _LOCK = ".lock"
+_FILES = (RECORD_FILE, ERROR_LOG, *REPORT_FILES)
 _PACKAGES = (
     "wbc-napari",
     "torch",
@@ -132,11 +134,13 @@ def locked(run_dir: Path) -> Iterator[None]:
     Raises
     ------
     RunError
-        If the directory cannot be made, holds files that are not a run's, or is in use.
+        If the directory cannot be made, holds files that are not a run's or in the way of them, or is in
+        use.
     """
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         _refuse_strangers(run_dir)
+        refuse_misfits(run_dir, _FILES, (SHARDS, *REPORT_FOLDERS))
         lock = FileLock(run_dir / _LOCK, timeout=0)
         lock.acquire()
     except Timeout:
@@ -281,7 +285,7 @@ def start(run_dir: Path, settings: Settings, force: bool) -> Record | None:
 
 def clear(run_dir: Path) -> None:
     """Remove what runs write into a directory, and nothing else."""
-    for name in (RECORD_FILE, ERROR_LOG, *REPORT_FILES):
+    for name in _FILES:
         (run_dir / name).unlink(missing_ok=True)
     for name in REPORT_FOLDERS:
         shutil.rmtree(run_dir / name, ignore_errors=True)

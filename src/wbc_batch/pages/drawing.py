@@ -15,6 +15,9 @@ INK, FAINT, POINT = "#1b1f24", "#b9c0c7", "#2f7fb5"
 
 _WHITE = b'<svg style="background: #ffffff" '
 
+# Characters that no XML document may hold (XML 1.0, 2.2), though a name of a group may.
+_NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
 _STYLE: Any = {
     "font.size": 10,
     "svg.fonttype": "none",
@@ -39,8 +42,8 @@ def to_png(draw: Callable[[], Figure]) -> bytes:
 
 def to_svg(draw: Callable[[], Figure]) -> bytes:
     """Draw on white, as a file of its own; see `inline_svg` for a place inside a page."""
-    text = _save(draw, "svg", transparent=True)
-    return text.replace(b"<svg ", _WHITE, 1)
+    text = _save(draw, "svg", transparent=True).decode("utf-8")
+    return _NOT_XML.sub("\ufffd", text).encode().replace(b"<svg ", _WHITE, 1)
 
 
 def inline_svg(svg: bytes, name: str) -> str:
@@ -60,10 +63,15 @@ def inline_svg(svg: bytes, name: str) -> str:
     """
     text = svg.replace(_WHITE, b"<svg ", 1).decode("utf-8")
     text = text[text.index("<svg") :]
-    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
+    # Between the tags stand names that users gave, in which nothing is to be changed.
+    return re.sub("<[^>]*>", lambda tag: _inline_tag(tag[0], name), text)
+
+
+def _inline_tag(tag: str, name: str) -> str:
+    tag = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", tag)
     for colour, variable in ((INK, "--ink"), (FAINT, "--muted"), (POINT, "--link")):
-        text = text.replace(colour, f"var({variable})")
-    return text
+        tag = tag.replace(colour, f"var({variable})")
+    return tag
 
 
 def _save(draw: Callable[[], Figure], kind: str, *, transparent: bool) -> bytes:

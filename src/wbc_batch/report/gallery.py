@@ -155,6 +155,7 @@ def _plate(row: Mapping[Hashable, Any], canonical: Canonical | None, base: Path 
     except (WbcError, OSError, cv2.error) as error:
         problem = str(error)
     place = place_of(row)
+    reviewed = row.get("reviewed_label")  # NaN in a table where other cells were reviewed
     return Plate(
         name=PurePosixPath(place).name,
         place=place,
@@ -162,7 +163,7 @@ def _plate(row: Mapping[Hashable, Any], canonical: Canonical | None, base: Path 
         predicted=row["predicted"],
         confidence=float(row["confidence"]),
         unlike=(row.get("novelty") or 0.0) > MAX_NOVELTY,
-        reviewed=row.get("reviewed_label") or "",
+        reviewed=reviewed if isinstance(reviewed, str) else "",
         original=original,
         canonical=cut,
         problem=problem,

@@ -11,11 +11,13 @@ from uuid import NAMESPACE_URL, uuid5
 
 import pandas as pd
 
+from wbc_batch.report.tables import writing
 from wbc_batch.schema import BOX_COLUMNS, CLASS_COLORS, ERROR_COLOR
 
 __all__ = ["GeoJsonFolder", "feature"]
 
 _HEAD, _BETWEEN, _TAIL = '{"type": "FeatureCollection", "features": [\n', ",\n", "\n]}\n"
+_NAME_BYTES = 100
 _MEASURED = ("confidence", "margin", "novelty")
 
 
@@ -88,30 +90,34 @@ class GeoJsonFolder:
             if not begun:
                 self._stems[image] = self._stem("/".join(filter(None, image)))
             stem = self._stems[image]
-            self._begun.mkdir(exist_ok=True)
             features = [json.dumps(feature(row)) for row in part.to_dict("records")]
-            with self._file(stem).open("a" if begun else "w", encoding="utf-8") as file:
-                file.write((_BETWEEN if begun else _HEAD) + _BETWEEN.join(features))
+            self._append(stem, (_BETWEEN if begun else _HEAD) + _BETWEEN.join(features))
 
     def finish(self) -> None:
         """Close the files and give the folder its name."""
         for stem in self._stems.values():
-            with self._file(stem).open("a", encoding="utf-8") as file:
-                file.write(_TAIL)
+            self._append(stem, _TAIL)
         shutil.rmtree(self._folder, ignore_errors=True)
         if self._stems:
-            self._begun.replace(self._folder)
+            with writing(self._folder):
+                self._begun.replace(self._folder)
 
     def discard(self) -> None:
         """Remove what `finish` did not name."""
         shutil.rmtree(self._begun, ignore_errors=True)
 
-    def _file(self, stem: str) -> Path:
-        return self._begun / f"{stem}.geojson"
+    def _append(self, stem: str, text: str) -> None:
+        name = f"{stem}.geojson"
+        with writing(self._folder / name):
+            self._begun.mkdir(exist_ok=True)
+            with (self._begun / name).open("a", encoding="utf-8") as file:
+                file.write(text)
 
     def _stem(self, place: str) -> str:
         """Return a name that any file system takes, another one for each image."""
-        stem = re.sub(r"[^\w.-]+", "_", PurePosixPath(place).name)[:100].lstrip(".") or "image"
+        stem = re.sub(r"[^\w.-]+", "_", PurePosixPath(place).name)
+        # File systems count bytes, not letters; a letter that is cut in two is left out.
+        stem = stem.encode()[:_NAME_BYTES].decode(errors="ignore").lstrip(".") or "image"
         unique = stem
         while unique.casefold() in self._wanted:
             self._wanted[stem.casefold()] += 1

@@ -9,7 +9,10 @@ from wbc_batch.report.lists import name_rows, read_list, refuse_twice
 from wbc_batch.schema import CLASSES
 from wbc_batch.sources.groups import PathPattern
 
-__all__ = ["AS_LISTED", "Grouping", "label_in", "read_grouping"]
+__all__ = ["AS_LISTED", "NO_GROUP", "Grouping", "label_in", "read_grouping"]
+
+#: What the page and its drawings call the group without a name.
+NO_GROUP = "(no group)"
 
 #: From the source, the member and the listed group of a cell to the group that it is counted with.
 Rule = Callable[[str, str, str], str]

@@ -9,12 +9,22 @@ import pandas as pd
 from wbc_batch.errors import InputError
 from wbc_batch.report.tables import unguard_text
 
-__all__ = ["name_rows", "read_list", "refuse_twice"]
+__all__ = ["name_rows", "read_header", "read_list", "refuse_twice"]
 
 _NAMED = 5
 
 
-def read_list(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+def read_header(path: Path) -> list[str]:
+    """Name the columns of a CSV file; none where there is no such file, or no table in it."""
+    try:
+        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+            first = file.readline()
+        return [name.strip() for name in next(csv.reader([first], delimiter=_separator(first)), [])]
+    except (OSError, csv.Error):
+        return []
+
+
+def read_list(path: Path, columns: Sequence[str], filled: str | None = None) -> pd.DataFrame:
     """Read columns of a CSV file as text, however a spreadsheet saved it.
 
     Comma or semicolon, with or without a byte order mark; the apostrophe that guards a spreadsheet
@@ -25,6 +35,8 @@ def read_list(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     path : Path
     columns : sequence of str
         Which the file must have; others are left out.
+    filled : str, optional
+        One of them: rows where it is empty are left out, and a file that has only such rows will do.
 
     Returns
     -------
@@ -42,9 +54,8 @@ def read_list(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         with path.open(encoding="utf-8-sig", newline="") as file:
             first = file.readline()
             file.seek(0)
-            separator = ";" if first.count(";") > first.count(",") else ","
-            rows = csv.reader(file, delimiter=separator, strict=True)
-            return _checked(path, rows, columns)
+            rows = csv.reader(file, delimiter=_separator(first), strict=True)
+            return _checked(path, rows, columns, filled)
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file; check the spelling") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -84,7 +95,13 @@ def name_rows(rows: Iterable[int], values: Iterable[str]) -> str:
     return ", ".join(found[:_NAMED]) + more
 
 
-def _checked(path: Path, rows: Iterable[list[str]], columns: Sequence[str]) -> pd.DataFrame:
+def _separator(first_line: str) -> str:
+    return ";" if first_line.count(";") > first_line.count(",") else ","
+
+
+def _checked(
+    path: Path, rows: Iterable[list[str]], columns: Sequence[str], filled: str | None
+) -> pd.DataFrame:
     rows = iter(rows)
     header = [name.strip() for name in next(rows, [])]
     missing = [name for name in columns if name not in header]
@@ -94,7 +111,8 @@ def _checked(path: Path, rows: Iterable[list[str]], columns: Sequence[str]) -> p
             f"{', '.join(columns)}"
         )
     places = [header.index(name) for name in columns]
-    found = {}
+    needed = range(len(columns)) if filled is None else [columns.index(filled)]
+    found, empty = {}, True
     for number, row in enumerate(rows, 2):
         # A 6,8 that was not quoted would else be read as 6.
         if any(text.strip() for text in row[len(header) :]):
@@ -103,8 +121,9 @@ def _checked(path: Path, rows: Iterable[list[str]], columns: Sequence[str]) -> p
                 "names; put a text with a comma or semicolon in double quotes"
             )
         texts = [unguard_text(row[place].strip()) if place < len(row) else "" for place in places]
-        if any(texts):
+        empty = empty and not any(texts)
+        if any(texts[at] for at in needed):
             found[number] = texts
-    if not found:
+    if empty:
         raise InputError(f"{path} has no rows below its first; add some, or leave the file out")
     return pd.DataFrame.from_dict(found, orient="index", columns=list(columns))

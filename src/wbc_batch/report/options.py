@@ -9,7 +9,7 @@ from typing import Any
 from wbc_batch.errors import InputError
 from wbc_batch.report.groups import AS_LISTED, Grouping, read_grouping
 from wbc_batch.report.ranges import DEFAULT_PROFILE, Profile, profile_from_record, read_profile
-from wbc_batch.report.review import Review, read_review
+from wbc_batch.report.review import NO_REVIEW, Review, read_review
 from wbc_batch.report.wbc_counts import read_wbc_counts
 
 __all__ = ["ReportOptions", "read_options", "recorded_options"]
@@ -82,7 +82,7 @@ def read_options(
     groups : str, optional
         See `wbc_batch.report.groups.read_grouping`.
     review : str or Path, optional
-        See `wbc_batch.report.read_review`.
+        See `wbc_batch.report.read_review`; ``none`` is none.
     anndata : bool
         Write ``cells.h5ad``, which needs the extra ``anndata``.
 
@@ -101,7 +101,7 @@ def read_options(
         profile=read_profile(profile),
         wbc_counts=None if wbc_counts is None else read_wbc_counts(Path(wbc_counts)),
         grouping=read_grouping(groups),
-        review=None if review is None else read_review(Path(review)),
+        review=None if review in (None, NO_REVIEW) else read_review(Path(review)),
         anndata=anndata,
     )
 

@@ -36,6 +36,9 @@ class Provenance:
         Makes canonical crops as the model did; None where the run does not say how.
     confusion : Confusion or None
         How the model confuses the classes; None where the run does not say.
+    saved_crops : bool
+        Whether crops were cut from an open image and saved: boxes are then not of the images that the
+        cells name.
     """
 
     model: str
@@ -45,6 +48,7 @@ class Provenance:
     base: Path | None
     canonical: Canonical | None
     confusion: Confusion | None
+    saved_crops: bool
 
 
 def read_provenance(run_dir: Path) -> Provenance:
@@ -78,6 +82,7 @@ def read_provenance(run_dir: Path) -> Provenance:
         base=Path(base) if isinstance(base, str) else None,
         canonical=_canonical(_part(model, "preprocessing")),
         confusion=confusion_from_record(model.get("confusion")),
+        saved_crops=run.get("saved_crops") is True,
     )
 
 

@@ -6,10 +6,23 @@ from pathlib import Path
 import pandas as pd
 
 from wbc_batch.errors import InputError
-from wbc_batch.report.lists import name_rows, read_list, refuse_twice
+from wbc_batch.report.lists import name_rows, read_header, read_list, refuse_twice
 from wbc_batch.schema import CLASSES, UNIDENTIFIED
 
-__all__ = ["REVIEW_COLUMNS", "Review", "merge_review", "read_review", "reviewed_labels"]
+__all__ = [
+    "NO_REVIEW",
+    "REVIEW_COLUMNS",
+    "Review",
+    "earlier_review",
+    "known_labels",
+    "merge_review",
+    "read_review",
+    "reviewed_labels",
+]
+
+#: What to say where a report shall have no review.
+NO_REVIEW = "none"
+
 
 REVIEW_COLUMNS = ("reviewed_label", "reviewed_by", "reviewed_at")
 
@@ -58,20 +71,76 @@ def read_review(path: Path) -> Review:
         If the file cannot be read, no cell is reviewed in it, a label is neither a class nor
         ``unidentified``, or a cell stands in it twice; the rows are named.
     """
-    table = read_list(path, ("cell_id", *REVIEW_COLUMNS))
-    table = table[table["reviewed_label"] != ""]
+    table = _reviewed_rows(path)
     if table.empty:
         raise InputError(
             f"{path} has no reviewed cell: every reviewed_label is empty; fill in those of the cells that "
             "were reviewed"
         )
-    labels = table["reviewed_label"].str.casefold()
-    unknown = table[~labels.isin([*CLASSES, UNIDENTIFIED])]
+    return _checked(path, table)
+
+
+def earlier_review(path: Path) -> Review | None:
+    """Read the review that the table of cells of an earlier report holds.
+
+    Parameters
+    ----------
+    path : Path
+        A ``cells.csv``.
+
+    Returns
+    -------
+    Review or None
+        None if there is no such table, or no cell in it was reviewed.
+
+    Raises
+    ------
+    InputError
+        If there is a review, but not one that `read_review` takes.
+    """
+    if "reviewed_label" not in read_header(path):
+        return None
+    table = _reviewed_rows(path)
+    return None if table.empty else _checked(path, table)
+
+
+def _reviewed_rows(path: Path) -> pd.DataFrame:
+    return read_list(path, ("cell_id", *REVIEW_COLUMNS), filled="reviewed_label")
+
+
+def known_labels(path: Path, labels: "pd.Series[str]") -> "pd.Series[str]":
+    """Make sure that labels which somebody may have edited are known ones; upper and lower case are alike.
+
+    Parameters
+    ----------
+    path : Path
+        Of their table.
+    labels : Series of str
+        A column of it, empty where there is no label; the index is the row's number in the file.
+
+    Returns
+    -------
+    Series of str
+        In lower case.
+
+    Raises
+    ------
+    InputError
+        If a label is neither a class nor ``unidentified``, with the column and the rows named.
+    """
+    found = labels.str.strip().str.casefold()
+    unknown = labels[~found.isin([*CLASSES, UNIDENTIFIED, ""])]
     if len(unknown):
         raise InputError(
-            f"{path} has labels that are none of {', '.join((*CLASSES, UNIDENTIFIED))}: "
-            f"{name_rows(unknown.index, unknown['reviewed_label'])}; correct them, or leave them empty"
+            f"{path} has labels in the column {labels.name} that are none of "
+            f"{', '.join((*CLASSES, UNIDENTIFIED))}: {name_rows(unknown.index, unknown)}; correct them, "
+            "or leave them empty"
         )
+    return found
+
+
+def _checked(path: Path, table: pd.DataFrame) -> Review:
+    labels = known_labels(path, table["reviewed_label"])
     refuse_twice(path, table["cell_id"], "cells")
     table = table.assign(reviewed_label=labels, row=table.index)
     return Review(table.set_index("cell_id"), str(path))

@@ -42,6 +42,7 @@ __all__ = [
     "shard_schema",
     "unguard_text",
     "with_prediction_sets",
+    "writing",
 ]
 
 _DECIMALS = 6
@@ -152,18 +153,32 @@ def with_prediction_sets(cells: pa.Table, thresholds: Sequence[float]) -> pa.Tab
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name to write under; which becomes `path` if the block ends well."""
-    temporary = path.with_name(f".{path.name}.partial")
+def writing(path: Path) -> Iterator[None]:
+    """Say which file it is that cannot be written.
+
+    Raises
+    ------
+    RunError
+        Instead of an `OSError`.
+    """
     try:
-        yield temporary
-        temporary.replace(path)
+        yield
     except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()
         raise RunError(
             f"{path}: this file cannot be written ({reason}); make room or make the folder "
             "writable, then run the same command again"
         ) from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name to write under; which becomes `path` if the block ends well."""
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        with writing(path):
+            yield temporary
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -20,7 +20,7 @@ from wbc_batch.report.geojson import GeoJsonFolder
 from wbc_batch.report.groups import Grouping, label_in
 from wbc_batch.report.options import ReportOptions
 from wbc_batch.report.page import RunView, render_page
-from wbc_batch.report.provenance import read_provenance
+from wbc_batch.report.provenance import Provenance, read_provenance
 from wbc_batch.report.ranges import Profile
 from wbc_batch.report.review import REVIEW_COLUMNS, Review, merge_review
 from wbc_batch.report.tables import (
@@ -92,7 +92,7 @@ def write_reports(
     """
     output = output or run_dir
     provenance = read_provenance(run_dir)
-    collected = _write_cells(output, shard_files, set_thresholds, options)
+    collected = _write_cells(output, shard_files, set_thresholds, options, provenance)
     for name in _NOT_ALWAYS:  # of an earlier report with other options
         (output / name).unlink(missing_ok=True)
     table = collected.tally.by_group(provenance.confusion, options.wbc_counts)
@@ -134,12 +134,14 @@ def _write_cells(
     shard_files: Sequence[Path],
     set_thresholds: Sequence[float] | None,
     options: ReportOptions,
+    provenance: Provenance,
 ) -> Collected:
     """Stream the cells into their tables; what the rest is made of."""
     found = shard_schema(shard_files)
     schema = _columns(found, shard_files, set_thresholds is not None, options.review is not None)
     collected, seen = Collected(), _Seen(options.review)
-    geojson = GeoJsonFolder(output / GEOJSON) if set(BOX_COLUMNS) <= set(found.names) else None
+    placed = set(BOX_COLUMNS) <= set(found.names) and not provenance.saved_crops
+    geojson = GeoJsonFolder(output / GEOJSON) if placed else None
     with ExitStack() as files:
         append = [
             files.enter_context(csv_file(output / "cells.csv", schema)),
