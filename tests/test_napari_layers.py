@@ -191,7 +191,7 @@ def test_a_review_reads_the_crops_that_were_classified(field, kind):
         layer = Layer.create(*points_layer(field, crops, table, MODEL))
     else:
         layer = marks
-        dress(layer, table, field, MODEL)
+        dress(layer, table, field, MODEL, 20)
     for seen, classified in zip(
         crops_behind(viewer, layer).read([0, 1]), crops.read([0, 1]), strict=True
     ):
@@ -309,7 +309,7 @@ def test_results_become_features_of_the_users_own_layer(field, kind):
         box = np.array([[8, 10], [8, 12], [10, 12], [10, 10]], float)
         layer = Shapes([box, box + 4], shape_type="rectangle", features=own)
     crops = crops_of(field, layer, CropSize(20))
-    dress(layer, results(crops, "monocyte", "basophil"), field, MODEL)
+    dress(layer, results(crops, "monocyte", "basophil"), field, MODEL, 100)
     assert layer.features["note"].tolist() == ["first", "second"]
     assert layer.features["label"].tolist() == ["monocyte", "basophil"]
     assert layer.features[list(BOX_COLUMNS)].to_numpy().tolist() == crops.boxes.tolist()
