@@ -40,6 +40,7 @@ from wbc_batch.engine.plan import (
 from wbc_batch.engine.run_folder import Settings, locked, start, write_record
 from wbc_batch.engine.work import FATAL_REASON, WorkerError, attempt, run_shard
 from wbc_batch.errors import ExitCode, ImageError, ModelError, RunError
+from wbc_batch.rebuild import rebuild_report
 from wbc_batch.run import classify_paths
 from wbc_batch.schema import CELL_COLUMNS, CLASSES, UNIDENTIFIED
 from wbc_batch.sources import Cell, list_cells, prepared_crops
@@ -434,6 +435,23 @@ def test_a_shard_that_was_damaged_since_is_made_anew(
     assert [path.stat().st_mtime_ns for path in others] == times
     with pytest.raises(RunError, match="already holds a finished run"):
         classify_paths([slides], run_dir, device="cpu", workers=1)
+
+
+def test_a_run_that_is_made_whole_again_keeps_its_review(
+    slides: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    shutil.copytree(undisturbed, run_dir)
+    cell = pd.read_csv(run_dir / "cells.csv")["cell_id"][7]
+    corrections = tmp_path / "corrections.csv"
+    corrections.write_text(
+        f"cell_id,reviewed_label,reviewed_by,reviewed_at\n{cell},basophil,Ann,2026-01-02\n"
+    )
+    rebuild_report(run_dir, review=corrections, force=True)
+    reviewed = (run_dir / "cells.csv").read_bytes()
+    committed_shards(run_dir)[0].unlink()
+    classify_paths([slides], run_dir, device="cpu", workers=1)
+    assert (run_dir / "cells.csv").read_bytes() == reviewed
 
 
 def test_a_stopped_run_goes_on_to_the_same_result(

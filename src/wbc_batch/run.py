@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wbc_batch.classifier import read_bundle
@@ -25,6 +25,7 @@ from wbc_batch.engine.run_folder import (
 from wbc_batch.errors import ExitCode, RunError
 from wbc_batch.report import read_options, write_reports
 from wbc_batch.report.ranges import DEFAULT_PROFILE
+from wbc_batch.report.review import earlier_review
 from wbc_batch.request import (
     Progress,
     Request,
@@ -177,6 +178,8 @@ def classify_paths(
     )
     with unwritable(run_dir), locked(run_dir):
         record = start(run_dir, request.settings(), force) or {"started": now()}
+        # Of a report that this run had before it lost shards: work of a person, which no shard holds.
+        report = replace(report, review=earlier_review(run_dir / "cells.csv"))
         record |= request.description()
         with recorded(run_dir, record), unwritable(run_dir):
             record |= _classify(request, record)
