@@ -184,6 +184,9 @@ def test_after_a_crash_the_review_is_there_again(viewer, session, tmp_path):
     session.relabel([1], "neutrophil")
     journal = tmp_path / "journal.jsonl"
     with journal.open("a") as file:
+        line = json.loads(journal.read_text().splitlines()[0])
+        for edited in ({"new": "blast"}, {"who": " "}):
+            file.write(json.dumps(line | edited) + "\n")
         file.write('{"who": "ann", "cell_id": "cut o')
     again = Session(viewer, viewer.layers[-1], "ann", journal)
     assert again.review.labels.tolist() == ["basophil", "", "", "eosinophil"]

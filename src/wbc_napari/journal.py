@@ -12,7 +12,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from wbc_batch.errors import RunError
-from wbc_napari.review import Change
+from wbc_napari.review import REVIEW_LABELS, Change
 
 __all__ = ["Journal", "journal_path"]
 
@@ -109,7 +109,8 @@ def _entry(line: str) -> dict[str, str] | None:
         whole = all(isinstance(entry[key], str) for key in ("who", "when", "cell_id", "old", "new"))
     except (ValueError, KeyError, TypeError):
         return None
-    return entry if whole and entry["who"] else None
+    known = whole and entry["who"].strip() and entry["new"] in ("", *REVIEW_LABELS)
+    return entry if known else None
 
 
 def journal_path(source: str, name: str, pixels: str) -> Path:
