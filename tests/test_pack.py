@@ -120,6 +120,13 @@ def test_groups_boxes_and_labels_are_kept(slides: Path) -> None:
     assert [cell.group for cell in cells][:2] == ["monocyte", ""]
 
 
+def test_reasons_name_files_whose_names_are_not_utf8(slides: Path) -> None:
+    image = (slides / "slide-0" / "0.bmp").as_posix()
+    Path("t.csv").write_bytes(f"path\n{image}\n".encode() + b"zelle_\xe4.png\n")
+    pack.pack(["t.csv"], "crops.zarr")
+    assert_same_cells([Path("t.csv")], Path("crops.zarr"))
+
+
 def test_the_grouping_of_packing_stays(slides: Path) -> None:
     rule = r"slide-(\d)"
     pack.pack([slides], "crops.zarr", group_by=rule)

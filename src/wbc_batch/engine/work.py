@@ -263,7 +263,8 @@ def _rows(
         "index": [cell.index for cell in cells],
         "group": [_printable(cell.group) for cell in cells],
         "status": [STATUS_ERROR if p in errors else STATUS_OK for p in range(len(cells))],
-        "error": [errors.get(p) for p in range(len(cells))],
+        # A reason may name a file.
+        "error": [_printable(errors[p]) if p in errors else None for p in range(len(cells))],
     }
     # Cells without a prediction get empty ones.
     for name, values in predictions.reindex(range(len(cells))).items():

@@ -149,7 +149,7 @@ class CropArray:
             return None, None
         height, width = (int(sizes[position]) for sizes in self._true_sizes)
         if not height:
-            raise ImageError(str(self.group["error"][position : position + 1][0]))
+            raise ImageError(packed.restored(self.group["error"][position : position + 1][0]))
         return height, width
 
     @cached_property
