@@ -205,6 +205,27 @@ def test_nothing_to_pack_and_nothing_left(slides: Path, monkeypatch: pytest.Monk
     assert sorted(path.name for path in Path().iterdir()) == ["notes", "slides"]
 
 
+def test_one_process_packs_a_store(slides: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = packed_writer._write_crops
+    tried = []
+
+    def and_again(*arguments: Any) -> None:
+        if not tried:
+            tried.append(True)
+            with pytest.raises(RunError, match=r"crops\.zarr is being packed by another process"):
+                pack.pack([slides], "crops.zarr")
+        write(*arguments)
+
+    Path(".crops.zarr.partial").mkdir()  # as one that was killed leaves it
+    Path(".crops.zarr.partial/zarr.json").touch()
+    Path(".crops.zarr.lock").touch()
+    monkeypatch.setattr(packed_writer, "_write_crops", and_again)
+    pack.pack([slides], "crops.zarr")
+    assert tried
+    assert_same_cells([slides], Path("crops.zarr"))
+    assert sorted(path.name for path in Path().iterdir()) == ["crops.zarr", "slides"]
+
+
 def test_an_input_that_grows_is_noticed(slides: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured = pack._measured
 

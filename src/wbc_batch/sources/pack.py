@@ -4,11 +4,13 @@ import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice, tee
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from wbc_batch.classifier.preprocessing import Preprocessing, canonical_crop
 from wbc_batch.errors import InputError, RunError
@@ -110,22 +112,23 @@ def pack(
     InputError
         If an input cannot be used, or its crops differ too much in size.
     RunError
-        If the store cannot be written.
+        If the store cannot be written, or another process writes it.
     """
     if is_url(str(output)):
         raise InputError(f"{output} is a URL; pack into a local folder and copy that")
     store = Path(output)
     _refuse_output(store, inputs)
     begun = time.monotonic()
-    layout = _measured(list_cells(inputs, group_by), cores, compress, preprocessing)
-    listed, to_read = tee(list_cells(inputs, group_by))
-    with _appearing(store) as unfinished:
-        errors = write(
-            unfinished,
-            layout,
-            zip(listed, _pixels(to_read, preprocessing, cores), strict=True),
-            progress or (lambda _done, _all: None),
-        )
+    with _alone(store):
+        layout = _measured(list_cells(inputs, group_by), cores, compress, preprocessing)
+        listed, to_read = tee(list_cells(inputs, group_by))
+        with _appearing(store) as unfinished:
+            errors = write(
+                unfinished,
+                layout,
+                zip(listed, _pixels(to_read, preprocessing, cores), strict=True),
+                progress or (lambda _done, _all: None),
+            )
     seconds = time.monotonic() - begun
     before = list(islice(list_cells(inputs, group_by), _SAMPLE))
     after = list(islice(list_cells([store]), _SAMPLE))
@@ -176,6 +179,34 @@ def _next_run(
 
 
 @contextmanager
+def _alone(store: Path) -> Iterator[None]:
+    """Keep other processes from writing the same store.
+
+    The lock ends with the process that holds it, however that ends.
+    """
+    file = store.with_name(f".{store.name}.lock")
+    lock = FileLock(file, timeout=0)
+    try:
+        lock.acquire()
+        if not file.exists():  # the one that held it has just removed it
+            raise Timeout(str(file))
+    except Timeout:
+        lock.release()
+        raise RunError(
+            f"{store} is being packed by another process; wait for it to end, or name another store"
+        ) from None
+    except OSError as error:
+        raise _unwritable(store, error) from error
+    try:
+        _refuse_existing(store)  # that process may just have ended
+        yield
+    finally:
+        with suppress(OSError):  # Windows keeps files that are open
+            file.unlink()
+        lock.release()
+
+
+@contextmanager
 def _appearing(store: Path) -> Iterator[Path]:
     """Give another name to write under; the store appears whole, or not at all."""
     unfinished = store.with_name(f".{store.name}.partial")
@@ -189,17 +220,20 @@ def _appearing(store: Path) -> Iterator[Path]:
             "calls fatal and remove it, or make memory free"
         ) from error
     except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
-        raise RunError(
-            f"{store}: the store cannot be written ({reason}); make room or name another place"
-        ) from error
+        raise _unwritable(store, error) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
+def _unwritable(store: Path, error: OSError) -> RunError:
+    reason = (error.strerror or type(error).__name__).lower()
+    return RunError(
+        f"{store}: the store cannot be written ({reason}); make room or name another place"
+    )
+
+
 def _refuse_output(store: Path, inputs: Sequence[AnyInput]) -> None:
-    if store.exists():
-        raise InputError(f"{store} exists already; name a new store, or remove it")
+    _refuse_existing(store)
     if not store.absolute().parent.is_dir():
         raise InputError(f"{store}: there is no folder {store.parent}; make it first")
     if (path := input_around(store, inputs)) is not None:
@@ -207,6 +241,11 @@ def _refuse_output(store: Path, inputs: Sequence[AnyInput]) -> None:
             f"the store {store} lies inside the input {path}, where its files would be taken for "
             "cells; name a place outside"
         )
+
+
+def _refuse_existing(store: Path) -> None:
+    if store.exists():
+        raise InputError(f"{store} exists already; name a new store, or remove it")
 
 
 def _measured(
