@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import zarr
 from PIL import Image
 from runs import draw
@@ -171,9 +172,24 @@ def test_crops_that_differ_too_much_are_refused(tmp_path: Path) -> None:
     for number in range(30):
         write_bmp(tmp_path / "slide" / f"{number:02d}.bmp", 20, 20)
     write_bmp(tmp_path / "slide" / "whole-field.bmp", 400, 500)
-    with pytest.raises(InputError, match=r"whole-field\.bmp.*times their room"):
+    with pytest.raises(InputError, match=r"whole-field\.bmp has 500 x 400.*times their room"):
+        pack.pack([tmp_path / "slide"], tmp_path / "crops.zarr")
+    write_bmp(tmp_path / "slide" / "tall.bmp", 410, 30)
+    with pytest.raises(InputError, match=r"field\.bmp is 500 pixels wide and .*tall\.bmp 410 high"):
         pack.pack([tmp_path / "slide"], tmp_path / "crops.zarr")
     assert [path.name for path in tmp_path.iterdir()] == ["slide"]
+
+
+def test_a_damaged_header_says_nothing_of_the_size(tmp_path: Path) -> None:
+    write_bmp(tmp_path / "slide" / "1.bmp", 20, 20)
+    damaged = tmp_path / "slide" / "damaged.tif"
+    tifffile.imwrite(damaged, np.zeros((20, 20), np.uint8))
+    with tifffile.TiffFile(damaged, mode="r+") as file:
+        file.pages[0].tags["ImageWidth"].overwrite(2**31, dtype=4)
+        file.pages[0].tags["ImageLength"].overwrite(0)
+    summary = pack.pack([tmp_path / "slide"], tmp_path / "crops.zarr")
+    assert (summary.cells, summary.errors, summary.width) == (2, 1, 20)
+    assert_same_cells([tmp_path / "slide"], tmp_path / "crops.zarr")
 
 
 @pytest.mark.parametrize(

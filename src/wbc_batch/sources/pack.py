@@ -272,9 +272,14 @@ def _measured(
         raise InputError("none of these cells can be read, so there is nothing to pack")
     padding = readable * highest[0] * widest[0] / pixels
     if padding > _MOST_PADDING:
+        largest = (
+            f"{widest[1]} has {widest[0]} x {highest[0]} pixels"
+            if widest[1] == highest[1]
+            else f"{widest[1]} is {widest[0]} pixels wide and {highest[1]} {highest[0]} high"
+        )
         raise InputError(
-            f"these crops differ too much in size: padded to the largest ({widest[0]} x {highest[0]} pixels, "
-            f"{highest[1]}) they would take {padding:.0f} times their room; pack similar sizes together"
+            f"these crops differ too much in size: {largest}, and padded to that they would take "
+            f"{padding:.0f} times their room; pack similar sizes together"
         )
     return Layout(count, highest[0], widest[0], compress, preprocessing)
 
@@ -285,6 +290,7 @@ def _size(item: tuple[Cell, Fetch]) -> tuple[str, tuple[int, int]]:
     name = "/".join(part for part in (cell.source, cell.member) if part)
     try:
         data = fetch()
-        return name, crop_size(data) if isinstance(data, bytes) else data.shape[:2]
+        height, width = crop_size(data) if isinstance(data, bytes) else data.shape[:2]
     except Exception:  # noqa: BLE001 - reading it again will say why
         return name, (0, 0)
+    return name, (height, width) if height and width else (0, 0)  # a damaged header has no height
