@@ -168,6 +168,28 @@ def test_damage_of_a_store_costs_what_it_hits(
         list(list_cells(["crops.zarr"]))
 
 
+@pytest.mark.parametrize("prepare", [False, True])
+def test_decoders_do_not_talk(
+    prepare: bool,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    recwarn: pytest.WarningsRecorder,
+    capfd: pytest.CaptureFixture,
+) -> None:
+    folder = tmp_path / "slide"
+    write_bmp(folder / "1.bmp", 40, 40)
+    tifffile.imwrite(folder / "cut.tif", np.zeros((40, 40), np.uint8))
+    (folder / "cut.tif").write_bytes((folder / "cut.tif").read_bytes()[:200])
+    Image.new("1", (10_000, 9_000)).save(folder / "bomb.png")
+    caplog.set_level("WARNING", "tifffile")
+    preprocessing = read_bundle().preprocessing if prepare else None
+    store = tmp_path / "crops.zarr"
+    assert pack.pack([folder], store, preprocessing=preprocessing, cores=2).errors == 2
+    assert not caplog.records
+    assert not recwarn.list
+    assert not capfd.readouterr().err  # of the processes
+
+
 def test_crops_that_differ_too_much_are_refused(tmp_path: Path) -> None:
     for number in range(30):
         write_bmp(tmp_path / "slide" / f"{number:02d}.bmp", 20, 20)

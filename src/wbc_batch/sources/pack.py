@@ -23,7 +23,14 @@ from wbc_batch.sources.kinds import is_url
 from wbc_batch.sources.listing import list_cells
 from wbc_batch.sources.packed_writer import Layout, Pixels, write
 from wbc_batch.sources.rates import reading_rate
-from wbc_batch.sources.reading import Read, attempt_read, fetches, prepared_crops, readers
+from wbc_batch.sources.reading import (
+    Read,
+    attempt_read,
+    calm_decoders,
+    fetches,
+    prepared_crops,
+    readers,
+)
 
 __all__ = ["PackSummary", "pack"]
 
@@ -118,6 +125,7 @@ def pack(
         raise InputError(f"{output} is a URL; pack into a local folder and copy that")
     store = Path(output)
     _refuse_output(store, inputs)
+    calm_decoders()
     begun = time.monotonic()
     with _alone(store):
         layout = _measured(list_cells(inputs, group_by), cores, compress, preprocessing)
@@ -161,6 +169,7 @@ def _pixels(
 
 
 def _read_some(cells: Sequence[Cell], preprocessing: Preprocessing) -> list[Pixels]:
+    calm_decoders()
     return [attempt_read(partial(_read, get, preprocessing)) for get in readers(cells)]
 
 
