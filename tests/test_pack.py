@@ -221,10 +221,16 @@ def test_a_damaged_header_says_nothing_of_the_size(tmp_path: Path) -> None:
         ("nowhere/crops.zarr", "no folder nowhere"),
         ("slides/crops.zarr", "lies inside the input"),
         ("s3://bucket/crops.zarr", "is a URL"),
+        ("circle", "exists already"),
+        ("dangling.zarr", "exists already"),
+        (300 * "x", "cannot be written .file name too long"),
+        (300 * "x" + "/crops.zarr", "no folder xxx"),
     ],
 )
 def test_places_that_cannot_be_used_are_named(output: str, reason: str, slides: Path) -> None:
-    with pytest.raises(InputError, match=reason):
+    Path("circle").symlink_to("circle")
+    Path("dangling.zarr").symlink_to("nowhere")
+    with pytest.raises((InputError, RunError), match=reason):
         pack.pack([slides], output)
 
 

@@ -537,6 +537,7 @@ def test_columns_of_pictures_are_no_paths(tmp_path: Path) -> None:
 def test_rows_that_lead_nowhere_say_so(fields: Path) -> None:
     table = boxes().astype(object)
     table.loc[1, "path"] = "fields/none.png"
+    table.loc[8, "path"] = 300 * "x"
     table.loc[2, ["x", "y"]] = 1000
     table.loc[3, "width"] = 0
     table.loc[4, "x"] = "left"
@@ -552,6 +553,7 @@ def test_rows_that_lead_nowhere_say_so(fields: Path) -> None:
     assert "names no file" in shown[5]
     assert shown[6] == (HEIGHT - ROOM - 2, WIDTH - ROOM - 2, 3)
     assert shown[7] == (HEIGHT, WIDTH, 3)
+    assert shown[8] == "the file cannot be opened (file name too long)"
 
 
 @pytest.mark.parametrize(
@@ -583,7 +585,9 @@ def test_paths_on_standard_input(end: bytes, tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(data)
     write_zip(tmp_path / "a.zip", members(3))
     lines = [str(tmp_path / name) for name, _ in members()]
-    lines += [str(tmp_path / "gone.png"), str(tmp_path / "a.zip")]
+    os.mkfifo(tmp_path / "pipe.csv")  # opening it would wait for ever
+    odd = ["gone.png", "gone.csv", "pipe.csv", 300 * "x"]
+    lines += [*(str(tmp_path / name) for name in odd), str(tmp_path / "a.zip")]
     stream = io.BytesIO(end.join(os.fsencode(line) for line in lines) + end)
     with stdin_kept(["-"], stream) as kept:
         assert isinstance(kept[0], PathList)
@@ -591,8 +595,13 @@ def test_paths_on_standard_input(end: bytes, tmp_path: Path) -> None:
         assert cells == list(list_cells(kept))  # a run lists its cells twice
     assert_pictures(cells[:12])
     assert {cell.group for cell in cells[:12]} == {f"{tmp_path}/slide-0", f"{tmp_path}/slide-1"}
-    assert reasons(cells[12:13]) == ["the file is gone"]
-    assert_pictures(cells[13:], PICTURES[:3])
+    assert reasons(cells[12:16]) == [
+        "the file is gone",
+        "the file is gone",
+        "this is not a regular file",
+        "the file cannot be opened (file name too long)",
+    ]
+    assert_pictures(cells[16:], PICTURES[:3])
 
 
 def test_standard_input_that_cannot_be_used() -> None:

@@ -1,5 +1,6 @@
 """Pack cells of any origin into one zarr store, which is read faster and in fewer files."""
 
+import os
 import shutil
 import statistics
 import time
@@ -14,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from wbc_batch.classifier.preprocessing import Preprocessing, canonical_crop
 from wbc_batch.errors import InputError, RunError
+from wbc_batch.files import is_folder
 from wbc_batch.sources.ahead import map_apart, run_ahead
 from wbc_batch.sources.cells import Cell
 from wbc_batch.sources.fetching import Fetch
@@ -243,7 +245,7 @@ def _unwritable(store: Path, error: OSError) -> RunError:
 
 def _refuse_output(store: Path, inputs: Sequence[AnyInput]) -> None:
     _refuse_existing(store)
-    if not store.absolute().parent.is_dir():
+    if not is_folder(store.absolute().parent):
         raise InputError(f"{store}: there is no folder {store.parent}; make it first")
     if (path := input_around(store, inputs)) is not None:
         raise InputError(
@@ -253,7 +255,7 @@ def _refuse_output(store: Path, inputs: Sequence[AnyInput]) -> None:
 
 
 def _refuse_existing(store: Path) -> None:
-    if store.exists():
+    if os.path.lexists(store):  # a link that leads nowhere, too
         raise InputError(f"{store} exists already; name a new store, or remove it")
 
 

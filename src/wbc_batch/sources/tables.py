@@ -122,7 +122,7 @@ def _read_named(path: Path, member: str) -> bytes:
     try:
         return read_file(path)
     except ImageError as error:
-        if path.exists():
+        if not isinstance(error.__cause__, FileNotFoundError):
             raise
         raise ImageError(
             f"there is no file {member}; paths in a table start from the table's folder"
