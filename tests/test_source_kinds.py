@@ -21,7 +21,16 @@ from PIL import Image
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from wbc_batch.errors import ImageError, InputError
-from wbc_batch.sources import Box, Cell, PathList, list_cells, read_image, readers, stdin_kept
+from wbc_batch.sources import (
+    Box,
+    Cell,
+    PathList,
+    list_cells,
+    read_image,
+    readers,
+    stdin_kept,
+    tables,
+)
 from wbc_batch.sources.fetching import LoadedAhead
 
 COUNT, HEIGHT, WIDTH = 12, 40, 50
@@ -573,6 +582,22 @@ def test_tables_that_cannot_be_used_are_named(text: str, reason: str, tmp_path: 
     (tmp_path / "t.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(InputError, match=r"t\.parquet is no Parquet table"):
         list(list_cells([tmp_path / "t.parquet"]))
+
+
+def test_a_table_that_goes_before_it_is_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "t.csv").write_text("path\na.png\n")
+    opened = tables._open_csv
+
+    def then_gone(path: Path) -> tables._Table:
+        table = opened(path)
+        path.unlink()
+        return table
+
+    monkeypatch.setattr(tables, "_open_csv", then_gone)
+    with pytest.raises(InputError, match=r"t\.csv cannot be opened \(No such file"):
+        list(list_cells([tmp_path / "t.csv"]))
 
 
 # --- standard input, mixtures, groups
