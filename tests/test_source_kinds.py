@@ -712,6 +712,8 @@ def test_grouping_rules(mixture: list[Path]) -> None:
     ("rule", "reason"),
     [
         ("(slide", "no regular expression"),
+        ("(a{99999999999})", "is no regular expression"),
+        (3000 * "(" + 3000 * ")", "is no regular expression"),
         ("(?:slide)", "has no group"),
         ("/(patient-[0-9]+)/", "finds no group in"),
         ("patient", "patient: .*folder is no table"),

@@ -111,7 +111,7 @@ def name_groups(files: list[LabelledFile], pattern: str) -> list[LabelledFile]:
     """
     try:
         expression = re.compile(pattern)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise InputError(f"--group-by {pattern!r} is no regular expression: {error}") from error
     if expression.groups == 0:
         raise InputError(
