@@ -23,6 +23,9 @@ from wbc_batch.sources import Cell, read_image
 
 pytestmark = pytest.mark.timeout(120)
 
+# No system looks at it; as root, nothing else is kept from these tests.
+LONG = 300 * "x"
+
 
 def process(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run the command as a process of its own."""
@@ -150,6 +153,10 @@ def test_force_replaces_and_a_person_reads_a_table(
         (["slides", "-o", "new", "--model", "damaged"], 1, "damaged or was exchanged"),
         (["slides", "-o", "slides.txt"], 1, "slides.txt cannot be used for results"),
         (["slides", "-o", "others"], 1, "others is not empty"),
+        (["slides", "-o", "circle"], 1, "circle cannot be used for results"),
+        (["slides", "-o", "new", "--model", LONG], 1, "cannot be looked at (file name too long)"),
+        (["slides", "-o", "scheduled", "--scheduler-file", LONG], 1, "(file name too long); name"),
+        ([LONG, "-o", "new"], 2, "cannot be looked at (file name too long); check the spelling"),
         (["slides"], 2, "--output"),
         (["-o", "new"], 2, "INPUT"),
     ],
@@ -158,6 +165,8 @@ def test_mistakes_get_one_sentence(
     arguments: list[str], code: int, sentence: str, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(place)
+    if not os.path.lexists("circle"):
+        Path("circle").symlink_to("circle")
     (place / "empty").mkdir(exist_ok=True)
     (place / "slides.txt").touch()
     (place / "others").mkdir(exist_ok=True)

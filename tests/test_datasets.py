@@ -305,6 +305,7 @@ def test_folders_of_classes_are_divided_class_by_class(tmp_path):
         (("--label", "baso"), "not of the form FOLDER=CLASS"),
         ((*LABELS, "--label", "NEUT=monocyte"), "to neutrophil and to monocyte"),
         ((*LABELS, "--group-by", "("), "is no regular expression"),
+        ((*LABELS, "--group-by", "(a{99999999999})"), "is no regular expression"),
         ((*LABELS, "--group-by", "p"), "has no group"),
         ((*LABELS, "--group-by", r"slide-(\d+)"), "finds no patient or slide in 'lab/p0/"),
         ((*LABELS, "--test", 0.9), "leave nothing to train on"),

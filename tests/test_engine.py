@@ -239,6 +239,15 @@ def test_file_names_that_are_not_utf8_are_rows(job: Job, tmp_path: Path) -> None
     assert list(rows["status"]) == ["ok"]
 
 
+def test_reasons_that_name_files_that_are_not_utf8_are_rows(job: Job, tmp_path: Path) -> None:
+    draw(tmp_path / "1.png", 1)
+    (tmp_path / "t.csv").write_bytes(b"path\n1.png\nzelle_\xe4.png\n")
+    (spec,) = plan_shards(list_cells([tmp_path / "t.csv"]), job, 10)
+    rows = results(spec)
+    assert list(rows["status"]) == ["ok", "error"]
+    assert "there is no file zelle_\\xe4.png" in rows["error"][1]
+
+
 def test_deadly_cells_are_not_read(job: Job, slides: Path) -> None:
     (spec,) = plan_shards(list_cells([slides / "slide-0"]), job, 200)
     rows = results(replace(spec, fatal=(3,)))

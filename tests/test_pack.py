@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import zarr
 from PIL import Image
 from runs import draw
@@ -120,6 +121,13 @@ def test_groups_boxes_and_labels_are_kept(slides: Path) -> None:
     assert [cell.group for cell in cells][:2] == ["monocyte", ""]
 
 
+def test_reasons_name_files_whose_names_are_not_utf8(slides: Path) -> None:
+    image = (slides / "slide-0" / "0.bmp").as_posix()
+    Path("t.csv").write_bytes(f"path\n{image}\n".encode() + b"zelle_\xe4.png\n")
+    pack.pack(["t.csv"], "crops.zarr")
+    assert_same_cells([Path("t.csv")], Path("crops.zarr"))
+
+
 def test_the_grouping_of_packing_stays(slides: Path) -> None:
     rule = r"slide-(\d)"
     pack.pack([slides], "crops.zarr", group_by=rule)
@@ -160,13 +168,50 @@ def test_damage_of_a_store_costs_what_it_hits(
         list(list_cells(["crops.zarr"]))
 
 
+@pytest.mark.parametrize("prepare", [False, True])
+def test_decoders_do_not_talk(
+    prepare: bool,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    recwarn: pytest.WarningsRecorder,
+    capfd: pytest.CaptureFixture,
+) -> None:
+    folder = tmp_path / "slide"
+    write_bmp(folder / "1.bmp", 40, 40)
+    tifffile.imwrite(folder / "cut.tif", np.zeros((40, 40), np.uint8))
+    (folder / "cut.tif").write_bytes((folder / "cut.tif").read_bytes()[:200])
+    Image.new("1", (10_000, 9_000)).save(folder / "bomb.png")
+    caplog.set_level("WARNING", "tifffile")
+    preprocessing = read_bundle().preprocessing if prepare else None
+    store = tmp_path / "crops.zarr"
+    assert pack.pack([folder], store, preprocessing=preprocessing, cores=2).errors == 2
+    assert not caplog.records
+    assert not recwarn.list
+    assert not capfd.readouterr().err  # of the processes
+
+
 def test_crops_that_differ_too_much_are_refused(tmp_path: Path) -> None:
     for number in range(30):
         write_bmp(tmp_path / "slide" / f"{number:02d}.bmp", 20, 20)
     write_bmp(tmp_path / "slide" / "whole-field.bmp", 400, 500)
-    with pytest.raises(InputError, match=r"whole-field\.bmp.*times their room"):
+    with pytest.raises(InputError, match=r"whole-field\.bmp has 500 x 400.*times their room"):
+        pack.pack([tmp_path / "slide"], tmp_path / "crops.zarr")
+    write_bmp(tmp_path / "slide" / "tall.bmp", 410, 30)
+    with pytest.raises(InputError, match=r"field\.bmp is 500 pixels wide and .*tall\.bmp 410 high"):
         pack.pack([tmp_path / "slide"], tmp_path / "crops.zarr")
     assert [path.name for path in tmp_path.iterdir()] == ["slide"]
+
+
+def test_a_damaged_header_says_nothing_of_the_size(tmp_path: Path) -> None:
+    write_bmp(tmp_path / "slide" / "1.bmp", 20, 20)
+    damaged = tmp_path / "slide" / "damaged.tif"
+    tifffile.imwrite(damaged, np.zeros((20, 20), np.uint8))
+    with tifffile.TiffFile(damaged, mode="r+") as file:
+        file.pages[0].tags["ImageWidth"].overwrite(2**31, dtype=4)
+        file.pages[0].tags["ImageLength"].overwrite(0)
+    summary = pack.pack([tmp_path / "slide"], tmp_path / "crops.zarr")
+    assert (summary.cells, summary.errors, summary.width) == (2, 1, 20)
+    assert_same_cells([tmp_path / "slide"], tmp_path / "crops.zarr")
 
 
 @pytest.mark.parametrize(
@@ -176,10 +221,16 @@ def test_crops_that_differ_too_much_are_refused(tmp_path: Path) -> None:
         ("nowhere/crops.zarr", "no folder nowhere"),
         ("slides/crops.zarr", "lies inside the input"),
         ("s3://bucket/crops.zarr", "is a URL"),
+        ("circle", "exists already"),
+        ("dangling.zarr", "exists already"),
+        (300 * "x", "cannot be written .file name too long"),
+        (300 * "x" + "/crops.zarr", "no folder xxx"),
     ],
 )
 def test_places_that_cannot_be_used_are_named(output: str, reason: str, slides: Path) -> None:
-    with pytest.raises(InputError, match=reason):
+    Path("circle").symlink_to("circle")
+    Path("dangling.zarr").symlink_to("nowhere")
+    with pytest.raises((InputError, RunError), match=reason):
         pack.pack([slides], output)
 
 
@@ -196,6 +247,27 @@ def test_nothing_to_pack_and_nothing_left(slides: Path, monkeypatch: pytest.Monk
     with pytest.raises(RunError, match="no space left on device"):
         pack.pack([slides], "crops.zarr")
     assert sorted(path.name for path in Path().iterdir()) == ["notes", "slides"]
+
+
+def test_one_process_packs_a_store(slides: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = packed_writer._write_crops
+    tried = []
+
+    def and_again(*arguments: Any) -> None:
+        if not tried:
+            tried.append(True)
+            with pytest.raises(RunError, match=r"crops\.zarr is being packed by another process"):
+                pack.pack([slides], "crops.zarr")
+        write(*arguments)
+
+    Path(".crops.zarr.partial").mkdir()  # as one that was killed leaves it
+    Path(".crops.zarr.partial/zarr.json").touch()
+    Path(".crops.zarr.lock").touch()
+    monkeypatch.setattr(packed_writer, "_write_crops", and_again)
+    pack.pack([slides], "crops.zarr")
+    assert tried
+    assert_same_cells([slides], Path("crops.zarr"))
+    assert sorted(path.name for path in Path().iterdir()) == ["crops.zarr", "slides"]
 
 
 def test_an_input_that_grows_is_noticed(slides: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,10 @@ def test_a_person_reads_it_and_nothing_is_left(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("wbc_batch.dry_run.try_out", lambda *_: Trial(500 * MIB, 100.0))
+    (tmp_path / "t.csv").write_text(f"path,group\n{slides}/slide-0/000.png,\n")
+    result = CliRunner().invoke(app, ["plan", "t.csv", "--device", "cpu"])
+    assert "1: (no group) (1)" in lines_of(result.stdout)["groups"]
+    (tmp_path / "t.csv").unlink()
     described = tmp_path / "cluster.yaml"
     described.write_text("class: LocalCluster\nadapt: {minimum: 0, maximum: 30}\n")
     result = CliRunner().invoke(app, ["plan", str(slides), "--cluster", str(described)])

@@ -542,6 +542,13 @@ def test_terminal_names_how_many_groups_it_leaves_out():
     ]
 
 
+def test_terminal_calls_an_unnamed_group_by_the_name_of_the_page():
+    cells = pd.DataFrame({"group": ["", "two"], "label": "monocyte", "confidence": 0.5})
+    lines = printed(cells, 120)
+    assert sum(line.startswith("(no group) ") for line in lines) == 1
+    assert lines[-1] == "too few cells: (no group), two"
+
+
 def test_terminal_says_what_to_look_at():
     labels = ["monocyte"] * 150 + [UNIDENTIFIED] * 50 + ["monocyte"] * 200
     groups = ["[b]one"] * 200 + ["two"] * 200

@@ -112,6 +112,8 @@ def test_a_run_that_is_not_finished_says_what_is_missing(run: Path, tmp_path: Pa
     with pytest.raises(RunError, match="holds no run"):
         rebuild_report(tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
+    with pytest.raises(RunError, match=r"cannot be looked at \(file name too long\)"):
+        rebuild_report(tmp_path / (300 * "x"))
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"state": "finished"}'])

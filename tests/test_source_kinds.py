@@ -21,7 +21,16 @@ from PIL import Image
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from wbc_batch.errors import ImageError, InputError
-from wbc_batch.sources import Box, Cell, PathList, list_cells, read_image, readers, stdin_kept
+from wbc_batch.sources import (
+    Box,
+    Cell,
+    PathList,
+    list_cells,
+    read_image,
+    readers,
+    stdin_kept,
+    tables,
+)
 from wbc_batch.sources.fetching import LoadedAhead
 
 COUNT, HEIGHT, WIDTH = 12, 40, 50
@@ -537,6 +546,7 @@ def test_columns_of_pictures_are_no_paths(tmp_path: Path) -> None:
 def test_rows_that_lead_nowhere_say_so(fields: Path) -> None:
     table = boxes().astype(object)
     table.loc[1, "path"] = "fields/none.png"
+    table.loc[8, "path"] = 300 * "x"
     table.loc[2, ["x", "y"]] = 1000
     table.loc[3, "width"] = 0
     table.loc[4, "x"] = "left"
@@ -552,6 +562,7 @@ def test_rows_that_lead_nowhere_say_so(fields: Path) -> None:
     assert "names no file" in shown[5]
     assert shown[6] == (HEIGHT - ROOM - 2, WIDTH - ROOM - 2, 3)
     assert shown[7] == (HEIGHT, WIDTH, 3)
+    assert shown[8] == "the file cannot be opened (file name too long)"
 
 
 @pytest.mark.parametrize(
@@ -573,6 +584,22 @@ def test_tables_that_cannot_be_used_are_named(text: str, reason: str, tmp_path: 
         list(list_cells([tmp_path / "t.parquet"]))
 
 
+def test_a_table_that_goes_before_it_is_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "t.csv").write_text("path\na.png\n")
+    opened = tables._open_csv
+
+    def then_gone(path: Path) -> tables._Table:
+        table = opened(path)
+        path.unlink()
+        return table
+
+    monkeypatch.setattr(tables, "_open_csv", then_gone)
+    with pytest.raises(InputError, match=r"t\.csv cannot be opened \(No such file"):
+        list(list_cells([tmp_path / "t.csv"]))
+
+
 # --- standard input, mixtures, groups
 
 
@@ -583,7 +610,9 @@ def test_paths_on_standard_input(end: bytes, tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(data)
     write_zip(tmp_path / "a.zip", members(3))
     lines = [str(tmp_path / name) for name, _ in members()]
-    lines += [str(tmp_path / "gone.png"), str(tmp_path / "a.zip")]
+    os.mkfifo(tmp_path / "pipe.csv")  # opening it would wait for ever
+    odd = ["gone.png", "gone.csv", "pipe.csv", 300 * "x"]
+    lines += [*(str(tmp_path / name) for name in odd), str(tmp_path / "a.zip")]
     stream = io.BytesIO(end.join(os.fsencode(line) for line in lines) + end)
     with stdin_kept(["-"], stream) as kept:
         assert isinstance(kept[0], PathList)
@@ -591,8 +620,13 @@ def test_paths_on_standard_input(end: bytes, tmp_path: Path) -> None:
         assert cells == list(list_cells(kept))  # a run lists its cells twice
     assert_pictures(cells[:12])
     assert {cell.group for cell in cells[:12]} == {f"{tmp_path}/slide-0", f"{tmp_path}/slide-1"}
-    assert reasons(cells[12:13]) == ["the file is gone"]
-    assert_pictures(cells[13:], PICTURES[:3])
+    assert reasons(cells[12:16]) == [
+        "the file is gone",
+        "the file is gone",
+        "this is not a regular file",
+        "the file cannot be opened (file name too long)",
+    ]
+    assert_pictures(cells[16:], PICTURES[:3])
 
 
 def test_standard_input_that_cannot_be_used() -> None:
@@ -678,6 +712,8 @@ def test_grouping_rules(mixture: list[Path]) -> None:
     ("rule", "reason"),
     [
         ("(slide", "no regular expression"),
+        ("(a{99999999999})", "is no regular expression"),
+        (3000 * "(" + 3000 * ")", "is no regular expression"),
         ("(?:slide)", "has no group"),
         ("/(patient-[0-9]+)/", "finds no group in"),
         ("patient", "patient: .*folder is no table"),

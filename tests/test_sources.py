@@ -1,8 +1,10 @@
 """Listing and reading cells from folders."""
 
+import inspect
 import io
 import os
 import struct
+import sys
 from pathlib import Path
 
 import cv2
@@ -342,6 +344,20 @@ def test_relative_sources_start_from_the_base(tmp_path: Path) -> None:
     (tmp_path / "smear" / "1.png").write_bytes(encoded(PICTURE, "PNG"))
     pixels = read_image(Cell("smear", "1.png", None, "smear"), base=tmp_path)
     assert (pixels == PICTURE).all()
+
+
+def test_folders_may_be_nested_deeper_than_calls(tmp_path: Path) -> None:
+    deepest = tmp_path.joinpath(*200 * "d")
+    deepest.mkdir(parents=True)
+    (deepest / "1.png").touch()
+    (tmp_path / "d" / "e.png").touch()
+    usual = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack(0)) + 150)
+    try:
+        members = [cell.member for cell in list_cells([tmp_path])]
+    finally:
+        sys.setrecursionlimit(usual)
+    assert members == [200 * "d/" + "1.png", "d/e.png"]
 
 
 def test_linked_folders_are_followed_but_not_in_circles(tree: Path) -> None:

@@ -1,4 +1,8 @@
-"""Files that are there wholly or not at all, and never written over unasked."""
+"""Paths that users name, looked at without an error; files that are there wholly or not at all.
+
+`Path.exists` and its like raise where nobody may look, where a name is too long, or where links go in a
+circle, depending on the version of Python. The functions here answer.
+"""
 
 import os
 from collections.abc import Iterable
@@ -8,10 +12,51 @@ from uuid import uuid4
 
 from wbc_batch.errors import InputError, RunError
 
-__all__ = ["UNFINISHED", "refuse_existing", "refuse_misfits", "write_file"]
+__all__ = [
+    "UNFINISHED",
+    "absence",
+    "exists",
+    "is_file",
+    "is_folder",
+    "refuse_existing",
+    "refuse_misfits",
+    "resolved",
+    "write_file",
+]
 
 #: Suffix of files, with a dot before their name, that are of no use after a run.
 UNFINISHED = ".part"
+
+
+def exists(path: str | Path) -> bool:
+    """Tell whether a path leads to anything that can be looked at."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
+def is_file(path: str | Path) -> bool:
+    """Tell whether a path leads to a regular file."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_folder(path: str | Path) -> bool:
+    """Tell whether a path leads to a folder."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def absence(path: Path, sentence: str) -> str:
+    """Say why a path does not lead to what is wanted: `sentence`, unless nobody may look."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        return f"{path} cannot be looked at ({(error.strerror or type(error).__name__).lower()})"
+    return sentence
+
+
+def resolved(path: str | Path) -> Path:
+    """Make a path absolute and follow its links, as far as they lead anywhere."""
+    return Path(os.path.realpath(path))
 
 
 def refuse_existing(output: Path) -> None:
@@ -22,7 +67,7 @@ def refuse_existing(output: Path) -> None:
     InputError
         If `output` is a file, or a directory that is not empty.
     """
-    if output.is_file() or (output.is_dir() and any(output.iterdir())):
+    if is_file(output) or (is_folder(output) and any(output.iterdir())):
         raise InputError(f"{output} is there already; remove it, or name another place with -o")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from wbc_batch.engine.ledger import committed_shards
 from wbc_batch.engine.run_folder import Record, lacking, locked, read_record
 from wbc_batch.errors import IncompleteRunError, InputError, RunError
-from wbc_batch.files import refuse_misfits
+from wbc_batch.files import absence, exists, is_file, refuse_misfits, resolved
 from wbc_batch.report import read_options, write_reports
 from wbc_batch.report.compare import (
     COMPARISON_FILES,
@@ -59,11 +59,10 @@ def open_run(run_dir: Path) -> FinishedRun:
     RunError
         If it is no run. With the exit code 4, if cells are missing; it says how many, and how to go on.
     """
-    if not (run_dir / RECORD_FILE).is_file():
-        raise RunError(
-            f"{run_dir} holds no run ({RECORD_FILE} is not there); "
-            "name a folder that wbc-batch classify wrote"
-        )
+    file = run_dir / RECORD_FILE
+    if not is_file(file):
+        why = absence(file, f"{run_dir} holds no run ({RECORD_FILE} is not there)")
+        raise RunError(f"{why}; name a folder that wbc-batch classify wrote")
     record = read_record(run_dir) or {}
     if missing := lacking(run_dir, record):
         raise IncompleteRunError(_what_is_missing(run_dir, record, missing))
@@ -121,7 +120,7 @@ def rebuild_report(
     place = output or run_dir
     sets = run.record.get("prediction_sets") or {}
     # A run that only others may write to can be reported elsewhere.
-    own = place.resolve() == run_dir.resolve()
+    own = resolved(place) == resolved(run_dir)
     with (
         _results_folder(place, REPORT_FILES, REPORT_FOLDERS, force=force),
         locked(run_dir) if own else nullcontext(),
@@ -186,7 +185,7 @@ def _what_is_missing(run_dir: Path, record: Record, missing: int) -> str:
 
 def _names(first: Path, second: Path) -> tuple[str, str]:
     """Call two runs by their folders; where these are called alike, by the ways to them."""
-    names = first.resolve().name, second.resolve().name
+    names = resolved(first).name, resolved(second).name
     return names if names[0] != names[1] else (str(first), str(second))
 
 
@@ -202,7 +201,7 @@ def _results_folder(
         If there can be no such folder, something is in the way in it, or it holds such files and `force` is
         not given.
     """
-    new = not path.exists()
+    new = not exists(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -211,7 +210,7 @@ def _results_folder(
             f"{path} cannot be used for results ({reason}); name a folder that you may write to"
         ) from error
     refuse_misfits(path, files, folders)
-    there = [name for name in (*files, *folders) if (path / name).exists()]
+    there = [name for name in (*files, *folders) if exists(path / name)]
     if there and not force:
         raise RunError(
             f"{path} already holds {', '.join(there[:3])}{' and more' if len(there) > 3 else ''}; "

@@ -23,6 +23,7 @@ from wbc_batch.engine.run_folder import (
     write_record,
 )
 from wbc_batch.errors import ExitCode, RunError
+from wbc_batch.files import resolved
 from wbc_batch.report import read_options, write_reports
 from wbc_batch.report.ranges import DEFAULT_PROFILE
 from wbc_batch.report.review import earlier_review
@@ -165,7 +166,7 @@ def classify_paths(
         samples=tuple(firsts.values()),
         bundle=bundle,
         # A bundled model is found by its name wherever the package is; any other by its place.
-        model=str(bundle.path.resolve()) if bundle.path == Path(model) else str(model),
+        model=str(resolved(bundle.path)) if bundle.path == Path(model) else str(model),
         device=device,
         precision=precision,
         backend=choose_backend(backend),

@@ -22,6 +22,7 @@ __all__ = [
     "STATUS_ERROR",
     "STATUS_OK",
     "UNIDENTIFIED",
+    "UNNAMED_GROUP",
 ]
 
 #: The five classes, in the order of every probability vector.
@@ -29,6 +30,9 @@ CLASSES = ("basophil", "eosinophil", "lymphocyte", "monocyte", "neutrophil")
 
 #: The label of a cell that the model should not decide; its best guess stays in ``predicted``.
 UNIDENTIFIED = "unidentified"
+
+#: What people are shown for a group whose name is empty, as a table may leave it.
+UNNAMED_GROUP = "(no group)"
 
 STATUS_OK = "ok"
 STATUS_ERROR = "error"

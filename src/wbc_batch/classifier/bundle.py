@@ -18,7 +18,7 @@ from wbc_batch.classifier.nucleus_size import SizeEvidence
 from wbc_batch.classifier.predictions import Rejection
 from wbc_batch.classifier.preprocessing import Preprocessing
 from wbc_batch.errors import ModelError
-from wbc_batch.files import write_file
+from wbc_batch.files import absence, exists, is_file, is_folder, write_file
 from wbc_batch.schema import CLASSES
 
 if TYPE_CHECKING:
@@ -220,14 +220,14 @@ def find_bundle(model: str | Path) -> Path:
     if str(model) in bundled:
         return bundled[str(model)]
     path = Path(model)
-    if (path / METADATA_FILE).is_file():
+    if is_file(path / METADATA_FILE):
         return path
     wrong = (
         f"the directory {path} is not a model bundle (it has no {METADATA_FILE})"
-        if path.is_dir()
+        if is_folder(path)
         else f"{path} is a file, but a model bundle is a directory with {METADATA_FILE} and {WEIGHTS_FILE}"
-        if path.exists()
-        else f"there is no model {str(model)!r}"
+        if exists(path)
+        else absence(path, f"there is no model {str(model)!r}")
     )
     raise ModelError(f"{wrong}; name a bundle's directory or one of: {', '.join(bundled)}")
 

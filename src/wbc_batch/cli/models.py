@@ -9,6 +9,7 @@ import typer
 
 from wbc_batch.cli.shared import JsonOption, print_json
 from wbc_batch.errors import InputError, ModelError
+from wbc_batch.files import is_folder
 
 __all__ = ["app"]
 
@@ -38,7 +39,7 @@ def list_models(
     """List the bundled models, or those in a folder."""
     from wbc_batch.classifier.bundle import bundles_in, read_bundle
 
-    if folder is not None and not folder.is_dir():
+    if folder is not None and not is_folder(folder):
         raise InputError(f"there is no folder {folder}")
     rows = []
     for path in bundles_in(folder):

@@ -22,6 +22,7 @@ from wbc_batch.cli.shared import (
     print_json,
 )
 from wbc_batch.progress import duration
+from wbc_batch.schema import UNNAMED_GROUP
 
 if TYPE_CHECKING:
     from wbc_batch.dry_run import RunPlan
@@ -89,7 +90,10 @@ def _print_plan(planned: "RunPlan") -> None:
 
 
 def _groups(groups: dict[str, int]) -> str:
-    shown = [f"{name} ({count:,})" for name, count in islice(groups.items(), _GROUPS_SHOWN)]
+    shown = [
+        f"{name or UNNAMED_GROUP} ({count:,})"
+        for name, count in islice(groups.items(), _GROUPS_SHOWN)
+    ]
     more = ["..."] if len(groups) > _GROUPS_SHOWN else []
     return f"{len(groups):,}: {', '.join(shown + more)}"
 

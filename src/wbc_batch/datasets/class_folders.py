@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from wbc_batch.errors import InputError
+from wbc_batch.files import is_file, resolved
 from wbc_batch.schema import CLASSES
 from wbc_batch.sources import list_cells
 from wbc_batch.sources.folders import LITTER
@@ -110,7 +111,7 @@ def name_groups(files: list[LabelledFile], pattern: str) -> list[LabelledFile]:
     """
     try:
         expression = re.compile(pattern)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise InputError(f"--group-by {pattern!r} is no regular expression: {error}") from error
     if expression.groups == 0:
         raise InputError(
@@ -131,7 +132,7 @@ def name_groups(files: list[LabelledFile], pattern: str) -> list[LabelledFile]:
 
 
 def _existing(folder: Path) -> Path:
-    if folder.is_file():
+    if is_file(folder):
         raise InputError(f"{folder} is a file; name a folder that holds one folder per class")
     return folder
 
@@ -142,7 +143,7 @@ def _label(folder: Path, member: str, meanings: Mapping[str, str]) -> str:
         if name.casefold() in meanings:
             return meanings[name.casefold()]
     # The folder itself may be that of a class: data/neutrophil.
-    own = above[-1] if above else folder.resolve().name
+    own = above[-1] if above else resolved(folder).name
     if not above and own.casefold() in meanings:
         return meanings[own.casefold()]
     raise InputError(

@@ -20,7 +20,7 @@ from typing import Any
 from wbc_batch.datasets.class_folders import OUT_OF_CLASS
 from wbc_batch.datasets.splits import ASIDE, SplitCell
 from wbc_batch.errors import InputError
-from wbc_batch.files import write_file
+from wbc_batch.files import is_file, resolved, write_file
 
 __all__ = [
     "COLUMNS",
@@ -115,7 +115,7 @@ class Manifest:
         if not chosen:
             splits = ", ".join(dict.fromkeys(e.split for e in self.entries))
             raise InputError(f"{self.path} has no split {split!r}; its splits are {splits}")
-        missing = [e for e in chosen if not e.path.is_file()]
+        missing = [e for e in chosen if not is_file(e.path)]
         if missing:
             raise InputError(
                 f"{missing[0].path} is missing ({len(missing):,} of {len(chosen):,} images of "
@@ -127,7 +127,7 @@ class Manifest:
 
 def is_manifest(path: Path) -> bool:
     """Tell a prepared data set (its folder, or its CSV file) from a folder of classes."""
-    return path.suffix.lower() == ".csv" or (path / DATASET).is_file()
+    return path.suffix.lower() == ".csv" or is_file(path / DATASET)
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -255,9 +255,9 @@ def _root(folder: Path, root: Path) -> str:
     Images below the folder that the data set lies in are named from there: that folder can be moved
     as a whole.
     """
-    place, neighbourhood = root.resolve(), folder.resolve().parent
+    place, neighbourhood = resolved(root), resolved(folder).parent
     if place.is_relative_to(neighbourhood):
-        return PurePath(os.path.relpath(place, folder.resolve())).as_posix()
+        return PurePath(os.path.relpath(place, resolved(folder))).as_posix()
     return place.as_posix()
 
 

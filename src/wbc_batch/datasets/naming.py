@@ -6,6 +6,7 @@ from pathlib import Path
 from wbc_batch.datasets.manifest import ManifestPart, is_manifest, read_manifest
 from wbc_batch.datasets.splits import TRAIN, VALIDATION
 from wbc_batch.errors import InputError
+from wbc_batch.files import exists, resolved
 
 __all__ = ["Datasets", "class_folders", "named_folders", "named_validation"]
 
@@ -92,7 +93,7 @@ def _divide(argument: str) -> tuple[str, Path, str | None]:
     if not equals:
         name, place = "", argument
     left, colon, split = place.rpartition(":")
-    if colon and left and not Path(place).exists() and Path(left).exists():
+    if colon and left and not exists(place) and exists(left):
         return name, Path(left), split
     return name, Path(place), None
 
@@ -107,7 +108,7 @@ def _resolve(
                 f"{path} is no prepared data set, so it has no split {named!r}; "
                 "make one with wbc-batch dataset prepare"
             )
-        return {name or path.resolve().name: path}
+        return {name or resolved(path).name: path}
     split = named or split
     if split is None:
         raise InputError(f"{path} is a prepared data set; name a split, as {path}:train")

@@ -25,6 +25,7 @@ from wbc_batch.datasets.splits import (
     split_published,
 )
 from wbc_batch.errors import InputError, RunError
+from wbc_batch.files import exists, is_folder, resolved
 from wbc_batch.schema import CLASSES
 
 __all__ = ["PreparedDataset", "prepare_dataset", "read_label_names"]
@@ -109,7 +110,7 @@ def prepare_dataset(
     RunError
         If `output` holds something already.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    if exists(output) and (not is_folder(output) or any(output.iterdir())):
         raise RunError(f"{output} is not an empty folder; name a new one for this data set")
     folders, labels = dict(folders or {}), dict(labels or {})
     shares = shares or Shares.of(0.1, 0.1)
@@ -179,9 +180,9 @@ def _check(
                 f"{folders[name]} is called {name!r} like the published data set; "
                 "name it otherwise, as NAME=FOLDER"
             )
-    places = {place.resolve(): place for place in (pbc, raabin, *folders.values()) if place}
-    for resolved, place in places.items():
-        inside = next((p for p in resolved.parents if p in places), None)
+    places = {resolved(place): place for place in (pbc, raabin, *folders.values()) if place}
+    for real, place in places.items():
+        inside = next((p for p in real.parents if p in places), None)
         if inside:
             raise InputError(
                 f"{place} lies inside {places[inside]}, which was named, too; name each cell once"

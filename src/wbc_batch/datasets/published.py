@@ -12,6 +12,7 @@ from wbc_batch.datasets.class_folders import (
     list_class_folders,
 )
 from wbc_batch.errors import InputError
+from wbc_batch.files import is_folder
 from wbc_batch.schema import CLASSES
 
 __all__ = [
@@ -90,7 +91,7 @@ def list_pbc(folder: Path) -> list[LabelledFile]:
         If a class has no folder or an empty one, or a folder is none of PBC's.
     """
     inside = folder / _PBC_FOLDER
-    root = inside if inside.is_dir() else folder
+    root = inside if is_folder(inside) else folder
     files = list_class_folders("pbc", root, _PBC_OTHER)
     _refuse_missing_classes("PBC", root, PBC_COUNTS, files)
     return files
@@ -156,7 +157,7 @@ def compare_counts(files: Sequence[LabelledFile]) -> list[CountDifference]:
 
 def _raabin_parts(folder: Path) -> dict[str, Path]:
     """Folder of each part that is there."""
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise InputError(f"{folder} is no folder; name the one that holds Train, TestA and TestB")
     places: dict[str, Path] = {}
     for place in sorted(path for path in folder.iterdir() if path.is_dir()):

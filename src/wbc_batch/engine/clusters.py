@@ -22,6 +22,7 @@ from wbc_batch.engine.cluster_file import ClusterDescription, read_cluster_file
 from wbc_batch.engine.plan import SHARDS_AT_ONCE
 from wbc_batch.engine.starting import OverdueError, apart, connect, quiet, restored, short
 from wbc_batch.errors import ClusterError, IncompleteRunError, InputError
+from wbc_batch.files import absence, is_file
 
 __all__ = [
     "Client",
@@ -240,10 +241,9 @@ def existing_workers(
         If nobody answers, or there are no workers.
     """
     place = f"at {address}" if scheduler_file is None else f"that {scheduler_file} tells of"
-    if scheduler_file is not None and not scheduler_file.is_file():
-        raise ClusterError(
-            f"{scheduler_file}: there is no such file; name the one that the Dask scheduler writes"
-        )
+    if scheduler_file is not None and not is_file(scheduler_file):
+        missing = absence(scheduler_file, f"{scheduler_file}: there is no such file")
+        raise ClusterError(f"{missing}; name the one that the Dask scheduler writes")
     named = {"address": address} if scheduler_file is None else {"scheduler_file": scheduler_file}
     with dask.config.set(_CONFIG), quiet():
         try:

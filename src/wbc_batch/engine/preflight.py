@@ -18,6 +18,7 @@ from wbc_batch.classifier.runtime import try_model
 from wbc_batch.engine.clusters import asked
 from wbc_batch.engine.plan import Job, model_digest
 from wbc_batch.errors import ClusterError, WbcError
+from wbc_batch.files import exists
 from wbc_batch.sources import Cell, list_cells
 
 __all__ = [
@@ -165,7 +166,7 @@ def _sample_trouble(cell: Cell, base: Path) -> str:
 
 
 def _place_trouble(token: Path) -> str:
-    if not token.exists():
+    if not exists(token):
         return f"does not see {token.parent}; put it on a file system that all share"
     try:
         token.with_name(f"{token.name}-{uuid4().hex}").touch()

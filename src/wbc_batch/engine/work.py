@@ -21,6 +21,7 @@ from wbc_batch.classifier.preprocessing import CanonicalCrop, stacked
 from wbc_batch.engine.ledger import ShardResult, commit
 from wbc_batch.engine.plan import Job, ShardSpec, model_digest
 from wbc_batch.errors import ClusterError, ImageError, ModelError, WbcError
+from wbc_batch.files import exists
 from wbc_batch.schema import (
     BOX_COLUMNS,
     CELL_COLUMNS,
@@ -154,7 +155,7 @@ def _refuse_blind(spec: ShardSpec) -> None:
     }
     urls = set(filter(is_url, stores))
     local = stores - urls
-    if local and not any((base / store).exists() for store in local):
+    if local and not any(exists(base / store) for store in local):
         raise FileNotFoundError(f"the worker does not see {min(local)}")
     for url in urls:
         refuse_silent(url)
@@ -263,7 +264,8 @@ def _rows(
         "index": [cell.index for cell in cells],
         "group": [_printable(cell.group) for cell in cells],
         "status": [STATUS_ERROR if p in errors else STATUS_OK for p in range(len(cells))],
-        "error": [errors.get(p) for p in range(len(cells))],
+        # A reason may name a file.
+        "error": [_printable(errors[p]) if p in errors else None for p in range(len(cells))],
     }
     # Cells without a prediction get empty ones.
     for name, values in predictions.reindex(range(len(cells))).items():

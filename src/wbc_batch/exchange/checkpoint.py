@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from wbc_batch.errors import InputError, ModelError
+from wbc_batch.files import absence, is_file
 
 __all__ = ["read_weights"]
 
@@ -41,8 +42,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     ModelError
         If it is damaged, holds more than weights, or none. A pickle that would run code is not opened.
     """
-    if not path.is_file():
-        raise InputError(f"there is no file {path}")
+    if not is_file(path):
+        raise InputError(absence(path, f"there is no file {path}"))
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     weights = _state_dict(content, path)
     while prefix := next((p for p in _WRAPPERS if all(k.startswith(p) for k in weights)), ""):

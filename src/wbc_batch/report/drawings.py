@@ -15,10 +15,9 @@ from wbc_batch.files import write_file
 from wbc_batch.pages.drawing import FAINT, INK, POINT, to_png, to_svg
 from wbc_batch.report.agreement import Agreement
 from wbc_batch.report.differential import BINS, Tally
-from wbc_batch.report.groups import NO_GROUP
 from wbc_batch.report.ranges import Profile
 from wbc_batch.report.throughput import ShardPace
-from wbc_batch.schema import CLASS_COLORS, CLASSES, UNIDENTIFIED
+from wbc_batch.schema import CLASS_COLORS, CLASSES, UNIDENTIFIED, UNNAMED_GROUP
 
 __all__ = [
     "Drawing",
@@ -66,7 +65,7 @@ def shares(table: pd.DataFrame) -> Figure:
             places, wide[label], left=start, height=0.72, color=CLASS_COLORS[label], label=label
         )
         start += wide[label].to_numpy()
-    axes.set_yticks(places, [_short(str(name) or NO_GROUP) for name in wide.index])
+    axes.set_yticks(places, [_short(str(name) or UNNAMED_GROUP) for name in wide.index])
     axes.set(xlim=(0, 100), ylim=(len(wide) - 0.5, -0.5), xlabel="% of identified cells")
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
@@ -145,7 +144,7 @@ def differential_bars(rows: pd.DataFrame, profile: Profile | None) -> Figure:
     axes.set_yticks(places, CLASSES)
     axes.invert_yaxis()
     axes.set(xlim=(0, 100), xlabel="% of identified cells")
-    axes.set_title(_short(str(rows["group"].iloc[0]) or NO_GROUP, 60), loc="left")
+    axes.set_title(_short(str(rows["group"].iloc[0]) or UNNAMED_GROUP, 60), loc="left")
     axes.tick_params(axis="y", length=0)
     return figure
 

@@ -5,15 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from wbc_batch.errors import InputError
+from wbc_batch.files import is_file
 from wbc_batch.report.lists import name_rows, read_list, refuse_twice
 from wbc_batch.schema import CLASSES
 from wbc_batch.sources.groups import PathPattern
 
-__all__ = ["AS_LISTED", "NO_GROUP", "Grouping", "label_in", "read_grouping"]
-
-#: What the page and its drawings call the group without a name.
-NO_GROUP = "(no group)"
-
+__all__ = ["AS_LISTED", "Grouping", "label_in", "read_grouping"]
 #: From the source, the member and the listed group of a cell to the group that it is counted with.
 Rule = Callable[[str, str, str], str]
 
@@ -91,7 +88,7 @@ def read_grouping(groups: str | None) -> Grouping:
         return AS_LISTED
     if groups == "source":
         return Grouping(groups, lambda source, _member, _group: source)
-    if "(" in groups and not Path(groups).is_file():
+    if "(" in groups and not is_file(groups):
         return Grouping(groups, _by_pattern(groups))
     if not groups.casefold().endswith(".csv"):
         raise InputError(

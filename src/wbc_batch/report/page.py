@@ -20,10 +20,9 @@ from wbc_batch.report.differential import ERROR, LABELS
 from wbc_batch.report.drawings import MAX_BARS
 from wbc_batch.report.flags import Flag
 from wbc_batch.report.gallery import MAX_GROUPS, Plate, make_plates, place_of
-from wbc_batch.report.groups import NO_GROUP
 from wbc_batch.report.provenance import Provenance
 from wbc_batch.report.ranges import Profile
-from wbc_batch.schema import CLASSES, PLOTS, UNIDENTIFIED
+from wbc_batch.schema import CLASSES, PLOTS, UNIDENTIFIED, UNNAMED_GROUP
 
 __all__ = ["RunView", "render_page"]
 
@@ -142,10 +141,10 @@ def render_page(view: RunView) -> str:
             has_confusion=bool(view.table["confusion_lower"].notna().any()),
             known=_known(known) if collected.known else None,
             known_groups={name: _known(part) for name, part in collected.known.items()},
-            no_group=NO_GROUP,
             review=collected.review_agreement() if view.reviewed is not None else None,
             errors=[_error(row) for row in collected.errors.to_dict("records")],
             drawings={name: _inline(view, name) for name in _DRAWINGS if name in view.svgs},
+            unnamed=UNNAMED_GROUP,
             max_bars=MAX_BARS,
             plots=PLOTS,
             script=Markup(script),
@@ -179,7 +178,7 @@ def _group(
     count = {label: row["count"] for label, row in by_label.items()}
     return Group(
         id=f"group-{number}",
-        name=name or NO_GROUP,
+        name=name or UNNAMED_GROUP,
         rows=[row for row in rows if row["label"] in CLASSES],
         reviewed=[] if reviewed is None else _records(reviewed),
         identified=sum(count[label] for label in CLASSES),

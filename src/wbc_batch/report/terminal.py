@@ -12,7 +12,7 @@ from rich.text import Text
 from wbc_batch.report.compare import Comparison
 from wbc_batch.report.differential import ERROR, LABELS
 from wbc_batch.report.flags import group_flags
-from wbc_batch.schema import CLASSES, UNIDENTIFIED
+from wbc_batch.schema import CLASSES, UNIDENTIFIED, UNNAMED_GROUP
 
 __all__ = ["print_comparison", "print_differential"]
 
@@ -83,7 +83,7 @@ def _print_flags(table: pd.DataFrame, console: Console) -> None:
     """Print what to look at in whole groups, a line for each, with the first groups named."""
     flagged: dict[str, list[str]] = {}
     for flag in group_flags(table):
-        flagged.setdefault(flag.flag, []).append(flag.group or "all")
+        flagged.setdefault(flag.flag, []).append(flag.group or UNNAMED_GROUP)
     for number, (what, names) in enumerate(flagged.items()):
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         above = "" if number else "\n"
@@ -122,7 +122,7 @@ def _view(table: pd.DataFrame, headings: Mapping[str, str], between: str) -> Tab
         view.add_column(headings[label], justify="right", no_wrap=True)
     groups = list(table.groupby("group", sort=False))
     for name, rows in groups[:MAX_GROUPS]:
-        view.add_row(Text(str(name)), *_cells(rows, between))
+        view.add_row(Text(str(name) or UNNAMED_GROUP), *_cells(rows, between))
     view.add_section()
     pooled = _pooled(table)
     if len(groups) > 1:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
+from wbc_batch.files import resolved
 from wbc_batch.report import drawings
 from wbc_batch.report.agreement import Agreement
 from wbc_batch.report.anndata_table import write_anndata
@@ -113,7 +114,7 @@ def write_reports(
     svgs = drawings.write_drawings(output / PLOTS, found)
     page = render_page(
         RunView(
-            name=run_dir.resolve().name,
+            name=resolved(run_dir).name,
             collected=collected,
             table=table,
             reviewed=reviewed,

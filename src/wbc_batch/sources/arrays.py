@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from wbc_batch.classifier.preprocessing import CanonicalCrop, Preprocessing
 from wbc_batch.errors import ImageError, InputError
+from wbc_batch.files import exists
 from wbc_batch.sources import packed
 from wbc_batch.sources.blocks import Blocks
 from wbc_batch.sources.cells import Cell, Place
@@ -149,7 +149,7 @@ class CropArray:
             return None, None
         height, width = (int(sizes[position]) for sizes in self._true_sizes)
         if not height:
-            raise ImageError(str(self.group["error"][position : position + 1][0]))
+            raise ImageError(packed.restored(self.group["error"][position : position + 1][0]))
         return height, width
 
     @cached_property
@@ -229,7 +229,7 @@ def _channels_first(array: Any) -> bool:
 def _open(store: str) -> Any:
     import zarr
 
-    if not (is_url(store) or Path(store).exists()):
+    if not (is_url(store) or exists(store)):
         raise ImageError("the zarr store is gone")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of codecs and types that no standard names yet

@@ -13,6 +13,7 @@ from typing import Generic, Protocol, TypeVar
 from numpy.typing import NDArray
 
 from wbc_batch.errors import ImageError
+from wbc_batch.files import is_folder
 from wbc_batch.sources.cells import Cell
 
 __all__ = ["MAX_BYTES", "Container", "Fetch", "LoadedAhead", "read_file", "refuse_large_file"]
@@ -122,7 +123,7 @@ def read_file(path: Path) -> bytes:
 
 
 def _not_regular(path: Path) -> str:
-    if path.is_dir() and path.suffix.lower() == ".zarr":
+    if is_folder(path) and path.suffix.lower() == ".zarr":
         return "this is a zarr store; name it as an input of its own to classify its crops"
     return "this is not a regular file"
 

@@ -33,7 +33,7 @@ def list_folder(item: Input) -> Iterator[Cell]:
     """
     folder = Path(item.given)
     empty = True
-    for member in _walk(folder, "", ()):
+    for member in _walk(folder):
         empty = False
         # The whole path: slide-1 of one patient is not slide-1 of another.
         yield Cell(item.source, member, None, item.group_of(member.rpartition("/")[0]))
@@ -41,24 +41,31 @@ def list_folder(item: Input) -> Iterator[Cell]:
         raise InputError(f"{folder} holds no files; name a folder of cell images")
 
 
-def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
-    """Members of `folder`, sorted; `above` are device and inode of the folders it lies in."""
-    entries = _sorted_entries(folder)
-    status = folder.stat()
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        raise InputError(f"{folder} is a link to a folder above it; remove the link")
-    for name, is_folder in entries:
-        if is_folder and not name.lower().endswith(".zarr"):
-            yield from _walk(folder / name, f"{prefix}{name}/", (*above, here))
+def _walk(top: Path) -> Iterator[str]:
+    """Members of a folder, sorted; without recursion, for folders may be nested deeper than calls."""
+    todo = [("", *_opened(top))]
+    while todo:
+        prefix, _, entries = todo[-1]
+        for name, is_folder in entries:
+            if not is_folder or name.lower().endswith(".zarr"):
+                yield prefix + name
+                continue
+            folder = top / prefix / name
+            here, inside = _opened(folder)
+            if any(here == above for _, above, _ in todo):
+                raise InputError(f"{folder} is a link to a folder above it; remove the link")
+            todo.append((f"{prefix}{name}/", here, inside))
+            break
         else:
-            yield prefix + name
+            todo.pop()
 
 
-def _sorted_entries(folder: Path) -> list[tuple[str, bool]]:
+def _opened(folder: Path) -> tuple[tuple[int, int], Iterator[tuple[str, bool]]]:
+    """Device and inode of a folder, and its sorted entries, each with whether it is a folder."""
     try:
+        status = folder.stat()
         with os.scandir(folder) as entries:
-            return sorted(
+            names = sorted(
                 (entry.name, _is_folder(entry)) for entry in entries if not is_hidden(entry.name)
             )
     except OSError as error:
@@ -66,6 +73,7 @@ def _sorted_entries(folder: Path) -> list[tuple[str, bool]]:
         raise InputError(
             f"{folder}: this folder cannot be listed ({reason}); make it readable or move it away"
         ) from error
+    return (status.st_dev, status.st_ino), iter(names)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

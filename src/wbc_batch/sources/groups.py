@@ -36,7 +36,7 @@ class PathPattern:
         """
         try:
             pattern = re.compile(text)
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise InputError(f"{option} {text!r} is no regular expression: {error}") from error
         if pattern.groups == 0:
             raise InputError(

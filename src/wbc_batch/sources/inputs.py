@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from wbc_batch.errors import InputError
+from wbc_batch.files import absence, exists, is_file, is_folder, resolved
 from wbc_batch.sources.kinds import Kind, is_url, kind_of, stem
 from wbc_batch.sources.stdin import PathList
 
@@ -83,12 +84,12 @@ def local_paths(items: Sequence[AnyInput]) -> list[Path]:
 
 def input_around(place: Path, items: Sequence[AnyInput]) -> str | None:
     """Find the input that a place, such as one for results, is or lies inside; None if there is none."""
-    resolved = place.resolve()
+    real = resolved(place)
     for path in local_paths(items):
-        if resolved.is_relative_to(path.resolve()):
+        if real.is_relative_to(resolved(path)):
             return str(path)
     # Following the links of millions of paths would take too long.
-    around = {parent for start in (resolved, place) for parent in _with_parents(_key(str(start)))}
+    around = {parent for start in (real, place) for parent in _with_parents(_key(str(start)))}
     piped = (path for item in items if isinstance(item, PathList) for path in item)
     return next((path for path in piped if _key(path) in around), None)
 
@@ -108,11 +109,12 @@ def check_inputs(items: Sequence[AnyInput]) -> None:
             raise InputError(f"{url} {_TWICE}")
     places: dict[Path, Path] = {}
     for path in local_paths(items):
-        if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises where nobody may look
-            raise InputError(f"{path}: there is no such file or folder; check the spelling")
-        if not (path.is_dir() or path.is_file()):
+        if not exists(path):
+            missing = absence(path, f"{path}: there is no such file or folder")
+            raise InputError(f"{missing}; check the spelling")
+        if not (is_folder(path) or is_file(path)):
             raise InputError(f"{path} is neither a file nor a folder; name a folder of cell images")
-        place = path.resolve()
+        place = resolved(path)
         if place in places:
             raise InputError(f"{path} {_TWICE}")
         places[place] = path
@@ -205,11 +207,11 @@ def _home(item: str | Path, kind: Kind) -> str:
 
 
 def _absolute(home: str) -> str:
-    return home if is_url(home) else str(Path(home).resolve())
+    return home if is_url(home) else str(resolved(home))
 
 
 def _name(home: str) -> str:
     if is_url(home):
         return stem(home.rpartition("/")[2])
-    path = Path(home).resolve()
+    path = resolved(home)
     return path.name if kind_of(path) is Kind.FOLDER else stem(path.name)

@@ -4,6 +4,8 @@ import re
 from enum import StrEnum
 from pathlib import Path
 
+from wbc_batch.files import is_file, is_folder
+
 __all__ = ["Kind", "is_url", "kind_of", "stem"]
 
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
@@ -38,17 +40,20 @@ def is_url(name: str) -> bool:
 
 
 def kind_of(place: str | Path) -> Kind:
-    """Tell what an input is. What cannot be told, or is not there, is a `Kind.FILE`."""
+    """Tell what an input is. What cannot be told, or is not there, is a `Kind.FILE`.
+
+    A table is told by its name alone: what it listed can be read when it is gone.
+    """
     if isinstance(place, str) and is_url(place):
         return Kind.ZARR
     path = Path(place)
-    if path.is_dir():
-        return Kind.ZARR if any((path / name).is_file() for name in _ZARR_FILES) else Kind.FOLDER
+    if is_folder(path):
+        return Kind.ZARR if any(is_file(path / name) for name in _ZARR_FILES) else Kind.FOLDER
     if path.suffix.lower() in _TABLES:
         return Kind.TABLE
+    if not is_file(path):  # opening a pipe would wait for ever
+        return Kind.FILE
     try:
-        if not path.is_file():  # opening a pipe would wait for ever
-            return Kind.FILE
         with path.open("rb") as file:
             head = file.read(_TAR_MAGIC_AT + len(_TAR_MAGIC))
     except OSError:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from wbc_batch.errors import InputError
+from wbc_batch.files import is_file
 from wbc_batch.sources.archives import list_tar, list_zip
 from wbc_batch.sources.arrays import list_array
 from wbc_batch.sources.cells import Cell
@@ -68,6 +69,8 @@ _LISTERS: dict[Kind, Callable[[Input], Iterator[Cell]]] = {
 
 def _kind(item: str | Path) -> Kind:
     kind = kind_of(item)
+    if kind is Kind.TABLE and not is_file(item):
+        return Kind.FILE  # its row will say why
     return Kind.FILE if kind is Kind.TIFF and is_one_crop(Path(item)) else kind
 
 

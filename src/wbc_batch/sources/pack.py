@@ -1,17 +1,21 @@
 """Pack cells of any origin into one zarr store, which is read faster and in fewer files."""
 
+import os
 import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice, tee
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from wbc_batch.classifier.preprocessing import Preprocessing, canonical_crop
 from wbc_batch.errors import InputError, RunError
+from wbc_batch.files import is_folder
 from wbc_batch.sources.ahead import map_apart, run_ahead
 from wbc_batch.sources.cells import Cell
 from wbc_batch.sources.fetching import Fetch
@@ -21,7 +25,14 @@ from wbc_batch.sources.kinds import is_url
 from wbc_batch.sources.listing import list_cells
 from wbc_batch.sources.packed_writer import Layout, Pixels, write
 from wbc_batch.sources.rates import reading_rate
-from wbc_batch.sources.reading import Read, attempt_read, fetches, prepared_crops, readers
+from wbc_batch.sources.reading import (
+    Read,
+    attempt_read,
+    calm_decoders,
+    fetches,
+    prepared_crops,
+    readers,
+)
 
 __all__ = ["PackSummary", "pack"]
 
@@ -110,22 +121,24 @@ def pack(
     InputError
         If an input cannot be used, or its crops differ too much in size.
     RunError
-        If the store cannot be written.
+        If the store cannot be written, or another process writes it.
     """
     if is_url(str(output)):
         raise InputError(f"{output} is a URL; pack into a local folder and copy that")
     store = Path(output)
     _refuse_output(store, inputs)
+    calm_decoders()
     begun = time.monotonic()
-    layout = _measured(list_cells(inputs, group_by), cores, compress, preprocessing)
-    listed, to_read = tee(list_cells(inputs, group_by))
-    with _appearing(store) as unfinished:
-        errors = write(
-            unfinished,
-            layout,
-            zip(listed, _pixels(to_read, preprocessing, cores), strict=True),
-            progress or (lambda _done, _all: None),
-        )
+    with _alone(store):
+        layout = _measured(list_cells(inputs, group_by), cores, compress, preprocessing)
+        listed, to_read = tee(list_cells(inputs, group_by))
+        with _appearing(store) as unfinished:
+            errors = write(
+                unfinished,
+                layout,
+                zip(listed, _pixels(to_read, preprocessing, cores), strict=True),
+                progress or (lambda _done, _all: None),
+            )
     seconds = time.monotonic() - begun
     before = list(islice(list_cells(inputs, group_by), _SAMPLE))
     after = list(islice(list_cells([store]), _SAMPLE))
@@ -158,6 +171,7 @@ def _pixels(
 
 
 def _read_some(cells: Sequence[Cell], preprocessing: Preprocessing) -> list[Pixels]:
+    calm_decoders()
     return [attempt_read(partial(_read, get, preprocessing)) for get in readers(cells)]
 
 
@@ -176,6 +190,34 @@ def _next_run(
 
 
 @contextmanager
+def _alone(store: Path) -> Iterator[None]:
+    """Keep other processes from writing the same store.
+
+    The lock ends with the process that holds it, however that ends.
+    """
+    file = store.with_name(f".{store.name}.lock")
+    lock = FileLock(file, timeout=0)
+    try:
+        lock.acquire()
+        if not file.exists():  # the one that held it has just removed it
+            raise Timeout(str(file))
+    except Timeout:
+        lock.release()
+        raise RunError(
+            f"{store} is being packed by another process; wait for it to end, or name another store"
+        ) from None
+    except OSError as error:
+        raise _unwritable(store, error) from error
+    try:
+        _refuse_existing(store)  # that process may just have ended
+        yield
+    finally:
+        with suppress(OSError):  # Windows keeps files that are open
+            file.unlink()
+        lock.release()
+
+
+@contextmanager
 def _appearing(store: Path) -> Iterator[Path]:
     """Give another name to write under; the store appears whole, or not at all."""
     unfinished = store.with_name(f".{store.name}.partial")
@@ -189,24 +231,32 @@ def _appearing(store: Path) -> Iterator[Path]:
             "calls fatal and remove it, or make memory free"
         ) from error
     except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
-        raise RunError(
-            f"{store}: the store cannot be written ({reason}); make room or name another place"
-        ) from error
+        raise _unwritable(store, error) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
+def _unwritable(store: Path, error: OSError) -> RunError:
+    reason = (error.strerror or type(error).__name__).lower()
+    return RunError(
+        f"{store}: the store cannot be written ({reason}); make room or name another place"
+    )
+
+
 def _refuse_output(store: Path, inputs: Sequence[AnyInput]) -> None:
-    if store.exists():
-        raise InputError(f"{store} exists already; name a new store, or remove it")
-    if not store.absolute().parent.is_dir():
+    _refuse_existing(store)
+    if not is_folder(store.absolute().parent):
         raise InputError(f"{store}: there is no folder {store.parent}; make it first")
     if (path := input_around(store, inputs)) is not None:
         raise InputError(
             f"the store {store} lies inside the input {path}, where its files would be taken for "
             "cells; name a place outside"
         )
+
+
+def _refuse_existing(store: Path) -> None:
+    if os.path.lexists(store):  # a link that leads nowhere, too
+        raise InputError(f"{store} exists already; name a new store, or remove it")
 
 
 def _measured(
@@ -233,9 +283,14 @@ def _measured(
         raise InputError("none of these cells can be read, so there is nothing to pack")
     padding = readable * highest[0] * widest[0] / pixels
     if padding > _MOST_PADDING:
+        largest = (
+            f"{widest[1]} has {widest[0]} x {highest[0]} pixels"
+            if widest[1] == highest[1]
+            else f"{widest[1]} is {widest[0]} pixels wide and {highest[1]} {highest[0]} high"
+        )
         raise InputError(
-            f"these crops differ too much in size: padded to the largest ({widest[0]} x {highest[0]} pixels, "
-            f"{highest[1]}) they would take {padding:.0f} times their room; pack similar sizes together"
+            f"these crops differ too much in size: {largest}, and padded to that they would take "
+            f"{padding:.0f} times their room; pack similar sizes together"
         )
     return Layout(count, highest[0], widest[0], compress, preprocessing)
 
@@ -246,6 +301,7 @@ def _size(item: tuple[Cell, Fetch]) -> tuple[str, tuple[int, int]]:
     name = "/".join(part for part in (cell.source, cell.member) if part)
     try:
         data = fetch()
-        return name, crop_size(data) if isinstance(data, bytes) else data.shape[:2]
+        height, width = crop_size(data) if isinstance(data, bytes) else data.shape[:2]
     except Exception:  # noqa: BLE001 - reading it again will say why
         return name, (0, 0)
+    return name, (height, width) if height and width else (0, 0)  # a damaged header has no height

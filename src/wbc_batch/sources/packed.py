@@ -25,6 +25,7 @@ __all__ = [
     "Row",
     "cell_of",
     "preparation",
+    "restored",
     "row_of",
 ]
 
@@ -89,7 +90,7 @@ def row_of(cell: Cell, height: int, width: int, error: str) -> Row:
         "given_label": cell.given_label.translate(_TO_PRIVATE),
         "crop_height": height,
         "crop_width": width,
-        "error": error,
+        "error": error.translate(_TO_PRIVATE),
     }
 
 
@@ -97,15 +98,16 @@ def cell_of(row: Row, group: str, place: Place) -> Cell:
     """Give a cell back what it was before it was packed; its pixels are at `place` now."""
     boxed = int(row["width"]) >= 0
     return Cell(
-        source=_restored(row["source"]),
-        member=_restored(row["member"]),
+        source=restored(row["source"]),
+        member=restored(row["member"]),
         index=None if int(row["index"]) < 0 else int(row["index"]),
-        group=_restored(group),
+        group=restored(group),
         box=Box(*(int(row[name]) for name in ("x", "y", "width", "height"))) if boxed else None,
-        given_label=_restored(row["given_label"]),
+        given_label=restored(row["given_label"]),
         place=place,
     )
 
 
-def _restored(text: Any) -> str:
+def restored(text: Any) -> str:
+    """Give a text of the store back the bytes that are not UTF-8."""
     return str(text).translate(_FROM_PRIVATE)

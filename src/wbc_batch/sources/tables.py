@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,7 +122,7 @@ def _read_named(path: Path, member: str) -> bytes:
     try:
         return read_file(path)
     except ImageError as error:
-        if path.exists():
+        if not isinstance(error.__cause__, FileNotFoundError):
             raise
         raise ImageError(
             f"there is no file {member}; paths in a table start from the table's folder"
@@ -232,16 +232,12 @@ def _is_text(kind: Any) -> bool:
 
 
 def _open_csv(path: Path) -> _Table:
-    # Names of files need not be UTF-8; a spreadsheet puts a mark before the first column.
-    try:
-        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            first = file.readline()
-    except OSError as error:
-        raise InputError(f"{path} cannot be opened ({error.strerror or error})") from error
+    with _open_text(path) as file:
+        first = file.readline()
     delimiter = max(",;\t", key=first.count)
 
     def rows(_columns: list[str]) -> Iterator[_Row]:
-        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+        with _open_text(path) as file:
             try:
                 yield from csv.DictReader(file, delimiter=delimiter)
             except csv.Error as error:
@@ -253,3 +249,11 @@ def _open_csv(path: Path) -> _Table:
     if not names:
         raise InputError(f"{path} is empty; its first line must name the columns, such as 'path'")
     return _Table(names, {}, rows)
+
+
+def _open_text(path: Path) -> TextIO:
+    try:
+        # Names of files need not be UTF-8; a spreadsheet puts a mark before the first column.
+        return path.open(newline="", encoding="utf-8-sig", errors="surrogateescape")
+    except OSError as error:
+        raise InputError(f"{path} cannot be opened ({error.strerror or error})") from error

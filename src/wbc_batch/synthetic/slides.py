@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wbc_batch.errors import InputError, RunError
+from wbc_batch.files import exists
 from wbc_batch.schema import CLASSES
 from wbc_batch.synthetic.smear import draw_stained
 from wbc_batch.synthetic.stain import random_stain
@@ -62,7 +63,9 @@ def write_slides(folder: Path, slides: int = 3, cells: int = 100, seed: int = 0)
         for slide in range(1, slides + 1)
         for cell in range(1, cells + 1)
     ]
-    strangers = sorted(set(folder.glob("slides/slide-*/*")) - set(paths))
+    # Python 3.11 looks for no names in a folder that it may not look at.
+    there = folder.glob("slides/slide-*/*") if exists(folder) else ()
+    strangers = sorted(set(there) - set(paths))
     if strangers:
         raise InputError(
             f"{folder} already holds other slides ({strangers[0].relative_to(folder)} and"

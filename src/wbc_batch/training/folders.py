@@ -8,6 +8,7 @@ from wbc_batch.datasets.drawn import drawn_for_training
 from wbc_batch.datasets.held_out import SHARE, held_out, select
 from wbc_batch.datasets.labelled import LabelledCells, files_digest, merge, read_dataset
 from wbc_batch.datasets.naming import Datasets
+from wbc_batch.files import resolved
 from wbc_batch.training.loop import Report, Step
 from wbc_batch.training.train import Settings, finished, train, wide_preprocessing
 
@@ -103,7 +104,7 @@ def read_cells(
 
 def _places(datasets: Datasets) -> str:
     return ", ".join(
-        f"{name}={d.resolve() if isinstance(d, Path) else d}" for name, d in datasets.items()
+        f"{name}={resolved(d) if isinstance(d, Path) else d}" for name, d in datasets.items()
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from wbc_batch.errors import RunError
-from wbc_batch.files import UNFINISHED, write_file
+from wbc_batch.files import UNFINISHED, exists, is_folder, write_file
 
 __all__ = ["BUNDLE", "CHECKPOINT", "RECORD", "begin", "finish", "is_finished", "locked"]
 
@@ -52,9 +52,9 @@ def locked(output: Path) -> Iterator[None]:
 
 def refuse_strangers(output: Path) -> None:
     """Raise RunError if the directory holds something that is no training."""
-    if output.exists() and not output.is_dir():
+    if exists(output) and not is_folder(output):
         raise RunError(f"{output} is a file; name a new folder for the training")
-    if not output.exists() or (output / RECORD).exists():
+    if not exists(output) or exists(output / RECORD):
         return
     if any(not path.name.startswith(".") for path in output.iterdir()):
         raise RunError(

@@ -17,6 +17,7 @@ from wbc_batch.classifier.network import Network, all_arguments, build_network
 from wbc_batch.classifier.novelty import NoveltyModel
 from wbc_batch.classifier.torchvision_networks import TorchvisionNetwork
 from wbc_batch.errors import InputError, ModelError
+from wbc_batch.files import is_file
 from wbc_batch.schema import CLASSES
 from wbc_batch.training.settings import Settings
 
@@ -63,7 +64,7 @@ def starting_network(settings: Settings) -> Start:
         return Start(network, "random weights")
     if settings.start == "imagenet":
         return Start(network, _load_imagenet(network, settings.architecture))
-    if Path(settings.start).is_file():
+    if is_file(settings.start):
         return Start(network, _load_file(network, Path(settings.start)))
     bundle = read_bundle(settings.start)
     if bundle.architecture != settings.architecture:
