@@ -88,7 +88,7 @@ def refuse_misfits(folder: Path, files: Iterable[str], folders: Iterable[str]) -
     wanted = {name: "file" for name in files} | {name: "folder" for name in folders}
     for name, kind in wanted.items():
         path = folder / name
-        if os.path.lexists(path) and path.is_dir() != (kind == "folder"):
+        if os.path.lexists(path) and os.path.isdir(path) != (kind == "folder"):
             raise RunError(
                 f"{path} is in the way of a {kind} of the results; move it away, or name another folder"
             )
