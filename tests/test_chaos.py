@@ -16,7 +16,7 @@ from pathlib import Path
 import dask
 import psutil
 import pytest
-from runs import TRAPS, command, dask_cluster
+from runs import TRAPS, command, dask_cluster, worker_processes
 
 from wbc_batch.engine.clusters import cores
 from wbc_batch.engine.ledger import committed
@@ -29,19 +29,6 @@ pytestmark = pytest.mark.timeout(300)
 
 def rows(run_dir: Path) -> bytes:
     return (run_dir / "cells.csv").read_bytes()
-
-
-def worker_processes(parent: int | None = None) -> list[psutil.Process]:
-    """Processes that work for a run; the resource tracker of Python is none of them."""
-    children = psutil.Process(parent).children(recursive=True)
-    return [child for child in children if "spawn_main" in " ".join(_command(child))]
-
-
-def _command(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from distributed import Client, LocalCluster
 from distributed.security import Security
-from runs import command, dask_cluster, wait_for
+from runs import command, dask_cluster, wait_for, worker_processes
 
 from wbc_batch.engine import clusters, preflight
 from wbc_batch.engine.cluster_file import read_cluster_file
@@ -323,6 +323,36 @@ def test_ctrl_c_ends_the_wait_for_a_cluster(slides: Path, hanging: Path, tmp_pat
         _, errors = run.communicate(timeout=30)
     assert run.returncode == ExitCode.INTERRUPTED, errors
     assert errors.splitlines()[-1].endswith("repeat the same command to continue")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("workers", ["here", "from a file", "one, for a plan"])
+def test_ctrl_c_in_a_terminal_is_for_the_first_process_only(
+    workers: str, slides: Path, tmp_path: Path
+) -> None:
+    """It goes to all of them, also while workers start and import what they need."""
+    whole = command(slides, tmp_path / "run", "--workers", "1")
+    if workers == "from a file":
+        file = tmp_path / "cluster.yaml"
+        file.write_text("class: LocalCluster\nn_workers: 1\n")
+        whole = [*command(slides, tmp_path / "run"), "--cluster", str(file)]
+    elif workers == "one, for a plan":
+        whole = [*whole[:3], "plan", str(slides)]
+    with subprocess.Popen(whole, stderr=subprocess.PIPE, text=True, start_new_session=True) as run:
+        wait_for(lambda: worker_processes(run.pid))
+        time.sleep(1)
+        blocked = [
+            int(
+                re.search(r"SigBlk:\s(\w+)", Path(f"/proc/{process.pid}/status").read_text())[1], 16
+            )
+            for process in worker_processes(run.pid)
+        ]
+        os.killpg(run.pid, signal.SIGINT)
+        _, errors = run.communicate(timeout=60)
+    assert run.returncode == ExitCode.INTERRUPTED, errors
+    assert "KeyboardInterrupt" not in errors
+    assert blocked == [1 << (signal.SIGINT - 1)]
+    assert "interrupted" in errors.splitlines()[-1]
 
 
 def test_ctrl_c_ends_the_wait_for_a_job(slides: Path, tmp_path: Path) -> None:
