@@ -26,6 +26,8 @@ from wbc_batch.errors import ClusterError, IncompleteRunError, InputError
 __all__ = [
     "Client",
     "asked",
+    "connected",
+    "connection_lost",
     "cores",
     "default_workers",
     "existing_workers",
@@ -238,6 +240,8 @@ def existing_workers(
     ------
     ClusterError
         If nobody answers, or there are no workers.
+    IncompleteRunError
+        If the scheduler is lost meanwhile.
     """
     place = f"at {address}" if scheduler_file is None else f"that {scheduler_file} tells of"
     if scheduler_file is not None and not scheduler_file.is_file():
@@ -256,7 +260,8 @@ def existing_workers(
             ) from error
         with client:
             try:
-                client.wait_for_workers(1, timeout=timeout)
+                with connected(TimeoutError):
+                    client.wait_for_workers(1, timeout=timeout)
             except TimeoutError as error:
                 raise ClusterError(
                     f"the Dask scheduler {place} has no workers; start some and try again"
@@ -351,7 +356,8 @@ def _first_worker(client: Client, timeout: float, unheard: Sequence[BaseExceptio
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         try:
-            client.wait_for_workers(1, timeout=min(_TICK, timeout))
+            with connected(TimeoutError):
+                client.wait_for_workers(1, timeout=min(_TICK, timeout))
         except TimeoutError:
             if not unheard:
                 continue
@@ -380,6 +386,35 @@ def asked(client: Client, question: Callable[[], Awaitable[_Answer]], timeout: f
         return await asyncio.wait_for(question(), timeout)
 
     return client.sync(bounded)
+
+
+def connection_lost() -> IncompleteRunError:
+    """Say that the scheduler is gone."""
+    return IncompleteRunError(
+        "the connection to the Dask scheduler was lost; repeat the command to continue"
+    )
+
+
+@contextmanager
+def connected(*expected: type[Exception]) -> Iterator[None]:
+    """Say so if the scheduler is lost inside, whatever it is asked.
+
+    Parameters
+    ----------
+    *expected : type
+        Of errors that mean something else here.
+
+    Raises
+    ------
+    IncompleteRunError
+        Instead of the errors of Dask's connections, which have no number of the operating system.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None or isinstance(error, expected):
+            raise
+        raise connection_lost() from error
 
 
 def expected_workers(client: Client) -> int:

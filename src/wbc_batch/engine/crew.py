@@ -93,13 +93,17 @@ class Crew:
         ------
         ClusterError
             If one does not fit.
+        IncompleteRunError
+            If the scheduler is lost.
         """
         if self.local:
             return self.workers, self.threads, False
-        threads = check_workers(client, job, samples)
-        gpus = gpu_workers(client, job.device)
+        with clusters.connected():
+            threads = check_workers(client, job, samples)
+            gpus = gpu_workers(client, job.device)
+            there = clusters.expected_workers(client)
         meant = (self.cluster and read_cluster_file(self.cluster).workers) or 0
-        return gpus or max(meant, clusters.expected_workers(client)), threads, gpus > 0
+        return gpus or max(meant, there), threads, gpus > 0
 
 
 def choose_crew(

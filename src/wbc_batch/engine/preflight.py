@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -34,6 +34,8 @@ GPU = "GPU"
 
 # Seconds: workers import torch and read the model, perhaps all of them from one file server.
 _PATIENCE = 120
+# Of asking, until it is believed that a worker cannot be reached: it may have died meanwhile.
+_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +70,11 @@ def check_workers(client: Client, job: Job, samples: Sequence[Cell]) -> int:
     """
     token = Path(job.shards, f".probe-{uuid4().hex}")
     token.touch()
-    question = partial(client.run, _look_around, token, job, tuple(samples), on_error="return")
     try:
-        answers = asked(client, question, _PATIENCE)
-    except TimeoutError as error:
-        raise ClusterError(
-            f"not all {len(client.nthreads())} Dask workers answered within {_PATIENCE} s; see "
-            "which of them hang"
-        ) from error
+        for _ in range(_TRIES):
+            answers = _answers(client, partial(_look_around, token, job, tuple(samples)))
+            if not any(isinstance(answer, OSError) for answer in answers.values()):
+                break
     finally:
         for left in token.parent.glob(f"{token.name}*"):
             left.unlink()
@@ -83,8 +82,19 @@ def check_workers(client: Client, job: Job, samples: Sequence[Cell]) -> int:
     for worker, answer in sorted(answers.items()):
         if complaint := _complaint(answer, ours):
             raise ClusterError(f"the Dask worker {worker} {complaint}")
-    cores = {worker: view.cores for worker, view in answers.items()}
+    cores = {worker: view.cores for worker, view in answers.items() if isinstance(view, _View)}
     return cores_per_worker(client, cores, on_gpu=gpu_workers(client, job.device) > 0)
+
+
+def _answers(client: Client, look: Callable[[], _View]) -> dict[str, _View | Exception]:
+    """Ask each worker that is there; one that cannot be reached answers with an `OSError`."""
+    workers = len(asked(client, client.nthreads, _PATIENCE))
+    try:
+        return asked(client, partial(client.run, look, on_error="return"), _PATIENCE)
+    except TimeoutError as error:
+        raise ClusterError(
+            f"not all {workers} Dask workers answered within {_PATIENCE} s; see which of them hang"
+        ) from error
 
 
 def gpu_workers(client: Client, device: str) -> int:
