@@ -151,6 +151,21 @@ def test_a_full_disk_ends_in_4_and_room_ends_in_the_same_result(
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
+def test_a_disk_that_is_full_for_the_reports_ends_in_4(
+    slides: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    shutil.copytree(undisturbed, run_dir)
+    record = json.loads((run_dir / "run.json").read_text())
+    (run_dir / "run.json").write_text(json.dumps(record | {"state": "interrupted"}))
+    (run_dir / ".cells.csv.partial").symlink_to("/dev/full")
+    with pytest.raises(IncompleteRunError, match=r"cells\.csv cannot be written \(No space left"):
+        classify_paths([slides], run_dir, device="cpu", workers=1)
+    assert json.loads((run_dir / "run.json").read_text())["state"] == "incomplete"
+    assert classify_paths([slides], run_dir, device="cpu", workers=1).cells == 120
+
+
 @pytest.mark.timeout(600)
 def test_starved_workers_end_in_4_and_memory_ends_in_the_same_result(
     slides: Path, undisturbed: Path, tmp_path: Path

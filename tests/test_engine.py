@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -335,6 +336,28 @@ def test_a_file_is_no_run_folder(tmp_path: Path) -> None:
     (tmp_path / "out").touch()
     with pytest.raises(RunError, match="cannot be used for results"), locked(tmp_path / "out"):
         pass
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there folders are never read-only")
+@pytest.mark.parametrize(("place", "options"), [("run", ()), ("run/shards", ("--force",))])
+def test_a_folder_that_is_read_only_is_refused_and_stays_as_it_is(
+    place: str, options: tuple[str, ...], slides: Path, tmp_path: Path
+) -> None:
+    powerless = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
+    if powerless and not shutil.which("setpriv"):
+        pytest.skip("root may write everywhere")
+    with locked(tmp_path / "run"):
+        write_record(tmp_path / "run", {"state": "interrupted"})
+    (tmp_path / "run" / "shards" / "000000-0123456789abcdef.parquet").touch()
+    before = sorted((tmp_path / "run").rglob("*"))
+    (tmp_path / place).chmod(0o555)
+    whole = [*powerless, *command(slides / "slide-0", tmp_path / "run", *options)]
+    run = subprocess.run(whole, capture_output=True, text=True)
+    (tmp_path / place).chmod(0o755)
+    assert run.returncode == ExitCode.FATAL
+    assert f"{tmp_path / place} cannot be used for results (permission denied)" in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+    assert sorted((tmp_path / "run").rglob("*")) == before
 
 
 def test_an_unfinished_run_goes_on_with_the_same_settings_only(

@@ -1,5 +1,6 @@
 """Reports made anew, comparisons, and what stands beside the page."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from commands import invoke
 from report_runs import a_row, draw, finished_run, page_of, read_csv
 from rich.console import Console
 
-from wbc_batch.errors import IncompleteRunError, InputError, RunError
+from wbc_batch.errors import ExitCode, IncompleteRunError, InputError, RunError
 from wbc_batch.rebuild import compare_runs, rebuild_report
 from wbc_batch.report import agreement, read_differential
 from wbc_batch.report.geojson import feature
@@ -42,6 +43,16 @@ def some_rows(labels: list[str | None], group: str = "slide-1", source: str = "i
 def run(tmp_path: Path) -> Path:
     rows = some_rows(["neutrophil"] * 6 + ["lymphocyte"] * 3 + [UNIDENTIFIED, None])
     return finished_run(tmp_path / "run", rows, model={"name": "m", "confusion": CONFUSION})
+
+
+@pytest.fixture
+def full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no room for the drawings."""
+
+    def write(folder: Path, _: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(folder))
+
+    monkeypatch.setattr("wbc_batch.report.drawings.write_drawings", write)
 
 
 # --- a report made anew ---------------------------------------------------------------------------
@@ -78,6 +89,23 @@ def test_nothing_is_overwritten_without_force(run: Path, tmp_path: Path) -> None
     assert (run / "report.html").read_bytes() == before
     assert invoke("report", run, "--profile", "none", "--force").exit_code == 0
     assert (run / "report.html").read_bytes() != before
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
+def test_a_report_for_which_there_is_no_room_leaves_nothing_and_ends_in_4(
+    run: Path, full: None, tmp_path: Path
+) -> None:
+    place = tmp_path / "elsewhere"
+    told = invoke("report", run, "-o", place)
+    assert told.exit_code == ExitCode.INCOMPLETE
+    assert "plots cannot be written (No space left on device)" in told.stderr
+    assert not place.exists()
+    place.mkdir()
+    (place / ".cells.csv.partial").symlink_to("/dev/full")
+    told = invoke("report", run, "-o", place)
+    assert told.exit_code == ExitCode.INCOMPLETE
+    assert "cells.csv cannot be written (No space left on device)" in told.stderr
+    assert not list(place.iterdir())
 
 
 def test_a_run_that_is_not_finished_says_what_is_missing(run: Path, tmp_path: Path) -> None:

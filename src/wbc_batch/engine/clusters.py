@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import dask
@@ -22,6 +21,7 @@ from wbc_batch.engine.cluster_file import ClusterDescription, read_cluster_file
 from wbc_batch.engine.plan import SHARDS_AT_ONCE
 from wbc_batch.engine.starting import OverdueError, apart, connect, quiet, restored, short
 from wbc_batch.errors import ClusterError, IncompleteRunError, InputError
+from wbc_batch.files import scratch
 
 __all__ = [
     "Client",
@@ -155,12 +155,12 @@ def local_workers(workers: int, threads: int, memory: int) -> Iterator[Client]:
     environment |= {"MALLOC_TRIM_THRESHOLD_": 65536, "DASK_LOGGING__DISTRIBUTED": "critical"}
     config = _OUR_CONFIG | _KEPT_PLACES | {"distributed.nanny.pre-spawn-environ": environment}
     with (
-        TemporaryDirectory(prefix="wbc-batch-") as scratch,
+        scratch() as place,
         dask.config.set(config),
         quiet(),
         restored(environment),
     ):
-        cluster = _start_here(workers, memory, scratch)
+        cluster = _start_here(workers, memory, place)
         try:
             with connect(address=cluster) as client:
                 yield client
@@ -168,7 +168,7 @@ def local_workers(workers: int, threads: int, memory: int) -> Iterator[Client]:
             _stop(cluster)
 
 
-def _start_here(workers: int, memory: int, scratch: str) -> LocalCluster:
+def _start_here(workers: int, memory: int, place: str) -> LocalCluster:
     """Start worker processes; one may die as it starts, as at any other time."""
     arguments = {
         "n_workers": workers,
@@ -177,7 +177,7 @@ def _start_here(workers: int, memory: int, scratch: str) -> LocalCluster:
         "memory_limit": memory,
         "dashboard_address": None,
         "silence_logs": logging.CRITICAL,
-        "local_directory": scratch,
+        "local_directory": place,
         # Else it takes port 8787 although there is no dashboard.
         "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"},
     }
@@ -295,10 +295,10 @@ def started_workers(file: Path, timeout: float) -> Iterator[Client]:
         If it does not come up in time, or no worker does.
     """
     description = read_cluster_file(file)
-    with TemporaryDirectory(prefix="wbc-batch-") as scratch, quiet() as unheard:
+    with scratch() as place, quiet() as unheard:
         config = _OUR_CONFIG | (_KEPT_PLACES if description.adapt is None else {})
         if description.local:
-            config = config | {"temporary-directory": scratch}
+            config = config | {"temporary-directory": place}
         with dask.config.set(config):
             cluster = _start_described(description, file, timeout)
             try:

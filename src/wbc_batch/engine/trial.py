@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from tempfile import TemporaryDirectory
 
 import psutil
 
 from wbc_batch.engine.plan import Job, plan_shards
 from wbc_batch.engine.starting import deaf
 from wbc_batch.engine.work import attempt, run_shard
+from wbc_batch.files import scratch
 from wbc_batch.sources import Cell
 
 __all__ = ["Trial", "try_out"]
@@ -58,7 +58,7 @@ def try_out(job: Job, cells: Sequence[Cell]) -> Trial | None:
     """
     spawn = get_context("spawn")
     answers, answer = spawn.Pipe(duplex=False)
-    with TemporaryDirectory(prefix="wbc-batch-") as place, closing(answers), closing(answer):
+    with scratch() as place, closing(answers), closing(answer):
         task = (_classify_twice, replace(job, shards=place), tuple(cells))
         process = spawn.Process(target=_serve, args=(answer, *task))
         with deaf():

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from wbc_batch.classifier.conformal import prediction_sets
 from wbc_batch.errors import RunError
+from wbc_batch.files import unwritten
 from wbc_batch.schema import (
     CELL_TYPES,
     CLASSES,
@@ -153,17 +154,19 @@ def with_prediction_sets(cells: pa.Table, thresholds: Sequence[float]) -> pa.Tab
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name to write under; which becomes `path` if the block ends well."""
+    """Give a temporary name to write under; which becomes `path` if the block ends well.
+
+    Raises
+    ------
+    RunError
+        If it cannot be written, see `wbc_batch.files.unwritten`.
+    """
     temporary = path.with_name(f".{path.name}.partial")
     try:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
-        raise RunError(
-            f"{path}: this file cannot be written ({reason}); make room or make the folder "
-            "writable, then run the same command again"
-        ) from error
+        raise unwritten(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
 
