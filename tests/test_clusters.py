@@ -220,7 +220,13 @@ def test_a_cluster_is_started_from_a_file_and_closed(
         ("class: FastCluster", "FastCluster is not known; write its full name, or LocalCluster"),
         ("class: pathlib.Path", r"pathlib\.Path is no class of Dask clusters"),
         ("class: nonesuch.Cluster", "needs a package that is not here .*install nonesuch"),
+        ("class: ..LocalCluster", r"\.\.LocalCluster is not known"),
+        ("class: distributed.deploy.Cluster", r"distributed\.deploy\.Cluster is no class of Dask"),
+        ("class: LocalCluster\nstart: 2024-13-45", "is no YAML file"),
         ("class: LocalCluster\nadapt: 3", "adapt should be like"),
+        ("class: LocalCluster\nadapt: {maximum: none}", "adapt should be like"),
+        ("class: LocalCluster\nadapt: {interval: quick}", "adapt should be like"),
+        ("class: SLURMCluster\nwalltime: 12:00:00", r"quotes, like walltime: \"04:00:00\""),
         ("class: LocalCluster\n2: 3", "2 is no name of an argument"),
     ],
 )
@@ -438,5 +444,7 @@ def test_workers_know_the_threads_that_they_may_use(monkeypatch: pytest.MonkeyPa
 
 def test_memory_is_shared_out_or_as_asked_for() -> None:
     assert choose_crew("cpu", workers=2, memory_limit="1.5 GiB").memory == 3 * 2**29
+    with pytest.raises(InputError, match="'1e999' is no amount of memory"):
+        choose_crew("cpu", workers=2, memory_limit="1e999")
     one, four = (choose_crew("cpu", workers=count).memory for count in (1, 4))
     assert one == pytest.approx(4 * four, abs=4)

@@ -389,6 +389,17 @@ def test_a_run_that_did_nothing_yet_binds_nobody(tmp_path: Path) -> None:
         assert not list((tmp_path / SHARDS).iterdir())
 
 
+def test_a_record_with_other_peoples_settings_is_that_of_another_run(
+    job: Job, slides: Path, tmp_path: Path
+) -> None:
+    with locked(tmp_path):
+        write_record(tmp_path, {"state": "interrupted", "settings": ["auto"]})
+        (spec,) = plan_shards(list_cells([slides / "slide-0"]), job, 50)
+        run_shard(spec)
+        with pytest.raises(RunError, match="version was 'not recorded'"):
+            start(tmp_path, SETTINGS, force=False)
+
+
 def test_a_finished_run_is_not_overwritten(tmp_path: Path) -> None:
     with locked(tmp_path):
         write_record(tmp_path, {"state": "finished", "cells": 0})

@@ -29,6 +29,7 @@ from wbc_batch.request import (
     Progress,
     Request,
     noting_firsts,
+    refuse_no_time,
     refuse_overlap,
     refuse_unfit_model,
     reported_groups,
@@ -147,6 +148,7 @@ def classify_paths(
     paths = [inputs] if isinstance(inputs, AnyInput) else list(inputs)
     run_dir = Path(output)
     report = read_options(profile, wbc_counts)
+    refuse_no_time(stall_timeout)
     crew = choose_crew(device, workers, memory_limit, scheduler, scheduler_file, cluster)
     bundle = read_bundle(model)
     refuse_unfit_model(bundle, device, precision, backend, crew)

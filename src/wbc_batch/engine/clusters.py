@@ -120,7 +120,7 @@ def memory_of_workers(wanted: str | None, workers: int) -> int:
         return int(MEMORY_LIMIT) // workers
     try:
         limit = parse_bytes(wanted)
-    except ValueError:
+    except (ValueError, OverflowError):
         limit = 0
     if limit < 1:
         raise InputError(f"{wanted!r} is no amount of memory; write it like 2GiB or 800MB")

@@ -268,7 +268,8 @@ def start(run_dir: Path, settings: Settings, force: bool) -> Record | None:
             f"{run_dir} already holds a finished run; name another folder, "
             "or add --force to replace it"
         )
-    differences = settings.differences(record.get("settings") or {})
+    old = record.get("settings")
+    differences = settings.differences(old if isinstance(old, dict) else {})
     begun = record.get("state") == "finished" or committed(run_dir)
     if differences and not begun:  # it had no time to do anything
         clear(run_dir)
