@@ -16,7 +16,7 @@ import psutil
 import pytest
 from distributed import Client, LocalCluster
 from distributed.security import Security
-from runs import command, dask_cluster, wait_for, worker_processes
+from runs import command, dask_cluster, dask_process, wait_for, worker_processes
 
 from wbc_batch.engine import clusters, preflight
 from wbc_batch.engine.cluster_file import read_cluster_file
@@ -66,7 +66,7 @@ def test_workers_that_do_not_fit_are_named(
     seen = [next(iter(list_cells([slides])))]
     shards = Path(job.shards)
     with clusters.existing_workers(foreign.scheduler_address) as client:
-        assert check_workers(client, job, seen) == 2
+        assert check_workers(client, job, seen) == (2, "fp32")
         assert not list(shards.iterdir())
         with pytest.raises(ClusterError, match=r"does not see .*missing; put it on a file system"):
             check_workers(client, job, [Cell("missing", "1.png", None, "")])
@@ -191,6 +191,28 @@ def test_workers_with_a_gpu_share_the_cores_of_their_machine() -> None:
     cores = {"tcp://a:1": 16, "tcp://a:2": 16, "tcp://b:1": 12}
     assert cores_per_worker(Answer(), cores, on_gpu=True) == 8
     assert cores_per_worker(Answer(), cores, on_gpu=False) == 1
+
+
+def test_workers_that_would_not_compute_alike_are_refused(slides: Path, tmp_path: Path) -> None:
+    (tmp_path / "other.py").write_text(
+        "from wbc_batch.classifier import torch_backend\n"
+        "plain = torch_backend.choose_precision\n"
+        "def choose(precision, device):\n"
+        "    return 'fp16' if precision == 'auto' else plain(precision, device)\n"
+        "torch_backend.choose_precision = choose\n"
+    )
+    preload = {"DASK_DISTRIBUTED__WORKER__PRELOAD": json.dumps([str(tmp_path / "other.py")])}
+    options = ("--no-nanny", "--no-dashboard", "--local-directory", str(tmp_path))
+    with (
+        dask_cluster(tmp_path) as cluster,
+        dask_process("worker", "--scheduler-file", str(cluster.file), *options, **preload),
+    ):
+        with Client(scheduler_file=str(cluster.file), set_as_default=False) as client:
+            client.wait_for_workers(2, timeout=60)
+        with pytest.raises(ClusterError, match=r"one precision \(.*fp16 on tcp.*--precision fp32"):
+            classify_paths(
+                slides, tmp_path / "run", device="cpu", backend="torch", scheduler_file=cluster.file
+            )
 
 
 # --- started from a file

@@ -3,6 +3,8 @@
 import gc
 import json
 import os
+import pkgutil
+import runpy
 import shutil
 import signal
 import subprocess
@@ -15,6 +17,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+import dask
 import numpy as np
 import pandas as pd
 import pytest
@@ -454,6 +457,38 @@ def test_a_shard_that_was_damaged_since_is_made_anew(
     assert [path.stat().st_mtime_ns for path in others] == times
     with pytest.raises(RunError, match="already holds a finished run"):
         classify_paths([slides], run_dir, device="cpu", workers=1)
+
+
+#: Makes a process choose another precision, as on another kind of node.
+ELSEWHERE = """
+from wbc_batch.classifier import openvino_backend, torch_backend
+
+for module in openvino_backend, torch_backend:
+    plain = module.choose_precision
+    module.choose_precision = lambda wanted, *more, plain=plain: (
+        {other!r} if wanted == "auto" else plain(wanted, *more)
+    )
+"""
+
+
+def test_a_continued_run_keeps_its_precision(
+    slides: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+    run_dir = tmp_path / "run"
+    shutil.copytree(undisturbed, run_dir)
+    committed_shards(run_dir)[0].unlink()
+    begun_in = committed(run_dir)[0].precision
+    file = tmp_path / "elsewhere.py"
+    file.write_text(ELSEWHERE.format(other="bf16" if begun_in == "fp32" else "fp32"))
+    for module in ("openvino_backend", "torch_backend"):  # taken back in the end
+        name = f"wbc_batch.classifier.{module}.choose_precision"
+        monkeypatch.setattr(name, pkgutil.resolve_name(name))
+    runpy.run_path(str(file))
+    with dask.config.set({"distributed.worker.preload": [str(file)]}):
+        classify_paths([slides], run_dir, device="cpu", workers=1)
+    assert json.loads((run_dir / "run.json").read_text())["precision"] == begun_in
+    assert (run_dir / "cells.csv").read_bytes() == (undisturbed / "cells.csv").read_bytes()
 
 
 def test_a_stopped_run_goes_on_to_the_same_result(

@@ -97,13 +97,13 @@ class Request:
             groups=self.group_by or BY_FOLDER,
         )
 
-    def job(self, threads: int) -> Job:
-        """Collect what all its shards have in common, on workers with some cores each."""
+    def job(self, threads: int, precision: str | None = None) -> Job:
+        """Collect what all its shards have in common, on workers with some cores and a precision."""
         return Job(
             model=self.model,
             model_digest=model_digest(self.bundle),
             device=self.device,
-            precision=self.precision,
+            precision=precision or self.precision,
             backend=self.backend,
             threads=threads,
             base=str(Path.cwd()),

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wbc_batch.classifier import read_bundle
@@ -222,13 +222,21 @@ def _classify(request: Request, record: Record) -> Record:
 
 def _classify_rest(request: Request, record: Record, client: Client) -> None:
     crew = request.crew
-    workers, threads, on_gpu = crew.muster(client, request.job(crew.threads), request.samples)
-    record |= {"workers": workers, "threads_per_worker": threads}
-    # A continued run keeps its cuts, however many workers it has now.
-    size = record.setdefault("shard_cells", shard_size(request.listing.cells, workers))
+    done = committed(request.run_dir)
+    # A continued run keeps its precision, whatever its workers would choose now,
+    begun_in = done[0].precision if done else None
+    job = request.job(crew.threads, begun_in)
+    found = crew.muster(client, job, request.samples)
+    job = replace(job, threads=found.threads, precision=found.precision)
+    record |= {
+        "workers": found.workers,
+        "threads_per_worker": found.threads,
+        "precision": found.precision,
+    }
+    # and its cuts, however many they are.
+    size = record.setdefault("shard_cells", shard_size(request.listing.cells, found.workers))
     write_record(request.run_dir, record)
 
-    done = committed(request.run_dir)
     ready = {result.shard_id for result in done}
     cells = sum(result.cells for result in done)
     request.progress(cells, request.listing.cells)
@@ -239,9 +247,9 @@ def _classify_rest(request: Request, record: Record, client: Client) -> None:
         request.progress(cells, request.listing.cells)
 
     listed = verified(list_cells(request.inputs, request.group_by), request.listing)
-    specs = plan_shards(listed, request.job(threads), size)
+    specs = plan_shards(listed, job, size)
     pending = (spec for spec in specs if spec.shard_id not in ready)
-    execute(client, pending, on_commit, request.stall_timeout, on_gpu=on_gpu)
+    execute(client, pending, on_commit, request.stall_timeout, on_gpu=found.on_gpu)
 
 
 def _summary(run_dir: Path, record: Record) -> RunSummary:
