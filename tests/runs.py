@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 from distributed import Client
 from PIL import Image
 
@@ -121,6 +122,19 @@ def dask_cluster(place: Path, workers: int = 1, **environment: str) -> Iterator[
         with Client(scheduler_file=str(file), set_as_default=False) as client:
             client.wait_for_workers(workers, timeout=120)
         yield Cluster(file, scheduler, crew)
+
+
+def worker_processes(parent: int | None = None) -> list[psutil.Process]:
+    """Processes that work for a run; the resource tracker of Python is none of them."""
+    children = psutil.Process(parent).children(recursive=True)
+    return [child for child in children if "spawn_main" in " ".join(_command(child))]
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 def wait_for(ready: Callable[[], bool], seconds: float = 60) -> None:

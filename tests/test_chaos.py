@@ -7,16 +7,17 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import count, cycle, islice
 from pathlib import Path
+from threading import Thread
 
 import dask
 import psutil
 import pytest
-from runs import TRAPS, command, dask_cluster
+from runs import TRAPS, command, dask_cluster, wait_for, worker_processes
 
 from wbc_batch.engine.clusters import cores
 from wbc_batch.engine.ledger import committed
@@ -29,19 +30,6 @@ pytestmark = pytest.mark.timeout(300)
 
 def rows(run_dir: Path) -> bytes:
     return (run_dir / "cells.csv").read_bytes()
-
-
-def worker_processes(parent: int | None = None) -> list[psutil.Process]:
-    """Processes that work for a run; the resource tracker of Python is none of them."""
-    children = psutil.Process(parent).children(recursive=True)
-    return [child for child in children if "spawn_main" in " ".join(_command(child))]
-
-
-def _command(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
 
 
 @pytest.fixture
@@ -163,6 +151,21 @@ def test_a_full_disk_ends_in_4_and_room_ends_in_the_same_result(
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
+def test_a_disk_that_is_full_for_the_reports_ends_in_4(
+    slides: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    shutil.copytree(undisturbed, run_dir)
+    record = json.loads((run_dir / "run.json").read_text())
+    (run_dir / "run.json").write_text(json.dumps(record | {"state": "interrupted"}))
+    (run_dir / ".cells.csv.partial").symlink_to("/dev/full")
+    with pytest.raises(IncompleteRunError, match=r"cells\.csv cannot be written \(No space left"):
+        classify_paths([slides], run_dir, device="cpu", workers=1)
+    assert json.loads((run_dir / "run.json").read_text())["state"] == "incomplete"
+    assert classify_paths([slides], run_dir, device="cpu", workers=1).cells == 120
+
+
 @pytest.mark.timeout(600)
 def test_starved_workers_end_in_4_and_memory_ends_in_the_same_result(
     slides: Path, undisturbed: Path, tmp_path: Path
@@ -196,6 +199,38 @@ def test_a_dropped_scheduler_ends_in_4_at_once(
             )
         assert time.monotonic() - dropped[0] < 30
     assert classify_paths(slides, tmp_path / "run", device="cpu", workers=1).cells == 120
+    assert rows(tmp_path / "run") == rows(undisturbed)
+
+
+def when_workers_are_asked(run_dir: Path, act: Callable[[], None]) -> Thread:
+    """Do something as soon as the workers are asked what they have; they import torch for the answer."""
+
+    def watch() -> None:
+        wait_for(lambda: any(run_dir.glob("shards/.probe-*")))
+        act()
+
+    thread = Thread(target=watch)
+    thread.start()
+    return thread
+
+
+def test_a_scheduler_that_is_lost_before_the_work_ends_in_4(slides: Path, tmp_path: Path) -> None:
+    with dask_cluster(tmp_path) as cluster:
+        watching = when_workers_are_asked(tmp_path / "run", cluster.scheduler.kill)
+        with pytest.raises(IncompleteRunError, match="connection to the Dask scheduler was lost"):
+            classify_paths(slides, tmp_path / "run", scheduler_file=cluster.file, device="cpu")
+        watching.join()
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["state"] == "incomplete"
+
+
+def test_a_worker_that_dies_before_the_work_leaves_it_to_the_others(
+    slides: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    with dask_cluster(tmp_path, workers=2) as cluster:
+        watching = when_workers_are_asked(tmp_path / "run", cluster.workers[0].kill)
+        classify_paths(slides, tmp_path / "run", scheduler_file=cluster.file, device="cpu")
+        watching.join()
     assert rows(tmp_path / "run") == rows(undisturbed)
 
 

@@ -142,6 +142,8 @@ def test_force_replaces_and_a_person_reads_a_table(
         (["slides", "-o", "slides/new"], 2, "lies inside the input slides"),
         (["slides", "-o", "new", "--workers", "0"], 2, "at least one"),
         (["slides", "-o", "new", "--workers", "1", "--scheduler", "x"], 2, "scheduler"),
+        (["slides", "-o", "new", "--stall-timeout", "0"], 2, "after 0 s without progress"),
+        (["slides", "-o", "new", "--stall-timeout", "nan"], 2, "after nan s without progress"),
         (["slides", "-o", "new", "--model", "nonesuch"], 1, "nonesuch"),
         (["slides", "-o", "new", "--device", "toaster"], 2, "toaster"),
         (["slides", "-o", "new", "--device", "cuda:99", "--workers", "1"], 2, "cuda:99"),

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from distributed import Client, LocalCluster
 from distributed.security import Security
-from runs import command, dask_cluster, wait_for
+from runs import command, dask_cluster, dask_process, wait_for, worker_processes
 
 from wbc_batch.engine import clusters, preflight
 from wbc_batch.engine.cluster_file import read_cluster_file
@@ -66,7 +66,7 @@ def test_workers_that_do_not_fit_are_named(
     seen = [next(iter(list_cells([slides])))]
     shards = Path(job.shards)
     with clusters.existing_workers(foreign.scheduler_address) as client:
-        assert check_workers(client, job, seen) == 2
+        assert check_workers(client, job, seen) == (2, "fp32")
         assert not list(shards.iterdir())
         with pytest.raises(ClusterError, match=r"does not see .*missing; put it on a file system"):
             check_workers(client, job, [Cell("missing", "1.png", None, "")])
@@ -193,6 +193,28 @@ def test_workers_with_a_gpu_share_the_cores_of_their_machine() -> None:
     assert cores_per_worker(Answer(), cores, on_gpu=False) == 1
 
 
+def test_workers_that_would_not_compute_alike_are_refused(slides: Path, tmp_path: Path) -> None:
+    (tmp_path / "other.py").write_text(
+        "from wbc_batch.classifier import torch_backend\n"
+        "plain = torch_backend.choose_precision\n"
+        "def choose(precision, device):\n"
+        "    return 'fp16' if precision == 'auto' else plain(precision, device)\n"
+        "torch_backend.choose_precision = choose\n"
+    )
+    preload = {"DASK_DISTRIBUTED__WORKER__PRELOAD": json.dumps([str(tmp_path / "other.py")])}
+    options = ("--no-nanny", "--no-dashboard", "--local-directory", str(tmp_path))
+    with (
+        dask_cluster(tmp_path) as cluster,
+        dask_process("worker", "--scheduler-file", str(cluster.file), *options, **preload),
+    ):
+        with Client(scheduler_file=str(cluster.file), set_as_default=False) as client:
+            client.wait_for_workers(2, timeout=60)
+        with pytest.raises(ClusterError, match=r"one precision \(.*fp16 on tcp.*--precision fp32"):
+            classify_paths(
+                slides, tmp_path / "run", device="cpu", backend="torch", scheduler_file=cluster.file
+            )
+
+
 # --- started from a file
 
 
@@ -220,7 +242,13 @@ def test_a_cluster_is_started_from_a_file_and_closed(
         ("class: FastCluster", "FastCluster is not known; write its full name, or LocalCluster"),
         ("class: pathlib.Path", r"pathlib\.Path is no class of Dask clusters"),
         ("class: nonesuch.Cluster", "needs a package that is not here .*install nonesuch"),
+        ("class: ..LocalCluster", r"\.\.LocalCluster is not known"),
+        ("class: distributed.deploy.Cluster", r"distributed\.deploy\.Cluster is no class of Dask"),
+        ("class: LocalCluster\nstart: 2024-13-45", "is no YAML file"),
         ("class: LocalCluster\nadapt: 3", "adapt should be like"),
+        ("class: LocalCluster\nadapt: {maximum: none}", "adapt should be like"),
+        ("class: LocalCluster\nadapt: {interval: quick}", "adapt should be like"),
+        ("class: SLURMCluster\nwalltime: 12:00:00", r"quotes, like walltime: \"04:00:00\""),
         ("class: LocalCluster\n2: 3", "2 is no name of an argument"),
     ],
 )
@@ -325,6 +353,36 @@ def test_ctrl_c_ends_the_wait_for_a_cluster(slides: Path, hanging: Path, tmp_pat
     assert errors.splitlines()[-1].endswith("repeat the same command to continue")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("workers", ["here", "from a file", "one, for a plan"])
+def test_ctrl_c_in_a_terminal_is_for_the_first_process_only(
+    workers: str, slides: Path, tmp_path: Path
+) -> None:
+    """It goes to all of them, also while workers start and import what they need."""
+    whole = command(slides, tmp_path / "run", "--workers", "1")
+    if workers == "from a file":
+        file = tmp_path / "cluster.yaml"
+        file.write_text("class: LocalCluster\nn_workers: 1\n")
+        whole = [*command(slides, tmp_path / "run"), "--cluster", str(file)]
+    elif workers == "one, for a plan":
+        whole = [*whole[:3], "plan", str(slides)]
+    with subprocess.Popen(whole, stderr=subprocess.PIPE, text=True, start_new_session=True) as run:
+        wait_for(lambda: worker_processes(run.pid))
+        time.sleep(1)
+        blocked = [
+            int(
+                re.search(r"SigBlk:\s(\w+)", Path(f"/proc/{process.pid}/status").read_text())[1], 16
+            )
+            for process in worker_processes(run.pid)
+        ]
+        os.killpg(run.pid, signal.SIGINT)
+        _, errors = run.communicate(timeout=60)
+    assert run.returncode == ExitCode.INTERRUPTED, errors
+    assert "KeyboardInterrupt" not in errors
+    assert blocked == [1 << (signal.SIGINT - 1)]
+    assert "interrupted" in errors.splitlines()[-1]
+
+
 def test_ctrl_c_ends_the_wait_for_a_job(slides: Path, tmp_path: Path) -> None:
     """And takes the job out of the queue; with a batch system that never begins one."""
     pytest.importorskip("dask_jobqueue")
@@ -408,5 +466,7 @@ def test_workers_know_the_threads_that_they_may_use(monkeypatch: pytest.MonkeyPa
 
 def test_memory_is_shared_out_or_as_asked_for() -> None:
     assert choose_crew("cpu", workers=2, memory_limit="1.5 GiB").memory == 3 * 2**29
+    with pytest.raises(InputError, match="'1e999' is no amount of memory"):
+        choose_crew("cpu", workers=2, memory_limit="1e999")
     one, four = (choose_crew("cpu", workers=count).memory for count in (1, 4))
     assert one == pytest.approx(4 * four, abs=4)

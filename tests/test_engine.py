@@ -3,9 +3,12 @@
 import gc
 import json
 import os
+import pkgutil
+import runpy
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -14,6 +17,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+import dask
 import numpy as np
 import pandas as pd
 import pytest
@@ -361,6 +365,28 @@ def test_what_is_in_the_way_of_results_is_said_before_the_work(
     assert (tmp_path / name).exists()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there folders are never read-only")
+@pytest.mark.parametrize(("place", "options"), [("run", ()), ("run/shards", ("--force",))])
+def test_a_folder_that_is_read_only_is_refused_and_stays_as_it_is(
+    place: str, options: tuple[str, ...], slides: Path, tmp_path: Path
+) -> None:
+    powerless = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
+    if powerless and not shutil.which("setpriv"):
+        pytest.skip("root may write everywhere")
+    with locked(tmp_path / "run"):
+        write_record(tmp_path / "run", {"state": "interrupted"})
+    (tmp_path / "run" / "shards" / "000000-0123456789abcdef.parquet").touch()
+    before = sorted((tmp_path / "run").rglob("*"))
+    (tmp_path / place).chmod(0o555)
+    whole = [*powerless, *command(slides / "slide-0", tmp_path / "run", *options)]
+    run = subprocess.run(whole, capture_output=True, text=True)
+    (tmp_path / place).chmod(0o755)
+    assert run.returncode == ExitCode.FATAL
+    assert f"{tmp_path / place} cannot be used for results (permission denied)" in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+    assert sorted((tmp_path / "run").rglob("*")) == before
+
+
 def test_an_unfinished_run_goes_on_with_the_same_settings_only(
     job: Job, slides: Path, tmp_path: Path
 ) -> None:
@@ -388,6 +414,17 @@ def test_a_run_that_did_nothing_yet_binds_nobody(tmp_path: Path) -> None:
         assert start(tmp_path, SETTINGS, force=False)["shard_cells"] == 7
         assert start(tmp_path, replace(SETTINGS, device="cuda"), force=False) is None
         assert not list((tmp_path / SHARDS).iterdir())
+
+
+def test_a_record_with_other_peoples_settings_is_that_of_another_run(
+    job: Job, slides: Path, tmp_path: Path
+) -> None:
+    with locked(tmp_path):
+        write_record(tmp_path, {"state": "interrupted", "settings": ["auto"]})
+        (spec,) = plan_shards(list_cells([slides / "slide-0"]), job, 50)
+        run_shard(spec)
+        with pytest.raises(RunError, match="version was 'not recorded'"):
+            start(tmp_path, SETTINGS, force=False)
 
 
 def test_a_finished_run_is_not_overwritten(tmp_path: Path) -> None:
@@ -461,6 +498,38 @@ def test_a_run_that_is_made_whole_again_keeps_its_review(
     committed_shards(run_dir)[0].unlink()
     classify_paths([slides], run_dir, device="cpu", workers=1)
     assert (run_dir / "cells.csv").read_bytes() == reviewed
+
+
+#: Makes a process choose another precision, as on another kind of node.
+ELSEWHERE = """
+from wbc_batch.classifier import openvino_backend, torch_backend
+
+for module in openvino_backend, torch_backend:
+    plain = module.choose_precision
+    module.choose_precision = lambda wanted, *more, plain=plain: (
+        {other!r} if wanted == "auto" else plain(wanted, *more)
+    )
+"""
+
+
+def test_a_continued_run_keeps_its_precision(
+    slides: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+    run_dir = tmp_path / "run"
+    shutil.copytree(undisturbed, run_dir)
+    committed_shards(run_dir)[0].unlink()
+    begun_in = committed(run_dir)[0].precision
+    file = tmp_path / "elsewhere.py"
+    file.write_text(ELSEWHERE.format(other="bf16" if begun_in == "fp32" else "fp32"))
+    for module in ("openvino_backend", "torch_backend"):  # taken back in the end
+        name = f"wbc_batch.classifier.{module}.choose_precision"
+        monkeypatch.setattr(name, pkgutil.resolve_name(name))
+    runpy.run_path(str(file))
+    with dask.config.set({"distributed.worker.preload": [str(file)]}):
+        classify_paths([slides], run_dir, device="cpu", workers=1)
+    assert json.loads((run_dir / "run.json").read_text())["precision"] == begun_in
+    assert (run_dir / "cells.csv").read_bytes() == (undisturbed / "cells.csv").read_bytes()
 
 
 def test_a_stopped_run_goes_on_to_the_same_result(

@@ -10,9 +10,11 @@ from typer.testing import CliRunner
 
 from wbc_batch.cli import app
 from wbc_batch.dry_run import plan_run
+from wbc_batch.engine.clusters import local_workers
 from wbc_batch.engine.ledger import committed
 from wbc_batch.engine.plan import Job
 from wbc_batch.engine.trial import Trial, try_out
+from wbc_batch.errors import IncompleteRunError
 from wbc_batch.sources import list_cells
 
 MIB = 2**20
@@ -83,6 +85,20 @@ def test_cells_that_kill_leave_the_memory_unknown(
 ) -> None:
     monkeypatch.setattr("wbc_batch.engine.trial._classify_twice", _die)
     assert try_out(job, list(list_cells([slides / "slide-0"]))) is None
+
+
+def test_no_room_for_temporary_files_is_told(
+    slides: Path, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    cells = list(list_cells([slides / "slide-0"]))
+    with pytest.raises(IncompleteRunError, match=r"temporary files cannot be written.*TMPDIR"):
+        try_out(job, cells)
+    with (
+        pytest.raises(IncompleteRunError, match=r"temporary files cannot be written.*TMPDIR"),
+        local_workers(1, 1, 2**30),
+    ):
+        pass
 
 
 def _die(*_: object) -> None:

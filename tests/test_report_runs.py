@@ -1,5 +1,6 @@
 """Reports made anew, comparisons, and what stands beside the page."""
 
+import errno
 import json
 import re
 from pathlib import Path
@@ -12,7 +13,7 @@ from commands import invoke
 from report_runs import a_row, draw, finished_run, page_of, read_csv
 from rich.console import Console
 
-from wbc_batch.errors import IncompleteRunError, InputError, RunError
+from wbc_batch.errors import ExitCode, IncompleteRunError, InputError, RunError
 from wbc_batch.rebuild import compare_runs, rebuild_report
 from wbc_batch.report import agreement, read_differential
 from wbc_batch.report.geojson import feature
@@ -43,6 +44,16 @@ def some_rows(labels: list[str | None], group: str = "slide-1", source: str = "i
 def run(tmp_path: Path) -> Path:
     rows = some_rows(["neutrophil"] * 6 + ["lymphocyte"] * 3 + [UNIDENTIFIED, None])
     return finished_run(tmp_path / "run", rows, model={"name": "m", "confusion": CONFUSION})
+
+
+@pytest.fixture
+def full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no room for the drawings."""
+
+    def write(folder: Path, _: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(folder))
+
+    monkeypatch.setattr("wbc_batch.report.drawings.write_drawings", write)
 
 
 # --- a report made anew ---------------------------------------------------------------------------
@@ -92,6 +103,23 @@ def test_what_is_in_the_way_of_a_report_is_named(
     assert told.exit_code == 1
     assert f"{other / name} is in the way of a {'file' if is_folder else 'folder'}" in told.stderr
     assert [path.name for path in other.iterdir()] == [name]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
+def test_a_report_for_which_there_is_no_room_leaves_nothing_and_ends_in_4(
+    run: Path, full: None, tmp_path: Path
+) -> None:
+    place = tmp_path / "elsewhere"
+    told = invoke("report", run, "-o", place)
+    assert told.exit_code == ExitCode.INCOMPLETE
+    assert "plots cannot be written (No space left on device)" in told.stderr
+    assert not place.exists()
+    place.mkdir()
+    (place / ".cells.csv.partial").symlink_to("/dev/full")
+    told = invoke("report", run, "-o", place)
+    assert told.exit_code == ExitCode.INCOMPLETE
+    assert "cells.csv cannot be written (No space left on device)" in told.stderr
+    assert not list(place.iterdir())
 
 
 def test_a_run_that_is_not_finished_says_what_is_missing(run: Path, tmp_path: Path) -> None:

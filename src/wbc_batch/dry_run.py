@@ -8,7 +8,7 @@ from pathlib import Path
 from wbc_batch.classifier import read_bundle
 from wbc_batch.classifier.backend import choose_backend
 from wbc_batch.engine.cluster_file import read_cluster_file
-from wbc_batch.engine.clusters import expected_workers
+from wbc_batch.engine.clusters import connected, expected_workers
 from wbc_batch.engine.crew import Crew, choose_crew
 from wbc_batch.engine.plan import Job, model_digest, shard_size
 from wbc_batch.engine.preflight import gpu_workers, memory_limits
@@ -153,9 +153,9 @@ def _staff(crew: Crew, device: str) -> _Staff:
         return _Staff(crew.workers, crew.threads, crew.memory)
     if crew.cluster is not None:
         return _Staff(read_cluster_file(crew.cluster).workers, None, None)
-    with crew.open(_PATIENCE) as client:
+    with crew.open(_PATIENCE) as client, connected():
         return _Staff(
             workers=gpu_workers(client, device) or expected_workers(client),
-            threads=min(client.nthreads().values()),
+            threads=min(client.nthreads().values(), default=None),
             memory_limit=min(memory_limits(client), default=None),
         )

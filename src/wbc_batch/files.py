@@ -4,13 +4,15 @@
 circle, depending on the version of Python. The functions here answer.
 """
 
+import errno
 import os
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
-from wbc_batch.errors import InputError, RunError
+from wbc_batch.errors import IncompleteRunError, InputError, RunError
 
 __all__ = [
     "UNFINISHED",
@@ -21,11 +23,21 @@ __all__ = [
     "refuse_existing",
     "refuse_misfits",
     "resolved",
+    "scratch",
+    "try_writing",
+    "unwritten",
     "write_file",
 ]
 
 #: Suffix of files, with a dot before their name, that are of no use after a run.
 UNFINISHED = ".part"
+
+# What the system says where no file can be written for now, whichever it is.
+_FOR_NOW = {
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EROFS", "EIO", "EFBIG", "ESTALE")
+    if hasattr(errno, name)
+}
 
 
 def exists(path: str | Path) -> bool:
@@ -88,7 +100,7 @@ def refuse_misfits(folder: Path, files: Iterable[str], folders: Iterable[str]) -
     wanted = {name: "file" for name in files} | {name: "folder" for name in folders}
     for name, kind in wanted.items():
         path = folder / name
-        if os.path.lexists(path) and os.path.isdir(path) != (kind == "folder"):
+        if os.path.lexists(path) and is_folder(path) != (kind == "folder"):
             raise RunError(
                 f"{path} is in the way of a {kind} of the results; move it away, or name another folder"
             )
@@ -111,3 +123,54 @@ def write_file(path: Path, content: bytes | memoryview) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def try_writing(folder: Path) -> None:
+    """Make sure that files can be made in a folder; raises the `OSError` if not."""
+    trial = folder / f".{uuid4().hex}{UNFINISHED}"
+    trial.touch()
+    trial.unlink()
+
+
+def unwritten(path: Path, error: OSError) -> RunError:
+    """Say what it means that something could not be written.
+
+    Parameters
+    ----------
+    path : Path
+        The file or folder.
+    error : OSError
+
+    Returns
+    -------
+    RunError
+        An `IncompleteRunError` where it is not to do with this file, as with a full disk.
+    """
+    reason = error.strerror or type(error).__name__
+    if error.errno in _FOR_NOW:
+        return IncompleteRunError(
+            f"{path} cannot be written ({reason}); mend that, then repeat the command to continue"
+        )
+    return RunError(
+        f"{path} cannot be used for results ({reason.lower()}); name a folder that you may write to"
+    )
+
+
+@contextmanager
+def scratch() -> Iterator[str]:
+    """Make a folder for temporary files, and remove it in the end.
+
+    Raises
+    ------
+    IncompleteRunError
+        If there is no place for it.
+    """
+    try:
+        folder = TemporaryDirectory(prefix="wbc-batch-")
+    except OSError as error:
+        raise IncompleteRunError(
+            f"temporary files cannot be written ({error.strerror or error}); make room, or name a "
+            "folder for them with TMPDIR, then repeat the command to continue"
+        ) from error
+    with folder as place:
+        yield place

@@ -1,14 +1,15 @@
 """What can be made of finished runs without classifying: their reports anew, and comparisons."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wbc_batch.engine.ledger import committed_shards
-from wbc_batch.engine.run_folder import Record, lacking, locked, read_record
+from wbc_batch.engine.run_folder import Record, lacking, locked, read_record, unwritable
 from wbc_batch.errors import IncompleteRunError, InputError, RunError
-from wbc_batch.files import absence, exists, is_file, refuse_misfits, resolved
+from wbc_batch.files import absence, exists, is_file, refuse_misfits, resolved, unwritten
 from wbc_batch.report import read_options, write_reports
 from wbc_batch.report.compare import (
     COMPARISON_FILES,
@@ -122,8 +123,8 @@ def rebuild_report(
     # A run that only others may write to can be reported elsewhere.
     own = resolved(place) == resolved(run_dir)
     with (
-        _results_folder(place, REPORT_FILES, REPORT_FOLDERS, force=force),
         locked(run_dir) if own else nullcontext(),
+        _results_folder(place, REPORT_FILES, REPORT_FOLDERS, force=force),
     ):
         write_reports(run_dir, run.shard_files, sets.get("thresholds"), options, place)
     return place / PAGE
@@ -193,7 +194,7 @@ def _names(first: Path, second: Path) -> tuple[str, str]:
 def _results_folder(
     path: Path, files: tuple[str, ...], folders: tuple[str, ...] = (), *, force: bool
 ) -> Iterator[None]:
-    """Make a folder for files and folders of these names; if nothing comes of it, it goes again.
+    """Make a folder for files and folders of these names; if nothing comes of it, both go again.
 
     Raises
     ------
@@ -205,21 +206,30 @@ def _results_folder(
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
-        raise RunError(
-            f"{path} cannot be used for results ({reason}); name a folder that you may write to"
-        ) from error
+        raise unwritten(path, error) from error
     refuse_misfits(path, files, folders)
-    there = [name for name in (*files, *folders) if exists(path / name)]
+    names = (*files, *folders)
+    there = [name for name in names if exists(path / name)]
     if there and not force:
         raise RunError(
             f"{path} already holds {', '.join(there[:3])}{' and more' if len(there) > 3 else ''}; "
             "name another folder with -o, or add --force to replace them"
         )
     try:
-        yield
+        with unwritable(path):
+            yield
     except BaseException:
+        for name in set(names).difference(there):  # so that the same command can be repeated
+            _remove(path / name)
         if new:
             with suppress(OSError):
                 path.rmdir()
         raise
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)

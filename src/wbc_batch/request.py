@@ -1,5 +1,6 @@
 """What a run is asked for: looked up, and checked as far as that goes without work."""
 
+import math
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,7 @@ __all__ = [
     "Progress",
     "Request",
     "noting_firsts",
+    "refuse_no_time",
     "refuse_overlap",
     "refuse_unfit_model",
     "reported_groups",
@@ -95,13 +97,13 @@ class Request:
             groups=self.group_by or BY_FOLDER,
         )
 
-    def job(self, threads: int) -> Job:
-        """Collect what all its shards have in common, on workers with some cores each."""
+    def job(self, threads: int, precision: str | None = None) -> Job:
+        """Collect what all its shards have in common, on workers with some cores and a precision."""
         return Job(
             model=self.model,
             model_digest=model_digest(self.bundle),
             device=self.device,
-            precision=self.precision,
+            precision=precision or self.precision,
             backend=self.backend,
             threads=threads,
             base=str(Path.cwd()),
@@ -135,6 +137,20 @@ class Request:
             **dict.fromkeys(("finished", "error")),
             "prediction_sets": None if self.thresholds is None else sets,
         }
+
+
+def refuse_no_time(stall_timeout: float) -> None:
+    """Refuse a time after which a run would be given up at once, or never.
+
+    Raises
+    ------
+    InputError
+    """
+    if not 0.0 < stall_timeout < math.inf:
+        raise InputError(
+            f"a run cannot be given up after {stall_timeout:g} s without progress; give some minutes, "
+            "such as --stall-timeout 600"
+        )
 
 
 def refuse_unfit_model(

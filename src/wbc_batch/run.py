@@ -31,6 +31,7 @@ from wbc_batch.request import (
     Progress,
     Request,
     noting_firsts,
+    refuse_no_time,
     refuse_overlap,
     refuse_unfit_model,
     reported_groups,
@@ -149,6 +150,7 @@ def classify_paths(
     paths = [inputs] if isinstance(inputs, AnyInput) else list(inputs)
     run_dir = Path(output)
     report = read_options(profile, wbc_counts)
+    refuse_no_time(stall_timeout)
     crew = choose_crew(device, workers, memory_limit, scheduler, scheduler_file, cluster)
     bundle = read_bundle(model)
     refuse_unfit_model(bundle, device, precision, backend, crew)
@@ -224,13 +226,21 @@ def _classify(request: Request, record: Record) -> Record:
 
 def _classify_rest(request: Request, record: Record, client: Client) -> None:
     crew = request.crew
-    workers, threads, on_gpu = crew.muster(client, request.job(crew.threads), request.samples)
-    record |= {"workers": workers, "threads_per_worker": threads}
-    # A continued run keeps its cuts, however many workers it has now.
-    size = record.setdefault("shard_cells", shard_size(request.listing.cells, workers))
+    done = committed(request.run_dir)
+    # A continued run keeps its precision, whatever its workers would choose now,
+    begun_in = done[0].precision if done else None
+    job = request.job(crew.threads, begun_in)
+    found = crew.muster(client, job, request.samples)
+    job = replace(job, threads=found.threads, precision=found.precision)
+    record |= {
+        "workers": found.workers,
+        "threads_per_worker": found.threads,
+        "precision": found.precision,
+    }
+    # and its cuts, however many they are.
+    size = record.setdefault("shard_cells", shard_size(request.listing.cells, found.workers))
     write_record(request.run_dir, record)
 
-    done = committed(request.run_dir)
     ready = {result.shard_id for result in done}
     cells = sum(result.cells for result in done)
     request.progress(cells, request.listing.cells)
@@ -241,9 +251,9 @@ def _classify_rest(request: Request, record: Record, client: Client) -> None:
         request.progress(cells, request.listing.cells)
 
     listed = verified(list_cells(request.inputs, request.group_by), request.listing)
-    specs = plan_shards(listed, request.job(threads), size)
+    specs = plan_shards(listed, job, size)
     pending = (spec for spec in specs if spec.shard_id not in ready)
-    execute(client, pending, on_commit, request.stall_timeout, on_gpu=on_gpu)
+    execute(client, pending, on_commit, request.stall_timeout, on_gpu=found.on_gpu)
 
 
 def _summary(run_dir: Path, record: Record) -> RunSummary:

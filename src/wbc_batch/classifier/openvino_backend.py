@@ -40,7 +40,7 @@ def choose_precision(precision: str) -> str:
             "or the backend torch"
         )
     if precision == "bf16" and not native:
-        raise InputError("this CPU does not compute in bf16; use auto or fp32")
+        raise InputError("this CPU does not compute in bf16; use fp32, or a machine that does")
     return precision
 
 

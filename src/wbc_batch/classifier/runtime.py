@@ -84,7 +84,7 @@ def refuse_impossible(bundle: Bundle, device: str, precision: str, backend: str)
         )
 
 
-def try_model(bundle: Bundle, device: str, precision: str, backend: str) -> None:
+def try_model(bundle: Bundle, device: str, precision: str, backend: str) -> Runtime:
     """Make sure that a model can be used here with these options: read all of it, and keep nothing.
 
     Parameters
@@ -92,6 +92,11 @@ def try_model(bundle: Bundle, device: str, precision: str, backend: str) -> None
     bundle : Bundle
     device, precision, backend : str
         As `wbc_batch.Classifier.load` takes them.
+
+    Returns
+    -------
+    Runtime
+        What it would run on.
 
     Raises
     ------
@@ -104,3 +109,4 @@ def try_model(bundle: Bundle, device: str, precision: str, backend: str) -> None
     bundle.load()
     if runtime.precision == "int8":
         bundle.read_quantised()
+    return runtime

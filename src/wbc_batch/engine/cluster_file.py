@@ -16,6 +16,7 @@ its constructor.
 
 import inspect
 import logging
+import math
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from dask.utils import parse_timedelta
 from distributed.deploy import Cluster
 
 from wbc_batch.engine.plan import SHARDS_AT_ONCE
@@ -160,7 +162,7 @@ def read_cluster_file(path: Path) -> ClusterDescription:
     except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()
         raise InputError(f"{path} cannot be read ({reason}); name a cluster file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # such as of a date that there is not
         where = getattr(error, "problem_mark", None)
         line = f" in line {where.line + 1}" if where else ""
         raise InputError(f"{path} is no YAML file{line}; see docs/clusters.md") from error
@@ -171,19 +173,37 @@ def read_cluster_file(path: Path) -> ClusterDescription:
         )
     name = content.pop("class")
     adapt = content.pop("adapt", None)
-    if adapt is not None and not isinstance(adapt, dict):
-        raise InputError(f"{path}: adapt should be like {{minimum: 1, maximum: 20}}")
+    if adapt is not None and not _can_adapt(adapt):
+        raise InputError(f"{path}: adapt should be like {{minimum: 1, maximum: 20, interval: 10s}}")
     bad = [key for key in content if not isinstance(key, str)]
     if bad:
         raise InputError(f"{path}: {bad[0]!r} is no name of an argument of {name}")
+    if isinstance(
+        content.get("walltime"), int
+    ):  # YAML takes 12:00:00 for seconds, Dask for minutes
+        raise InputError(f'{path}: put the walltime into quotes, like walltime: "04:00:00"')
     short = name.rpartition(".")[2]
     arguments = _DEFAULTS.get(short, {}) | content
     return ClusterDescription(short, _find_class(path, name), arguments, adapt)
 
 
+def _can_adapt(adapt: Any) -> bool:
+    """Tell whether Dask takes this; of an `Adaptive` that fails as it is made, Python complains later."""
+    if not isinstance(adapt, dict):
+        return False
+    counts = [adapt.get(name) or 0 for name in ("minimum", "maximum", "wait_count")]
+    try:
+        for name in ("interval", "target_duration"):
+            parse_timedelta(adapt.get(name))
+    except (ValueError, TypeError, KeyError):
+        return False
+    return all((isinstance(count, int) and count >= 0) or count == math.inf for count in counts)
+
+
 def _find_class(path: Path, name: str) -> Callable[..., Any]:
     module, _, short = name.rpartition(".")
-    if not module and short not in CLASSES:
+    proper = all(part.isidentifier() for part in name.split("."))
+    if not proper or (not module and short not in CLASSES):
         known = ", ".join(CLASSES)
         raise InputError(f"{path}: the class {name} is not known; write its full name, or {known}")
     where, package = (module, module.partition(".")[0]) if module else CLASSES[short][:2]
@@ -194,7 +214,9 @@ def _find_class(path: Path, name: str) -> Callable[..., Any]:
         raise InputError(
             f"{path}: {name} needs a package that is not here ({error}); install {package}"
         ) from error
-    if module and not (isinstance(found, type) and issubclass(found, Cluster)):
+    if module and not (
+        isinstance(found, type) and issubclass(found, Cluster) and found is not Cluster
+    ):
         raise InputError(f"{path}: {name} is no class of Dask clusters")
     return found
 

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import dask
@@ -22,11 +21,13 @@ from wbc_batch.engine.cluster_file import ClusterDescription, read_cluster_file
 from wbc_batch.engine.plan import SHARDS_AT_ONCE
 from wbc_batch.engine.starting import OverdueError, apart, connect, quiet, restored, short
 from wbc_batch.errors import ClusterError, IncompleteRunError, InputError
-from wbc_batch.files import absence, is_file
+from wbc_batch.files import absence, is_file, scratch
 
 __all__ = [
     "Client",
     "asked",
+    "connected",
+    "connection_lost",
     "cores",
     "default_workers",
     "existing_workers",
@@ -119,7 +120,7 @@ def memory_of_workers(wanted: str | None, workers: int) -> int:
         return int(MEMORY_LIMIT) // workers
     try:
         limit = parse_bytes(wanted)
-    except ValueError:
+    except (ValueError, OverflowError):
         limit = 0
     if limit < 1:
         raise InputError(f"{wanted!r} is no amount of memory; write it like 2GiB or 800MB")
@@ -154,12 +155,12 @@ def local_workers(workers: int, threads: int, memory: int) -> Iterator[Client]:
     environment |= {"MALLOC_TRIM_THRESHOLD_": 65536, "DASK_LOGGING__DISTRIBUTED": "critical"}
     config = _OUR_CONFIG | _KEPT_PLACES | {"distributed.nanny.pre-spawn-environ": environment}
     with (
-        TemporaryDirectory(prefix="wbc-batch-") as scratch,
+        scratch() as place,
         dask.config.set(config),
         quiet(),
         restored(environment),
     ):
-        cluster = _start_here(workers, memory, scratch)
+        cluster = _start_here(workers, memory, place)
         try:
             with connect(address=cluster) as client:
                 yield client
@@ -167,7 +168,7 @@ def local_workers(workers: int, threads: int, memory: int) -> Iterator[Client]:
             _stop(cluster)
 
 
-def _start_here(workers: int, memory: int, scratch: str) -> LocalCluster:
+def _start_here(workers: int, memory: int, place: str) -> LocalCluster:
     """Start worker processes; one may die as it starts, as at any other time."""
     arguments = {
         "n_workers": workers,
@@ -176,7 +177,7 @@ def _start_here(workers: int, memory: int, scratch: str) -> LocalCluster:
         "memory_limit": memory,
         "dashboard_address": None,
         "silence_logs": logging.CRITICAL,
-        "local_directory": scratch,
+        "local_directory": place,
         # Else it takes port 8787 although there is no dashboard.
         "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"},
     }
@@ -239,6 +240,8 @@ def existing_workers(
     ------
     ClusterError
         If nobody answers, or there are no workers.
+    IncompleteRunError
+        If the scheduler is lost meanwhile.
     """
     place = f"at {address}" if scheduler_file is None else f"that {scheduler_file} tells of"
     if scheduler_file is not None and not is_file(scheduler_file):
@@ -256,7 +259,8 @@ def existing_workers(
             ) from error
         with client:
             try:
-                client.wait_for_workers(1, timeout=timeout)
+                with connected(TimeoutError):
+                    client.wait_for_workers(1, timeout=timeout)
             except TimeoutError as error:
                 raise ClusterError(
                     f"the Dask scheduler {place} has no workers; start some and try again"
@@ -290,10 +294,10 @@ def started_workers(file: Path, timeout: float) -> Iterator[Client]:
         If it does not come up in time, or no worker does.
     """
     description = read_cluster_file(file)
-    with TemporaryDirectory(prefix="wbc-batch-") as scratch, quiet() as unheard:
+    with scratch() as place, quiet() as unheard:
         config = _OUR_CONFIG | (_KEPT_PLACES if description.adapt is None else {})
         if description.local:
-            config = config | {"temporary-directory": scratch}
+            config = config | {"temporary-directory": place}
         with dask.config.set(config):
             cluster = _start_described(description, file, timeout)
             try:
@@ -351,7 +355,8 @@ def _first_worker(client: Client, timeout: float, unheard: Sequence[BaseExceptio
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         try:
-            client.wait_for_workers(1, timeout=min(_TICK, timeout))
+            with connected(TimeoutError):
+                client.wait_for_workers(1, timeout=min(_TICK, timeout))
         except TimeoutError:
             if not unheard:
                 continue
@@ -380,6 +385,35 @@ def asked(client: Client, question: Callable[[], Awaitable[_Answer]], timeout: f
         return await asyncio.wait_for(question(), timeout)
 
     return client.sync(bounded)
+
+
+def connection_lost() -> IncompleteRunError:
+    """Say that the scheduler is gone."""
+    return IncompleteRunError(
+        "the connection to the Dask scheduler was lost; repeat the command to continue"
+    )
+
+
+@contextmanager
+def connected(*expected: type[Exception]) -> Iterator[None]:
+    """Say so if the scheduler is lost inside, whatever it is asked.
+
+    Parameters
+    ----------
+    *expected : type
+        Of errors that mean something else here.
+
+    Raises
+    ------
+    IncompleteRunError
+        Instead of the errors of Dask's connections, which have no number of the operating system.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None or isinstance(error, expected):
+            raise
+        raise connection_lost() from error
 
 
 def expected_workers(client: Client) -> int:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from distributed import Client
 
+from wbc_batch.classifier import read_bundle
+from wbc_batch.classifier.runtime import choose_runtime
 from wbc_batch.classifier.torch_backend import choose_device
 from wbc_batch.engine import clusters
 from wbc_batch.engine.cluster_file import read_cluster_file
@@ -15,7 +17,29 @@ from wbc_batch.engine.preflight import check_workers, gpu_workers
 from wbc_batch.errors import InputError
 from wbc_batch.sources import Cell
 
-__all__ = ["Crew", "choose_crew"]
+__all__ = ["Crew", "Mustered", "choose_crew"]
+
+
+@dataclass(frozen=True, slots=True)
+class Mustered:
+    """What is known of workers when they have come.
+
+    Attributes
+    ----------
+    workers : int
+        That run a shard at a time each: processes, those included that are still to come, or GPUs.
+    threads : int
+        Cores for each.
+    on_gpu : bool
+        Whether those with a GPU are used only.
+    precision : str
+        That all compute in.
+    """
+
+    workers: int
+    threads: int
+    on_gpu: bool
+    precision: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,29 +101,31 @@ class Crew:
             return clusters.local_workers(self.workers, self.threads, self.memory)
         return clusters.existing_workers(self.scheduler, self.scheduler_file)
 
-    def muster(self, client: Client, job: Job, samples: Sequence[Cell]) -> tuple[int, int, bool]:
+    def muster(self, client: Client, job: Job, samples: Sequence[Cell]) -> "Mustered":
         """Look at the workers that have come, and check those that we did not start by ourselves.
 
         Returns
         -------
-        workers : int
-            That run a shard at a time each: processes, those included that are still to come, or GPUs.
-        threads : int
-            Cores for each.
-        on_gpu : bool
-            Whether those with a GPU are used only.
+        Mustered
 
         Raises
         ------
+        InputError
+            If this machine cannot do its part.
         ClusterError
-            If one does not fit.
+            If a worker elsewhere does not fit.
+        IncompleteRunError
+            If the scheduler is lost.
         """
         if self.local:
-            return self.workers, self.threads, False
-        threads = check_workers(client, job, samples)
-        gpus = gpu_workers(client, job.device)
+            runtime = choose_runtime(read_bundle(job.model), job.device, job.precision, job.backend)
+            return Mustered(self.workers, self.threads, False, runtime.precision)
+        with clusters.connected():
+            threads, precision = check_workers(client, job, samples)
+            gpus = gpu_workers(client, job.device)
+            there = clusters.expected_workers(client)
         meant = (self.cluster and read_cluster_file(self.cluster).workers) or 0
-        return gpus or max(meant, clusters.expected_workers(client)), threads, gpus > 0
+        return Mustered(gpus or max(meant, there), threads, gpus > 0, precision)
 
 
 def choose_crew(

@@ -12,6 +12,7 @@ import queue
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import chain, islice
@@ -22,7 +23,7 @@ from uuid import uuid4
 from distributed import Client, Future
 from distributed.scheduler import KilledWorker
 
-from wbc_batch.engine.clusters import asked
+from wbc_batch.engine.clusters import asked, connected, connection_lost
 from wbc_batch.engine.ledger import UNFINISHED, ShardResult
 from wbc_batch.engine.plan import SHARDS_AT_ONCE, ShardSpec
 from wbc_batch.engine.preflight import GPU, gpu_workers, lacks_package
@@ -144,11 +145,9 @@ class _Flight:
 
     def room(self) -> int:
         """How many more tasks keep all workers busy: some for each process, or for each GPU."""
-        try:
+        with connected():
             workers = asked(self._client, self._client.nthreads, _PATIENCE)
             count = gpu_workers(self._client, "cuda") if self._on_gpu else len(workers)
-        except OSError as error:
-            raise _connection_lost() from error
         return max(SHARDS_AT_ONCE * max(count, 1) - self.size, 0)
 
     def launch(self, tag: Any, function: Callable, *arguments: Any) -> None:
@@ -176,14 +175,14 @@ class _Flight:
                 break
             except queue.Empty:
                 if self._client.status != "running":
-                    raise _connection_lost() from None
+                    raise connection_lost() from None
                 if time.monotonic() > deadline:
                     raise IncompleteRunError(
                         f"no shard was finished for {self._stall_timeout:.0f} s; see whether the "
                         "workers are alive, then repeat the command to continue"
                     ) from None
         if future.cancelled():
-            raise _connection_lost()
+            raise connection_lost()
         return tag, future.exception() or future.result()
 
     def alone(self, function: Callable, *arguments: Any) -> Any:
@@ -198,7 +197,8 @@ class _Flight:
         """Take back what has not ended."""
         futures = [future for _, future in self._launched.values()]
         if futures and self._client.status == "running":
-            self._client.cancel(futures, force=True)
+            with suppress(OSError):  # a scheduler that is lost just now
+                self._client.cancel(futures, force=True)
         self._launched.clear()
 
 
@@ -275,12 +275,6 @@ class _Trail:
 
 def _trail_file(spec: ShardSpec) -> Path:
     return Path(spec.job.shards, f".{spec.stem}.trail{UNFINISHED}")
-
-
-def _connection_lost() -> IncompleteRunError:
-    return IncompleteRunError(
-        "the connection to the Dask scheduler was lost; repeat the command to continue"
-    )
 
 
 def _keeps_dying(spec: ShardSpec) -> IncompleteRunError:

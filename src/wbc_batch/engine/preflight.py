@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -17,7 +17,7 @@ from wbc_batch.classifier import read_bundle
 from wbc_batch.classifier.runtime import try_model
 from wbc_batch.engine.clusters import asked
 from wbc_batch.engine.plan import Job, model_digest
-from wbc_batch.errors import ClusterError, WbcError
+from wbc_batch.errors import ClusterError, IncompleteRunError, WbcError
 from wbc_batch.files import exists
 from wbc_batch.sources import Cell, list_cells
 
@@ -35,18 +35,24 @@ GPU = "GPU"
 
 # Seconds: workers import torch and read the model, perhaps all of them from one file server.
 _PATIENCE = 120
+# Of asking, until it is believed that a worker cannot be reached: it may have died meanwhile.
+_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """What a worker has and sees; `trouble` is empty where all is well."""
+    """What a worker has and sees; `trouble` is empty where all is well.
+
+    The precision is the one that it computes in.
+    """
 
     version: str
     cores: int
+    precision: str
     trouble: str
 
 
-def check_workers(client: Client, job: Job, samples: Sequence[Cell]) -> int:
+def check_workers(client: Client, job: Job, samples: Sequence[Cell]) -> tuple[int, str]:
     """Make sure that every worker can do its part, before any work.
 
     Parameters
@@ -58,25 +64,27 @@ def check_workers(client: Client, job: Job, samples: Sequence[Cell]) -> int:
 
     Returns
     -------
-    int
-        Cores that every worker has to itself.
+    cores : int
+        That every worker has to itself.
+    precision : str
+        That all of them compute in.
 
     Raises
     ------
     ClusterError
         If a worker lacks this version of wbc-napari, has another model, cannot read an input or
-        cannot write results where this machine finds them.
+        cannot write results where this machine finds them; or if they would not all compute in one
+        precision.
+    IncompleteRunError
+        If no worker is left.
     """
     token = Path(job.shards, f".probe-{uuid4().hex}")
     token.touch()
-    question = partial(client.run, _look_around, token, job, tuple(samples), on_error="return")
     try:
-        answers = asked(client, question, _PATIENCE)
-    except TimeoutError as error:
-        raise ClusterError(
-            f"not all {len(client.nthreads())} Dask workers answered within {_PATIENCE} s; see "
-            "which of them hang"
-        ) from error
+        for _ in range(_TRIES):
+            answers = _answers(client, partial(_look_around, token, job, tuple(samples)))
+            if not any(isinstance(answer, OSError) for answer in answers.values()):
+                break
     finally:
         for left in token.parent.glob(f"{token.name}*"):
             left.unlink()
@@ -84,16 +92,54 @@ def check_workers(client: Client, job: Job, samples: Sequence[Cell]) -> int:
     for worker, answer in sorted(answers.items()):
         if complaint := _complaint(answer, ours):
             raise ClusterError(f"the Dask worker {worker} {complaint}")
-    cores = {worker: view.cores for worker, view in answers.items()}
-    return cores_per_worker(client, cores, on_gpu=gpu_workers(client, job.device) > 0)
+    gpus = _gpus(client, job.device)
+    views = {
+        worker: view
+        for worker, view in answers.items()
+        if isinstance(view, _View) and (not gpus or worker in gpus)
+    }
+    if not views:
+        raise IncompleteRunError(
+            "no Dask worker is left; see why they end, then repeat the command to continue"
+        )
+    cores = {worker: view.cores for worker, view in views.items()}
+    return cores_per_worker(client, cores, on_gpu=bool(gpus)), _common_precision(views)
+
+
+def _common_precision(views: Mapping[str, _View]) -> str:
+    by_precision = {view.precision: worker for worker, view in sorted(views.items())}
+    if len(by_precision) > 1:
+        found = ", ".join(f"{name} on {worker}" for name, worker in sorted(by_precision.items()))
+        raise ClusterError(
+            f"the Dask workers would not all compute in one precision ({found}), and rows would differ; "
+            "use workers of one kind, or --precision fp32"
+        )
+    return next(iter(by_precision))
+
+
+def _answers(client: Client, look: Callable[[], _View]) -> dict[str, _View | Exception]:
+    """Ask each worker that is there; one that cannot be reached answers with an `OSError`."""
+    workers = len(asked(client, client.nthreads, _PATIENCE))
+    try:
+        return asked(client, partial(client.run, look, on_error="return"), _PATIENCE)
+    except TimeoutError as error:
+        raise ClusterError(
+            f"not all {workers} Dask workers answered within {_PATIENCE} s; see which of them hang"
+        ) from error
 
 
 def gpu_workers(client: Client, device: str) -> int:
     """Count the GPUs that workers offer as the resource `GPU`; 0 where they are not to be used."""
+    return sum(_gpus(client, device).values())
+
+
+def _gpus(client: Client, device: str) -> dict[str, int]:
+    """Count the GPUs of each worker that offers some."""
     if device == "cpu":
-        return 0
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    return sum(int(worker.get("resources", {}).get(GPU, 0)) for worker in workers)
+        return {}
+    workers = client.scheduler_info(n_workers=-1)["workers"].items()
+    offered = {address: int(it.get("resources", {}).get(GPU, 0)) for address, it in workers}
+    return {address: count for address, count in offered.items() if count}
 
 
 def memory_limits(client: Client) -> list[int]:
@@ -140,8 +186,9 @@ def cores_per_worker(client: Client, cores: dict[str, int], *, on_gpu: bool) -> 
 def _look_around(token: Path, job: Job, samples: Sequence[Cell]) -> _View:
     """Tell, on a worker, what it has and sees."""
     troubles = [_sample_trouble(cell, Path(job.base)) for cell in samples]
-    troubles += [_place_trouble(token), _model_trouble(job)]
-    return _View(version("wbc-napari"), CPU_COUNT, next(filter(None, troubles), ""))
+    model_trouble, precision = _try_model(job)
+    troubles += [_place_trouble(token), model_trouble]
+    return _View(version("wbc-napari"), CPU_COUNT, precision, next(filter(None, troubles), ""))
 
 
 def _sample_trouble(cell: Cell, base: Path) -> str:
@@ -175,18 +222,19 @@ def _place_trouble(token: Path) -> str:
     return ""
 
 
-def _model_trouble(job: Job) -> str:
+def _try_model(job: Job) -> tuple[str, str]:
+    """Why this worker cannot use the model, or else the precision that it would compute in."""
     try:
         bundle = read_bundle(job.model)
-        try_model(bundle, job.device, job.precision, job.backend)
+        precision = try_model(bundle, job.device, job.precision, job.backend).precision
     except WbcError as error:
-        return f"cannot load the model ({error})"
+        return f"cannot load the model ({error})", ""
     if model_digest(bundle) != job.model_digest:
         return (
             f"has another model at {bundle.path} than this machine; install the same version of "
             "wbc-napari everywhere, or name a bundle that all can read"
-        )
-    return ""
+        ), ""
+    return "", precision
 
 
 def _complaint(answer: _View | Exception, ours: str) -> str:

@@ -1,6 +1,5 @@
 """One run in one directory: its lock, its ``run.json``, and what may be continued in it."""
 
-import errno
 import json
 import platform
 import shutil
@@ -17,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from wbc_batch.engine.ledger import SHARDS, committed, is_shard_file, write_file
 from wbc_batch.errors import IncompleteRunError, RunError, WbcError
-from wbc_batch.files import refuse_misfits
+from wbc_batch.files import refuse_misfits, try_writing, unwritten
 from wbc_batch.schema import RECORD_FILE, REPORT_FILES, REPORT_FOLDERS
 
 __all__ = [
@@ -52,13 +51,6 @@ _PACKAGES = (
     "opencv-python-headless",
     "pillow",
 )
-
-# What the system says where no file can be written, whichever it is.
-_UNWRITABLE = {
-    getattr(errno, name)
-    for name in ("ENOSPC", "EDQUOT", "EROFS", "EIO", "EFBIG", "ESTALE")
-    if hasattr(errno, name)
-}
 
 #: What `Settings.groups` is unless another rule was named.
 BY_FOLDER = "by folder, or as the input names them"
@@ -134,8 +126,8 @@ def locked(run_dir: Path) -> Iterator[None]:
     Raises
     ------
     RunError
-        If the directory cannot be made, holds files that are not a run's or in the way of them, or is in
-        use.
+        If the directory cannot be made or written to, holds files that are not a run's or in the way of
+        them, or is in use.
     """
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -148,35 +140,44 @@ def locked(run_dir: Path) -> Iterator[None]:
             f"{run_dir} is in use by another run; wait for it to end, or name another folder"
         ) from None
     except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
-        raise RunError(
-            f"{run_dir} cannot be used for results ({reason}); name a folder that you may write to"
-        ) from error
+        raise unwritten(run_dir, error) from error
     try:
-        (run_dir / SHARDS).mkdir(exist_ok=True)
+        _try_folders(run_dir)
         yield
     finally:
         lock.release()
 
 
+def _try_folders(run_dir: Path) -> None:
+    """Find out that a folder is read-only before anything in it is removed."""
+    for folder in (run_dir, run_dir / SHARDS):
+        try:
+            folder.mkdir(exist_ok=True)
+            try_writing(folder)
+        except OSError as error:
+            raise unwritten(folder, error) from error
+
+
 @contextmanager
 def unwritable(run_dir: Path) -> Iterator[None]:
-    """Say what a full disk means for a run.
+    """Say what it means that files in a folder cannot be written, as on a full disk.
 
     Raises
     ------
-    IncompleteRunError
-        Instead of an `OSError` which says that nothing can be written any more.
+    RunError
+        See `wbc_batch.files.unwritten`; instead of an `OSError` which says that nothing can be written any
+        more, or that something in this folder may not be changed.
     """
     try:
         yield
     except OSError as error:
-        if error.errno not in _UNWRITABLE:
-            raise
-        raise IncompleteRunError(
-            f"{error.filename or run_dir} cannot be written ({error.strerror}); mend that, then "
-            "repeat the command to continue"
-        ) from error
+        place = Path(error.filename) if isinstance(error.filename, str) else run_dir
+        refusal = unwritten(place, error)
+        if isinstance(refusal, IncompleteRunError):
+            raise refusal from error
+        if isinstance(error, PermissionError) and run_dir in place.parents:
+            raise unwritten(place.parent, error) from error  # the file may have a name for now
+        raise
 
 
 def _refuse_strangers(run_dir: Path) -> None:
@@ -270,7 +271,8 @@ def start(run_dir: Path, settings: Settings, force: bool) -> Record | None:
             f"{run_dir} already holds a finished run; name another folder, "
             "or add --force to replace it"
         )
-    differences = settings.differences(record.get("settings") or {})
+    old = record.get("settings")
+    differences = settings.differences(old if isinstance(old, dict) else {})
     begun = record.get("state") == "finished" or committed(run_dir)
     if differences and not begun:  # it had no time to do anything
         clear(run_dir)

@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
 from distributed import Client
 
-__all__ = ["OverdueError", "apart", "connect", "quiet", "restored", "short"]
+__all__ = ["OverdueError", "apart", "connect", "deaf", "quiet", "restored", "short"]
 
 _Made = TypeVar("_Made")
 
@@ -26,9 +27,7 @@ class OverdueError(TimeoutError):
 def apart(function: Callable[[], _Made], timeout: float) -> _Made:
     """Call something on a thread of its own, and wait for it, but not for ever.
 
-    Ctrl-C goes to every process of a terminal, and only the one that started the run should act on it:
-    this one, at once. A thread inherits the signals that are blocked, and so do the processes that it
-    starts; here they see none.
+    The processes that it starts do not see Ctrl-C (`deaf`).
 
     Parameters
     ----------
@@ -49,10 +48,9 @@ def apart(function: Callable[[], _Made], timeout: float) -> _Made:
     outcome: Future[_Made] = Future()
 
     def call() -> None:
-        if hasattr(signal, "pthread_sigmask"):
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            outcome.set_result(function())
+            with deaf():
+                outcome.set_result(function())
         except BaseException as error:  # noqa: BLE001 - whoever waits raises it
             outcome.set_exception(error)
 
@@ -63,6 +61,25 @@ def apart(function: Callable[[], _Made], timeout: float) -> _Made:
         if time.monotonic() > deadline:
             raise OverdueError(f"no answer for {timeout:.0f} s")
     return outcome.result()
+
+
+@contextmanager
+def deaf() -> Iterator[None]:
+    """Start processes that do not see Ctrl-C, here and by threads that are started here.
+
+    It goes to every process of a terminal, and only the one that started the run should act on it: this
+    one, at once. Processes and threads inherit the signals that are blocked.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    # Python starts it with the first process, and then lets SIGINT through (before Python 3.13).
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from wbc_batch.classifier.conformal import prediction_sets
 from wbc_batch.errors import RunError
+from wbc_batch.files import unwritten
 from wbc_batch.schema import (
     CELL_TYPES,
     CLASSES,
@@ -159,16 +160,12 @@ def writing(path: Path) -> Iterator[None]:
     Raises
     ------
     RunError
-        Instead of an `OSError`.
+        Instead of an `OSError`, see `wbc_batch.files.unwritten`.
     """
     try:
         yield
     except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
-        raise RunError(
-            f"{path}: this file cannot be written ({reason}); make room or make the folder "
-            "writable, then run the same command again"
-        ) from error
+        raise unwritten(path, error) from error
 
 
 @contextmanager
