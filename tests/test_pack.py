@@ -340,6 +340,17 @@ def test_a_missing_canonical_crop_is_an_error(slides: Path) -> None:
     assert all("fill value" in text or "truncated" in text for text in after)
 
 
+def test_processes_read_from_the_present_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = read_bundle().preprocessing
+    for place in ("first", "second"):
+        write_bmp(tmp_path / place / f"slide-{place}" / "1.bmp", 40, 40)
+        monkeypatch.chdir(tmp_path / place)
+        summary = pack.pack([f"slide-{place}"], "crops.zarr", preprocessing=ours, cores=2)
+        assert (summary.cells, summary.errors) == (1, 0)
+
+
 def test_a_run_on_canonical_crops_makes_the_same_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

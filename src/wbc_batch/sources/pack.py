@@ -165,14 +165,16 @@ def _pixels(
 ) -> Iterator[Pixels]:
     """Read cells; where they are to be prepared, too, in processes: threads would wait for each other."""
     if preprocessing and cores > 1:
-        return map_apart(partial(_read_some, preprocessing=preprocessing), cells, cores)
+        # The processes may be from before this one went to another folder.
+        read = partial(_read_some, preprocessing=preprocessing, base=Path.cwd())
+        return map_apart(read, cells, cores)
     reads = (partial(_read, get, preprocessing) for get in readers(cells))
     return run_ahead(attempt_read, reads, cores, _AHEAD)
 
 
-def _read_some(cells: Sequence[Cell], preprocessing: Preprocessing) -> list[Pixels]:
+def _read_some(cells: Sequence[Cell], preprocessing: Preprocessing, base: Path) -> list[Pixels]:
     calm_decoders()
-    return [attempt_read(partial(_read, get, preprocessing)) for get in readers(cells)]
+    return [attempt_read(partial(_read, get, preprocessing)) for get in readers(cells, base)]
 
 
 def _read(read: Read, preprocessing: Preprocessing | None) -> Pixels:
@@ -185,7 +187,7 @@ def _next_run(
 ) -> Iterator[object]:
     """Read cells as the next run will, as far as it is known."""
     if preprocessing:
-        return prepared_crops(cells, preprocessing, Path(), cores, _AHEAD)
+        return prepared_crops(cells, preprocessing, Path.cwd(), cores, _AHEAD)
     return run_ahead(attempt_read, readers(cells), cores, _AHEAD)
 
 
