@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 
 from wbc_batch.classifier import Classifier, read_bundle
 from wbc_batch.classifier.bundle import WEIGHTS_FILE
+from wbc_batch.errors import ExitCode
 from wbc_batch.progress import Pace
 from wbc_batch.schema import CLASSES, UNIDENTIFIED
 from wbc_batch.sources import Cell, read_image
@@ -225,6 +226,26 @@ def test_the_unexpected_is_logged_and_told_in_a_sentence(place: Path, tmp_path: 
     assert str(tmp_path / "out" / "error.log") in run.stderr
     assert "Traceback" in (tmp_path / "out" / "error.log").read_text()
     assert json.loads((tmp_path / "out" / "run.json").read_text())["state"] == "failed"
+    arguments = ["classify", place / "slides", "-o", tmp_path / "out", "--workers", "1"]
+    assert invoke(*arguments).exit_code == ExitCode.CELL_ERRORS
+    assert not (tmp_path / "out" / "error.log").exists()
+
+
+def test_ctrl_c_again_and_again_changes_nothing(tmp_path: Path) -> None:
+    """While Dask clears up as Python ends."""
+    code = """
+import atexit, os, signal, wbc_batch.run, wbc_batch.cli
+def interrupt(*a, **k): os.kill(os.getpid(), signal.SIGINT)
+wbc_batch.run.classify_paths = interrupt
+atexit.register(interrupt)
+wbc_batch.cli.main()
+"""
+    arguments = ["classify", "slides", "-o", str(tmp_path / "out")]
+    run = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert run.returncode == 128 + signal.SIGINT
+    assert run.stderr.splitlines() == [
+        "wbc-batch: interrupted; repeat the same command to continue"
+    ]
 
 
 def test_a_batch_systems_end_is_an_interruption(place: Path, tmp_path: Path) -> None:

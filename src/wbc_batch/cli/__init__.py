@@ -67,6 +67,9 @@ def main() -> None:
         text = " ".join(f"{type(error).__name__}: {error}".split())
         typer.secho(f"wbc-batch: unexpected error: {text[:500]}; {hint}", fg="red", err=True)
         sys.exit(ExitCode.FATAL)
+    finally:
+        # Dask clears up as Python ends: an impatient Ctrl-C would only make a traceback of that.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _print_version(wanted: bool) -> None:

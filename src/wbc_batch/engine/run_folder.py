@@ -308,6 +308,7 @@ def recorded(run_dir: Path, record: Record) -> Iterator[None]:
         What is known of the run; changed inside and here.
     """
     write_record(run_dir, record)
+    (run_dir / ERROR_LOG).unlink(missing_ok=True)  # of an earlier try
     try:
         yield
     except BaseException as error:
