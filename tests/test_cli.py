@@ -234,8 +234,8 @@ def test_the_unexpected_is_logged_and_told_in_a_sentence(place: Path, tmp_path: 
 def test_ctrl_c_again_and_again_changes_nothing(tmp_path: Path) -> None:
     """While Dask clears up as Python ends."""
     code = """
-import atexit, os, signal, wbc_batch.run, wbc_batch.cli
-def interrupt(*a, **k): os.kill(os.getpid(), signal.SIGINT)
+import atexit, signal, wbc_batch.run, wbc_batch.cli
+def interrupt(*a, **k): signal.raise_signal(signal.SIGINT)
 wbc_batch.run.classify_paths = interrupt
 atexit.register(interrupt)
 wbc_batch.cli.main()
@@ -250,8 +250,8 @@ wbc_batch.cli.main()
 
 def test_a_batch_systems_end_is_an_interruption(place: Path, tmp_path: Path) -> None:
     code = """
-import os, signal, wbc_batch.run, wbc_batch.cli
-wbc_batch.run.classify_paths = lambda *a, **k: os.kill(os.getpid(), signal.SIGTERM)
+import signal, wbc_batch.run, wbc_batch.cli
+wbc_batch.run.classify_paths = lambda *a, **k: signal.raise_signal(signal.SIGTERM)
 wbc_batch.cli.main()
 """
     arguments = ["classify", "slides", "-o", str(tmp_path / "out")]
