@@ -296,7 +296,7 @@ def test_a_geojson_file_that_cannot_be_written_is_the_one_that_is_named(tmp_path
     )
     pq.write_table(table, tmp_path / "0.parquet")
     (tmp_path / ".geojson.partial").write_text("in the way")
-    with pytest.raises(RunError, match=r"geojson.field\.png\.geojson: this file cannot be written"):
+    with pytest.raises(RunError, match=r"geojson.field\.png\.geojson cannot be used for results"):
         write_reports(tmp_path, [tmp_path / "0.parquet"])
 
 
