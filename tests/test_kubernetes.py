@@ -94,7 +94,7 @@ def test_workers_are_pods_and_end_with_the_run(
 def test_whatever_is_killed_the_rows_are_the_same(
     slides: Path, undisturbed: Path, traps: str, tmp_path: Path
 ) -> None:
-    slow = {"DASK_DISTRIBUTED__WORKER__PRELOAD": traps, "TRAP_SECONDS": "0.3"}
+    slow = {"DASK_DISTRIBUTED__WORKER__PRELOAD": traps, "TRAP_SECONDS": "0.8"}
     file = described(tmp_path / "cluster.yaml", recipe("wbc-killed", **slow))
     run_dir = tmp_path / "run"
     again = command(slides, run_dir, "--cluster", str(file))
