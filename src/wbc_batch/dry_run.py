@@ -8,7 +8,8 @@ from pathlib import Path
 from wbc_batch.classifier import read_bundle
 from wbc_batch.classifier.backend import choose_backend
 from wbc_batch.engine.cluster_file import read_cluster_file
-from wbc_batch.engine.clusters import connected, expected_workers
+from wbc_batch.engine.clusters import expected_workers
+from wbc_batch.engine.connection import connected
 from wbc_batch.engine.crew import Crew, choose_crew
 from wbc_batch.engine.plan import Job, model_digest, shard_size
 from wbc_batch.engine.preflight import gpu_workers, memory_limits

@@ -1,13 +1,12 @@
 """Dask workers: of our own on this machine, of a cluster that we start, or somebody else's."""
 
-import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import dask
 import psutil
@@ -18,6 +17,7 @@ from distributed.core import Status
 from distributed.system import MEMORY_LIMIT
 
 from wbc_batch.engine.cluster_file import ClusterDescription, read_cluster_file
+from wbc_batch.engine.connection import connected
 from wbc_batch.engine.plan import SHARDS_AT_ONCE
 from wbc_batch.engine.starting import OverdueError, apart, connect, quiet, restored, short
 from wbc_batch.errors import ClusterError, IncompleteRunError, InputError
@@ -25,9 +25,6 @@ from wbc_batch.files import absence, is_file, scratch
 
 __all__ = [
     "Client",
-    "asked",
-    "connected",
-    "connection_lost",
     "cores",
     "default_workers",
     "existing_workers",
@@ -36,8 +33,6 @@ __all__ = [
     "memory_of_workers",
     "started_workers",
 ]
-
-_Answer = TypeVar("_Answer")
 
 # A worker with torch and a model takes about half of it.
 _MEMORY_PER_WORKER = 2**30
@@ -362,58 +357,6 @@ def _first_worker(client: Client, timeout: float, unheard: Sequence[BaseExceptio
                 continue
         return True
     return False
-
-
-def asked(client: Client, question: Callable[[], Awaitable[_Answer]], timeout: float) -> _Answer:
-    """Ask a client something, but not for ever: a scheduler or worker that is frozen never answers.
-
-    Parameters
-    ----------
-    client : distributed.Client
-    question : callable
-        A method of the client.
-    timeout : float
-        Seconds.
-
-    Raises
-    ------
-    TimeoutError
-        If there is no answer in time.
-    """
-
-    async def bounded() -> _Answer:
-        return await asyncio.wait_for(question(), timeout)
-
-    return client.sync(bounded)
-
-
-def connection_lost() -> IncompleteRunError:
-    """Say that the scheduler is gone."""
-    return IncompleteRunError(
-        "the connection to the Dask scheduler was lost; repeat the command to continue"
-    )
-
-
-@contextmanager
-def connected(*expected: type[Exception]) -> Iterator[None]:
-    """Say so if the scheduler is lost inside, whatever it is asked.
-
-    Parameters
-    ----------
-    *expected : type
-        Of errors that mean something else here.
-
-    Raises
-    ------
-    IncompleteRunError
-        Instead of the errors of Dask's connections, which have no number of the operating system.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno is not None or isinstance(error, expected):
-            raise
-        raise connection_lost() from error
 
 
 def expected_workers(client: Client) -> int:

@@ -12,6 +12,7 @@ from wbc_batch.classifier.runtime import choose_runtime
 from wbc_batch.classifier.torch_backend import choose_device
 from wbc_batch.engine import clusters
 from wbc_batch.engine.cluster_file import read_cluster_file
+from wbc_batch.engine.connection import connected
 from wbc_batch.engine.plan import MIN_SHARD, Job
 from wbc_batch.engine.preflight import check_workers, gpu_workers
 from wbc_batch.errors import InputError
@@ -120,7 +121,7 @@ class Crew:
         if self.local:
             runtime = choose_runtime(read_bundle(job.model), job.device, job.precision, job.backend)
             return Mustered(self.workers, self.threads, False, runtime.precision)
-        with clusters.connected():
+        with connected():
             threads, precision = check_workers(client, job, samples)
             gpus = gpu_workers(client, job.device)
             there = clusters.expected_workers(client)

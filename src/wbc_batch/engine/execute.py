@@ -23,7 +23,7 @@ from uuid import uuid4
 from distributed import Client, Future
 from distributed.scheduler import KilledWorker
 
-from wbc_batch.engine.clusters import asked, connected, connection_lost
+from wbc_batch.engine.connection import asked, connected, connection_lost
 from wbc_batch.engine.ledger import UNFINISHED, ShardResult
 from wbc_batch.engine.plan import SHARDS_AT_ONCE, ShardSpec
 from wbc_batch.engine.preflight import GPU, gpu_workers, lacks_package

@@ -15,7 +15,7 @@ from distributed import Client
 
 from wbc_batch.classifier import read_bundle
 from wbc_batch.classifier.runtime import try_model
-from wbc_batch.engine.clusters import asked
+from wbc_batch.engine.connection import asked
 from wbc_batch.engine.plan import Job, model_digest
 from wbc_batch.errors import ClusterError, IncompleteRunError, WbcError
 from wbc_batch.files import exists
