@@ -9,6 +9,7 @@ single cell gives none. Which cells are given is drawn by the seed; the last lin
 import argparse
 import statistics
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +109,7 @@ def main() -> None:
     )
 
 
-def show(names: list[str], figures: list[tuple[float, ...]]) -> None:
+def show(names: list[str], figures: Sequence[tuple[float, ...]]) -> None:
     for name, (was, was_balanced, now, now_balanced) in zip(names, figures, strict=True):
         print(
             f"  {name}: accuracy {was:.1f} -> {now:.1f} %, "

@@ -8,17 +8,19 @@ named WBC (as BCCD has them).
 
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wbc_batch.classifier.field import find_cells
 from wbc_batch.classifier.images import as_rgb
 from wbc_batch.sources import decode, read_file
 
 
-def fields(folder):
+def fields(folder: Path) -> Iterator[tuple[str, NDArray[np.uint8], NDArray]]:
     """Yield name, image and boxes (x, y, width, height) of each annotated field."""
     for path in sorted((folder / "annotations").glob("*.xml")):
         image = next((folder / "images").glob(f"{path.stem}.*"))
@@ -26,14 +28,14 @@ def fields(folder):
         for item in ElementTree.parse(path).getroot().iter("object"):
             if item.findtext("name") == "WBC":
                 left, top, right, bottom = (
-                    int(item.findtext(f"bndbox/{side}"))
+                    int(item.findtext(f"bndbox/{side}", ""))
                     for side in ("xmin", "ymin", "xmax", "ymax")
                 )
                 boxes.append((left, top, right - left, bottom - top))
         yield path.stem, as_rgb(decode(read_file(image))), np.array(boxes).reshape(-1, 4)
 
 
-def overlaps(found, true):
+def overlaps(found: NDArray, true: NDArray) -> NDArray:
     """Intersection over union of every found box with every true one."""
     a, b = found[:, np.newaxis].astype(float), true[np.newaxis].astype(float)
     start = np.maximum(a[..., :2], b[..., :2])
@@ -42,7 +44,7 @@ def overlaps(found, true):
     return shared / (np.prod(a[..., 2:], axis=-1) + np.prod(b[..., 2:], axis=-1) - shared)
 
 
-def matched(found, true, least=0.5):
+def matched(found: NDArray, true: NDArray, least: float = 0.5) -> int:
     """How many true boxes are met, each by a box of its own."""
     iou = overlaps(found, true)
     hits = 0
@@ -53,7 +55,7 @@ def matched(found, true, least=0.5):
     return hits
 
 
-def main():
+def main() -> None:
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     cells = hits = false = 0

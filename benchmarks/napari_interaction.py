@@ -12,7 +12,9 @@ is what napari takes for the next cell with the dock closed.
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -26,8 +28,11 @@ from wbc_batch.schema import CLASSES, PROBABILITY_COLUMNS
 from wbc_batch.sources import Cell
 from wbc_batch.synthetic import draw_cells
 
+if TYPE_CHECKING:
+    import napari
 
-def make_run(folder, count):
+
+def make_run(folder: Path, count: int) -> Path:
     """Write a run directory of so many cells."""
     crops, _ = draw_cells(50, size=200)
     (folder / "cells").mkdir(parents=True)
@@ -66,21 +71,21 @@ def make_run(folder, count):
 class Stopwatch:
     """Times what a user waits for, on a canvas in a real window."""
 
-    def __init__(self, viewer):
+    def __init__(self, viewer: "napari.Viewer") -> None:
         self._canvas = viewer.window._qt_viewer.canvas.native
         self._swapped = False
         self._canvas.frameSwapped.connect(self._on_swapped)
 
-    def _on_swapped(self):
+    def _on_swapped(self) -> None:
         self._swapped = True
 
-    def press(self, key):
+    def press(self, key: str) -> None:
         """Press a key on the canvas."""
         from qtpy.QtTest import QTest
 
         QTest.keyClick(self._canvas, key)
 
-    def times(self, act, times):
+    def times(self, act: Callable[[int], object], times: int) -> str:
         """Milliseconds until the call returns, until the canvas is on the screen, until all is done."""
         from qtpy.QtWidgets import QApplication
 
@@ -101,7 +106,7 @@ class Stopwatch:
         return ", ".join(f"{name} {m:.1f} (worst {w:.1f})" for name, m, w in parts)
 
 
-def main():
+def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     import napari
 
@@ -117,14 +122,15 @@ def main():
         viewer.open(str(run), plugin="wbc-napari")
         print(f"{count} cells: run opened in {time.perf_counter() - began:.2f} s; milliseconds:")
         session, watch = station.session, Stopwatch(viewer)
+        assert session
         for page in (station.review, station.gallery, station.report):
             station.tabs.setCurrentWidget(page)
             title = station.tabs.tabText(station.tabs.currentIndex())
 
-            def label(number):
+            def label(number: int) -> None:
                 session.relabel([session.row], REVIEW_LABELS[number % 5])
 
-            def key(number):
+            def key(number: int) -> None:
                 watch.press(str(number % 5 + 1))
 
             print(f"{title}: relabel: {watch.times(label, 50)}")

@@ -88,8 +88,11 @@ def write_run(run_dir: Path, cells: int, groups: int, pictures: Path | None) -> 
         commit(run_dir / SHARDS, result, file.getvalue())
     bundle = read_bundle()
     confusion = confusion_of(bundle.metrics)
-    model = {"name": "benchmark", "preprocessing": vars(bundle.preprocessing)}
-    model["confusion"] = confusion and confusion.to_record()
+    model = {
+        "name": "benchmark",
+        "preprocessing": vars(bundle.preprocessing),
+        "confusion": confusion and confusion.to_record(),
+    }
     record = {"state": "finished", "cells": cells, "model": model}
     (run_dir / "run.json").write_text(json.dumps(record))
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from field import fields, overlaps
+from numpy.typing import NDArray
 
 from wbc_batch.classifier import Classifier
 from wbc_batch.classifier.field import find_cells
@@ -23,10 +24,12 @@ from wbc_batch.classifier.images import as_rgb
 from wbc_batch.schema import UNIDENTIFIED
 from wbc_batch.sources import decode, read_file
 
+_Cells = list[tuple[NDArray[np.uint8], NDArray, str]]
+
 ROOMS = (0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.35)
 
 
-def of_fields(folder):
+def of_fields(folder: Path) -> _Cells:
     """Return image, box that was found, and label of each annotated leukocyte."""
     labels = {path.stem[:-2]: path.parent.name for path in (folder / "bccd").glob("*/*_1.*")}
     cells = []
@@ -38,7 +41,7 @@ def of_fields(folder):
     return cells
 
 
-def of_pictures(folder):
+def of_pictures(folder: Path) -> _Cells:
     """Return image, box in its middle, and label of each picture of one cell."""
     cells = []
     for path in sorted(folder.glob("*/*")):
@@ -53,7 +56,7 @@ def of_pictures(folder):
     return cells
 
 
-def crowded(cells):
+def crowded(cells: _Cells) -> _Cells:
     """Paste a cell of another picture right beside each."""
     others = np.random.default_rng(0).permutation(len(cells))
     pasted = []
@@ -67,14 +70,14 @@ def crowded(cells):
     return pasted
 
 
-def read(image, box, room):
+def read(image: NDArray[np.uint8], box: NDArray, room: float) -> NDArray[np.uint8]:
     """Cut a box out with room on each side, in parts of its longer side."""
     x, y, width, height = box
     more = round(room * max(width, height))
     return image[max(y - more, 0) : y + height + more, max(x - more, 0) : x + width + more]
 
 
-def main():
+def main() -> None:
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     folder = Path(sys.argv[1])

@@ -57,7 +57,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.one:
         with random_predictions() if options.no_network else nullcontext():
-            one_run(*options.one, options.model)
+            place, run_dir = options.one
+            one_run(place, run_dir, options.model)
         return
     with TemporaryDirectory(dir=options.scratch) as scratch:
         runs(options, Path(scratch))

@@ -205,7 +205,8 @@ def in_process(pool: ProcessPoolExecutor, function: Callable, files: list[Path])
 
 def command(device: str, scratch: Path, _: int) -> None:
     """Classify all cells by the command line, report and all."""
-    words = ["classify", scratch / "slides", "-o", scratch / "run", "--device", device, "--force"]
+    words = ["classify", str(scratch / "slides"), "-o", str(scratch / "run")]
+    words += ["--device", device, "--force"]
     call = "from wbc_batch.cli import main; main()"
     subprocess.run([sys.executable, "-c", call, *words], check=True, capture_output=True)
 

@@ -87,7 +87,7 @@ class Ours:
 def only_prepare(spec: ShardSpec) -> None:
     """Read, decode and cut out, without a network: the bound of decoding."""
     classifier = work._load_classifier(spec.job)
-    for _ in work._crops(classifier, spec, range(len(spec.cells))):
+    for _ in work._crops(classifier, spec):
         pass
 
 
