@@ -1,14 +1,19 @@
 """What runs a network on this machine, and what the classifier asks of it."""
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from wbc_batch.errors import InputError
 
-__all__ = ["BACKENDS", "Backend", "choose_backend"]
+__all__ = ["BACKENDS", "Backend", "Measure", "as_they_are", "choose_backend"]
+
+#: What is made of the traces (N, G) of some cells, where they are: float32, one row for each cell.
+Measure = Callable[[Tensor], Tensor]
 
 #: What can run a network on the CPU; on CUDA devices torch always does.
 BACKENDS = ("openvino", "torch")
@@ -34,8 +39,10 @@ class Backend(Protocol):
     precision: str
     batch_size: int
 
-    def run(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Compute logits, and what the novelty score is made of.
+    def run(
+        self, crops: NDArray[np.uint8], measure: Measure = ...
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Compute logits, and what tells a new kind of cell.
 
         A cell gets the same result, to the last bit, in whatever company it comes.
 
@@ -43,13 +50,20 @@ class Backend(Protocol):
         ----------
         crops : ndarray of uint8, shape (N, S, S, 3)
             At least one.
+        measure : callable
+            Such as `wbc_batch.classifier.novelty.NoveltyModel.scorer` gives. Default: `as_they_are`.
 
         Returns
         -------
         logits : ndarray of float32, shape (N, classes)
-        traces : ndarray of float32, shape (N, G)
-            See `wbc_batch.classifier.architecture.Network.describe`.
+        measured : ndarray of float32, shape (N, ...)
+            The measure of the traces; see `wbc_batch.classifier.architecture.Network.describe`.
         """
+
+
+def as_they_are(traces: Tensor) -> Tensor:
+    """Measure nothing."""
+    return traces
 
 
 def choose_backend(backend: str = "auto") -> str:

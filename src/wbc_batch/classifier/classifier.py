@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wbc_batch.classifier.architecture import Network
-from wbc_batch.classifier.backend import Backend
+from wbc_batch.classifier.backend import Backend, as_they_are
 from wbc_batch.classifier.bundle import Bundle, read_bundle
 from wbc_batch.classifier.images import as_rgb
 from wbc_batch.classifier.novelty import NoveltyModel
@@ -36,7 +36,7 @@ class Classifier:
     def __init__(self, bundle: Bundle, backend: Backend, novelty: NoveltyModel | None) -> None:
         self.bundle = bundle
         self._backend = backend
-        self._novelty = novelty
+        self._score = novelty and novelty.scorer(backend.device)
 
     @classmethod
     def load(
@@ -162,13 +162,13 @@ class Classifier:
                 f"{crops.dtype} of shape {crops.shape}"
             )
         logits = np.zeros((0, len(self.classes)), np.float32)
-        novelty = None if self._novelty is None else np.zeros(0, np.float32)
+        measured = np.zeros(0, np.float32)
         if len(crops):
-            logits, features = self._backend.run(crops)
-            novelty = None if self._novelty is None else self._novelty.score(features)
+            logits, measured = self._backend.run(crops, self._score or as_they_are)
             if self.bundle.size_evidence is not None and sizes is not None:
                 evidence = self.bundle.size_evidence.log_likelihood(sizes)
                 logits = logits + self.bundle.temperature * evidence
+        novelty = None if self._score is None else measured
         return decide(logits, novelty, self.bundle.temperature, self.bundle.rejection)
 
     def predict(

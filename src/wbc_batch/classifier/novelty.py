@@ -1,9 +1,14 @@
 """How unlike the training cells a cell is, measured in what the network sees."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["NoveltyModel", "fit_novelty"]
 
@@ -46,10 +51,27 @@ class NoveltyModel:
         ndarray of float32, shape (N,)
             Distance to the nearest class mean, in units of `scale`.
         """
-        white = traces.astype(np.float64) @ self.whitening.astype(np.float64)
-        squared = np.min([((white - mean) ** 2).sum(axis=1) for mean in self.means], axis=0)
-        # Rounded, so that the order of additions, which hangs on the number of cells, does not show.
-        return np.round(np.sqrt(squared) / self.scale, 5).astype(np.float32)
+        import torch
+
+        return self.scorer("cpu")(torch.from_numpy(traces)).numpy()
+
+    def scorer(self, device: str) -> "Callable[[Tensor], Tensor]":
+        """Give a function like `score` for traces on a device.
+
+        On the CPU beside a GPU, the whitening would take longer than the network does.
+        """
+        import torch
+
+        whitening = torch.from_numpy(self.whitening).to(device, torch.float64)
+        means = torch.from_numpy(self.means).to(device, torch.float64)
+
+        def score(traces: "Tensor") -> "Tensor":
+            white = traces.double() @ whitening
+            squared = torch.stack([((white - mean) ** 2).sum(dim=1) for mean in means]).amin(dim=0)
+            # Rounded, so that the order of additions, which hangs on the number of cells, does not show.
+            return torch.round(squared.sqrt() / self.scale, decimals=5).float()
+
+        return score
 
 
 def fit_novelty(

@@ -11,6 +11,7 @@ from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from torch import Tensor, nn
 
 from wbc_batch.classifier.architecture import Network
+from wbc_batch.classifier.backend import Measure, as_they_are
 from wbc_batch.classifier.torch_backend import fold_normalisation
 from wbc_batch.errors import InputError, ModelError
 
@@ -104,23 +105,15 @@ class OpenVinoBackend:
         self._request = core.compile_model(body, "CPU", options).create_infer_request()
         self._head = network.head.requires_grad_(False)
 
-    def run(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Compute logits, and what the novelty score is made of.
-
-        Parameters
-        ----------
-        crops : ndarray of uint8, shape (N, S, S, 3)
-
-        Returns
-        -------
-        logits : ndarray of float32, shape (N, classes)
-        traces : ndarray of float32, shape (N, G)
-            See `wbc_batch.classifier.architecture.Network.describe`.
-        """
+    def run(
+        self, crops: NDArray[np.uint8], measure: Measure = as_they_are
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Compute logits, and what tells a new kind of cell; see `wbc_batch.classifier.backend.Backend`."""
         starts = range(0, len(crops), self.batch_size)
         parts = [self._batch(crops[start : start + self.batch_size]) for start in starts]
         logits, traces = zip(*parts, strict=True)
-        return np.concatenate(logits), np.concatenate(traces)
+        measured = measure(torch.from_numpy(np.concatenate(traces)))
+        return np.concatenate(logits), measured.numpy()
 
     @torch.inference_mode()
     def _batch(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -67,18 +67,15 @@ class Predictions:
         """Return one row per cell, with the columns of ``cells.csv`` from ``label`` to ``prob_*``."""
         import pandas as pd
 
-        frame = pd.DataFrame(
-            {
-                "label": self.label,
-                "predicted": self.predicted,
-                "confidence": self.confidence,
-                "margin": self.margin,
-                "novelty": self.novelty,
-            }
-        )
-        for column, name in enumerate(PROBABILITY_COLUMNS):
-            frame[name] = self.probabilities[:, column]
-        return frame
+        columns = {
+            "label": self.label,
+            "predicted": self.predicted,
+            "confidence": self.confidence,
+            "margin": self.margin,
+            "novelty": self.novelty,
+        }
+        probabilities = dict(zip(PROBABILITY_COLUMNS, self.probabilities.T, strict=True))
+        return pd.DataFrame(columns | probabilities)
 
 
 def decide(

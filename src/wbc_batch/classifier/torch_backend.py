@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from wbc_batch.classifier.architecture import Network
+from wbc_batch.classifier.backend import Measure, as_they_are
 from wbc_batch.errors import InputError, WbcError
 
 __all__ = ["PRECISIONS", "TorchBackend", "choose_device", "choose_precision", "fold_normalisation"]
@@ -108,39 +109,31 @@ class TorchBackend:
             if part is not self._network.head:
                 part.to(self._dtype)
 
-    def run(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Compute logits, and what the novelty score is made of.
-
-        Parameters
-        ----------
-        crops : ndarray of uint8, shape (N, S, S, 3)
-
-        Returns
-        -------
-        logits : ndarray of float32, shape (N, classes)
-        traces : ndarray of float32, shape (N, G)
-            See `wbc_batch.classifier.architecture.Network.describe`.
+    def run(
+        self, crops: NDArray[np.uint8], measure: Measure = as_they_are
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Compute logits, and what tells a new kind of cell; see `wbc_batch.classifier.backend.Backend`.
 
         Raises
         ------
         WbcError
             If not even one cell fits into the device's memory.
         """
-        logits, traces = [], []
+        logits, measured = [], []
         start = 0
         while start < len(crops):
             try:
                 with _faithful(self._device):
-                    some = self._batch(crops[start : start + self.batch_size])
+                    some = self._batch(crops[start : start + self.batch_size], measure)
             except RuntimeError as error:
                 if not _memory_is_short(error):
                     raise
                 self._halve(error)
                 continue
             logits.append(some[0])
-            traces.append(some[1])
+            measured.append(some[1])
             start += self.batch_size
-        return np.concatenate(logits), np.concatenate(traces)
+        return np.concatenate(logits), np.concatenate(measured)
 
     def _halve(self, error: Exception) -> None:
         if self.batch_size == 1:
@@ -151,7 +144,9 @@ class TorchBackend:
             torch.cuda.empty_cache()
 
     @torch.inference_mode()
-    def _batch(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _batch(
+        self, crops: NDArray[np.uint8], measure: Measure
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         count = len(crops)
         if count < self.batch_size:
             filler = np.zeros((self.batch_size - count, *crops.shape[1:]), np.uint8)
@@ -161,7 +156,8 @@ class TorchBackend:
         images = pixels.permute(0, 3, 1, 2).to(self._dtype).div_(255.0)
         features, traces = self._network.describe(images)
         logits = self._network.head(features.float())
-        return logits[:count].cpu().numpy(), traces[:count].float().cpu().numpy()
+        measured = measure(traces.float())
+        return logits[:count].cpu().numpy(), measured[:count].cpu().numpy()
 
 
 def _moved(network: Network, device: torch.device) -> Network:
