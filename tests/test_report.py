@@ -451,15 +451,22 @@ def test_page_needs_no_network_and_no_script_but_its_own(run, real_drawings):
 
 
 def test_many_groups_and_errors_stay_readable(tmp_path):
-    rows = [a_row(Cell("in", f"{i}.png", None, f"slide-{i}."), "monocyte", 0.5) for i in range(130)]
+    rows = [
+        a_row(Cell("in", f"{i}.png", None, f"slide-{i}./monocyte"), "monocyte", 0.5)
+        for i in range(130)
+    ]
     rows += [
-        a_row(Cell("in", f"broken-{i}.png", None, "slide-0."), None, None, "empty")
+        a_row(Cell("in", f"broken-{i}.png", None, "slide-0./monocyte"), None, None, "empty")
         for i in range(230)
     ]
     write_reports(tmp_path, write_shards(tmp_path, rows))
     page = page_of(tmp_path)
     assert [tag for tag, _ in page.elements].count("details") == 100
-    assert "30 more groups are listed in" in " ".join(page.text.split())
+    text = " ".join(page.text.split())
+    assert "30 more groups are listed in" in text
+    assert "30 more groups are not listed" in text
+    known = {row["known"]: row["monocyte"] for row in read_csv(tmp_path / "confusion.csv")}
+    assert known["monocyte"] == "130"
     assert page.text.count("in/broken-") == 200
     assert len(read_csv(tmp_path / "errors.csv")) == 230
 

@@ -98,6 +98,14 @@ def test_a_class_that_was_not_seen_is_never_excluded_altogether():
     assert upper[3] >= 1 - 0.025 ** (1 / 100)  # the exact limit of 0 among 100
 
 
+def test_limits_of_a_group_do_not_hang_on_the_others():
+    alone = confusion_limits([7, 2, 3, 4, 90], np.rint(100 * GOOD))
+    groups = np.random.default_rng(0).integers(0, 90, (150, 5))
+    groups[[5, 149]] = [7, 2, 3, 4, 90]
+    for limits, of_groups in zip(alone, confusion_limits(groups, np.rint(100 * GOOD)), strict=True):
+        np.testing.assert_array_equal(of_groups[[5, 149]], [limits, limits])
+
+
 def test_limits_with_confusion_of_many_groups_and_of_none():
     counts = np.tile([1, 2, 3, 4, 90], (130, 1))
     counts[7] = 0
@@ -105,6 +113,7 @@ def test_limits_with_confusion_of_many_groups_and_of_none():
     assert lower.shape == upper.shape == (130, 5)
     assert np.isnan(lower[7]).all()
     assert np.isfinite(np.delete(upper, 7, axis=0)).all()
+    assert (np.delete(lower, 7, axis=0) == lower[0]).all()
     with pytest.raises(ValueError, match="5 x 5"):
         confusion_limits([1, 2, 3, 4, 5], np.eye(4))
     with pytest.raises(ValueError, match="negative"):

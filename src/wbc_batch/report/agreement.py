@@ -19,6 +19,7 @@ __all__ = [
     "cohen_kappa",
     "count_codes",
     "count_pairs",
+    "count_pairs_in",
 ]
 
 _LABELS = (*CLASSES, UNIDENTIFIED)
@@ -124,9 +125,36 @@ def count_pairs(
     ndarray of int64, shape (6, 6)
         See `Agreement`.
     """
+    (table,) = count_pairs_in(np.zeros(len(first), np.intp), 1, first, second)
+    return table
+
+
+def count_pairs_in(
+    groups: NDArray[np.intp],
+    count: int,
+    first: Sequence[str] | pd.Series | NDArray,
+    second: Sequence[str] | pd.Series | NDArray,
+) -> NDArray[np.int64]:
+    """Count pairs of labels in each of some groups.
+
+    Parameters
+    ----------
+    groups : ndarray of int, shape (N,)
+        The group of each pair, 0 to count - 1.
+    count : int
+    first, second : sequence of str, shape (N,)
+        See `agreement`.
+
+    Returns
+    -------
+    ndarray of int64, shape (count, 6, 6)
+        See `Agreement`.
+    """
     rows, columns = _codes(first), _codes(second)
     both = (rows >= 0) & (columns >= 0)
-    return count_codes(rows[both], columns[both], len(_LABELS))
+    tables = np.zeros((count, len(_LABELS), len(_LABELS)), np.int64)
+    np.add.at(tables, (groups[both], rows[both], columns[both]), 1)
+    return tables
 
 
 def count_codes(rows: NDArray[np.intp], columns: NDArray[np.intp], kinds: int) -> NDArray[np.int64]:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from wbc_batch.report.agreement import Agreement, count_pairs
+from wbc_batch.report.agreement import Agreement, count_pairs, count_pairs_in
 from wbc_batch.report.differential import Tally
 from wbc_batch.report.gallery import Picks
 from wbc_batch.report.review import reviewed_labels
@@ -37,10 +37,8 @@ class Known:
     labels: NDArray[np.int64] = field(default_factory=_no_pairs)
     guesses: NDArray[np.int64] = field(default_factory=_no_pairs)
 
-    def add(self, truth: pd.Series, cells: pd.DataFrame) -> None:
-        """Count some more classified cells."""
-        self.labels = self.labels + count_pairs(truth, cells["label"])
-        self.guesses = self.guesses + count_pairs(truth, cells["predicted"])
+    def __add__(self, other: "Known") -> "Known":
+        return Known(self.labels + other.labels, self.guesses + other.guesses)
 
 
 @dataclass
@@ -95,13 +93,15 @@ class Collected:
 
     def all_known(self) -> Known:
         """Add up the groups."""
-        total = Known()
-        for known in self.known.values():
-            total = Known(total.labels + known.labels, total.guesses + known.guesses)
-        return total
+        return sum(self.known.values(), Known())
 
     def _add_known(self, cells: pd.DataFrame) -> None:
         truth = cells[GIVEN_LABEL_COLUMN].str.casefold()
-        truth = truth.where(truth.isin(CLASSES))
-        for group, part in cells[truth.notna()].groupby("group", sort=False):
-            self.known.setdefault(str(group), Known()).add(truth[part.index], part)
+        of_class = truth.isin(CLASSES)
+        truth, cells = truth[of_class], cells[of_class]
+        places, groups = pd.factorize(cells["group"])
+        labels = count_pairs_in(places, len(groups), truth, cells["label"])
+        guesses = count_pairs_in(places, len(groups), truth, cells["predicted"])
+        for group, of_labels, of_guesses in zip(groups, labels, guesses, strict=True):
+            known = self.known.get(str(group), Known())
+            self.known[str(group)] = known + Known(of_labels, of_guesses)

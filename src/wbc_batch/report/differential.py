@@ -127,8 +127,9 @@ class Tally:
     """
 
     def __init__(self) -> None:
-        self._counts: dict[str, dict[str, int]] = {}
-        self._unlike: dict[str, dict[str, int]] = {}
+        # By group: cells of each of `LABELS`, and how many of them are unlike the training data.
+        self._counts: dict[str, NDArray[np.int64]] = {}
+        self._unlike: dict[str, NDArray[np.int64]] = {}
         self._confidences: dict[tuple[str, str], list[NDArray[np.float32]]] = {}
 
     def add(self, cells: pd.DataFrame) -> None:
@@ -139,23 +140,21 @@ class Tally:
                 f"the table of cells has no column {', '.join(sorted(missing))}; "
                 "classify the cells first"
             )
-        rows = pd.DataFrame({"label": _labels(cells).to_numpy(), "group": "", "unlike": False})
-        if "group" in cells:
-            rows["group"] = (
-                cells["group"].astype(object).where(cells["group"].notna(), "").to_numpy()
-            )
-        rows["confidence"] = pd.to_numeric(cells["confidence"]).to_numpy(np.float32)
+        codes, names = _groups(cells)
+        kinds = codes * len(LABELS) + pd.Index(LABELS).get_indexer(pd.Index(_labels(cells)))
+        unlike = np.zeros(len(cells), bool)
         if "novelty" in cells:
-            rows["unlike"] = (pd.to_numeric(cells["novelty"]) > MAX_NOVELTY).to_numpy()
-        for key, part in rows.groupby(["group", "label"], sort=False):
-            group, label = str(key[0]), str(key[1])
-            counts = self._counts.setdefault(group, dict.fromkeys(LABELS, 0))
-            counts[label] += len(part)
-            unlike = self._unlike.setdefault(group, dict.fromkeys(LABELS, 0))
-            unlike[label] += int(part["unlike"].sum())
-            known = part["confidence"].dropna().to_numpy(np.float32)
-            if len(known):
-                self._confidences.setdefault((group, label), []).append(known)
+            unlike = (pd.to_numeric(cells["novelty"]) > MAX_NOVELTY).to_numpy()
+        _add(self._counts, names, kinds)
+        _add(self._unlike, names, kinds[unlike])
+        confidence = pd.to_numeric(cells["confidence"]).to_numpy(np.float32)
+        known = ~np.isnan(confidence)
+        kinds, confidence = kinds[known], confidence[known]
+        order = np.argsort(kinds, kind="stable")
+        there, starts = np.unique(kinds[order], return_index=True)
+        for kind, start, end in zip(there, starts, [*starts[1:], len(order)], strict=False):
+            key = names[kind // len(LABELS)], LABELS[kind % len(LABELS)]
+            self._confidences.setdefault(key, []).append(confidence[order[start:end]])
 
     @property
     def groups(self) -> list[str]:
@@ -175,11 +174,7 @@ class Tally:
 
     def histogram(self, label: str) -> NDArray[np.int64]:
         """Cells of one label, in all groups, by confidence in `BINS` bins from 0 to 1."""
-        total = np.zeros(BINS, np.int64)
-        for group in self._counts:
-            for part in self._confidences.get((group, label), ()):
-                total += np.histogram(part, BINS, (0.0, 1.0))[0]
-        return total
+        return np.histogram(self._all_confidences(self._counts, label), BINS, (0.0, 1.0))[0]
 
     def _table(
         self,
@@ -187,13 +182,7 @@ class Tally:
         confusion: Confusion | None,
         wbc_counts: Mapping[str, float],
     ) -> pd.DataFrame:
-        counts = np.array(
-            [
-                [self._sum(self._counts, groups, label) for label in LABELS]
-                for groups in parts.values()
-            ],
-            dtype=np.int64,
-        ).reshape(-1, len(LABELS))
+        counts = _sums(self._counts, parts)
         identified = counts[:, : len(CLASSES)]
         total = identified.sum(axis=1, keepdims=True)
         with np.errstate(invalid="ignore"):
@@ -215,11 +204,7 @@ class Tally:
                 "group": np.repeat(np.array(list(parts), dtype=object), len(LABELS)),
                 "label": np.tile(np.array(LABELS, dtype=object), len(parts)),
                 "count": counts.ravel(),
-                "unlike": [
-                    self._sum(self._unlike, groups, label)
-                    for groups in parts.values()
-                    for label in LABELS
-                ],
+                "unlike": _sums(self._unlike, parts).ravel(),
                 **{name: values.ravel() for name, values in columns.items()},
             }
         )
@@ -229,16 +214,15 @@ class Tally:
         table[["mean_confidence", "median_confidence"]] = np.array(confidences).reshape(-1, 2)
         return table.reindex(columns=list(DIFFERENTIAL_COLUMNS)).astype(_DTYPES)
 
-    @staticmethod
-    def _sum(counts: Mapping[str, Mapping[str, int]], groups: Iterable[str], label: str) -> int:
-        return sum(counts[group][label] for group in groups)
+    def _all_confidences(self, groups: Iterable[str], label: str) -> NDArray[np.float32]:
+        parts = [part for group in groups for part in self._confidences.get((group, label), ())]
+        return np.concatenate([np.zeros(0, np.float32), *parts])
 
     def _confidence(self, groups: Iterable[str], label: str) -> tuple[float, float]:
         """Mean and median."""
-        parts = [part for group in groups for part in self._confidences.get((group, label), ())]
-        if not parts:
+        values = self._all_confidences(groups, label)
+        if not len(values):
             return np.nan, np.nan
-        values = np.concatenate(parts)
         return float(values.mean(dtype=np.float64)), float(np.median(values))
 
 
@@ -283,6 +267,33 @@ def _padded(shares: NDArray[np.float64]) -> NDArray[np.float64]:
     padded = np.full((len(shares), len(LABELS)), np.nan)
     padded[:, : len(CLASSES)] = 100.0 * shares
     return padded
+
+
+def _groups(cells: pd.DataFrame) -> tuple[NDArray[np.intp], list[str]]:
+    """Return the place of each cell's group among the groups, in order of appearance."""
+    if "group" not in cells:
+        return np.zeros(len(cells), np.intp), [""] * bool(len(cells))
+    groups = cells["group"].astype(object).where(cells["group"].notna(), "")
+    codes, names = pd.factorize(groups)
+    return codes, [str(name) for name in names]
+
+
+def _add(
+    counts: dict[str, NDArray[np.int64]], names: Sequence[str], kinds: NDArray[np.intp]
+) -> None:
+    """Count kinds of cells: a group's place times the number of labels, plus the label's place."""
+    more = np.bincount(kinds, minlength=len(names) * len(LABELS)).reshape(-1, len(LABELS))
+    for name, row in zip(names, more, strict=True):
+        counts[name] = counts[name] + row if name in counts else row
+
+
+def _sums(
+    counts: Mapping[str, NDArray[np.int64]], parts: Mapping[str, Sequence[str]]
+) -> NDArray[np.int64]:
+    """Add up the counts of the groups of each part, shape (parts, labels)."""
+    none = np.zeros(len(LABELS), np.int64)
+    rows = [sum((counts[group] for group in groups), none) for groups in parts.values()]
+    return np.array(rows, np.int64).reshape(-1, len(LABELS))
 
 
 def _labels(cells: pd.DataFrame) -> pd.Series:

@@ -77,17 +77,17 @@ def group_flags(table: pd.DataFrame, profile: Profile | None = None) -> list[Fla
     list of Flag
         The groups in their order; in each, the flags of the whole group first.
     """
-    return [
-        flag
-        for group, rows in table.groupby("group", sort=False)
-        for flag in _flags(str(group), rows.set_index("label"), profile)
-    ]
+    groups: dict[str, dict[str, Mapping[Hashable, Any]]] = {}
+    for row in table.to_dict("records"):
+        groups.setdefault(str(row["group"]), {})[str(row["label"])] = row
+    return [flag for group, rows in groups.items() for flag in _flags(group, rows, profile)]
 
 
-def _flags(group: str, rows: pd.DataFrame, profile: Profile | None) -> list[Flag]:
-    counts = rows["count"].to_dict()
-    identified = sum(int(counts[label]) for label in CLASSES)
-    classified = identified + int(counts[UNIDENTIFIED])
+def _flags(
+    group: str, rows: Mapping[str, Mapping[Hashable, Any]], profile: Profile | None
+) -> list[Flag]:
+    identified = sum(rows[label]["count"] for label in CLASSES)
+    classified = identified + rows[UNIDENTIFIED]["count"]
     flags = []
     if identified < FEW_CELLS:
         cells = "cell is" if identified == 1 else "cells are"
@@ -96,14 +96,12 @@ def _flags(group: str, rows: pd.DataFrame, profile: Profile | None) -> list[Flag
     unidentified = classified - identified
     if unidentified > MANY_UNIDENTIFIED * classified:
         flags.append(Flag(group, "", UNIDENTIFIED_MANY, "", _share(unidentified, classified)))
-    unlike = int(rows["unlike"].sum()) if "unlike" in rows else 0
+    unlike = sum(row.get("unlike", 0) for row in rows.values())
     if unlike > MANY_UNLIKE * classified:
         flags.append(Flag(group, "", UNLIKE, "", _share(unlike, classified)))
     if profile is not None:
         flags += [
-            flag
-            for label, row in zip(CLASSES, rows.loc[list(CLASSES)].to_dict("records"), strict=True)
-            for flag in _outside(group, label, row, profile)
+            flag for label in CLASSES for flag in _outside(group, label, rows[label], profile)
         ]
     return flags
 

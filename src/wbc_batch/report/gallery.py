@@ -43,6 +43,8 @@ class Picks:
     def add(self, cells: pd.DataFrame) -> None:
         """Consider some more cells (the columns `wbc_batch.schema.CELL_COLUMNS`)."""
         classified = cells[cells["status"] == STATUS_OK]
+        if len(self._groups) == MAX_GROUPS:
+            classified = classified[classified["group"].isin(self._groups)]
         for key, part in classified.groupby(["group", "label"], sort=False):
             group, label = str(key[0]), str(key[1])
             if group not in self._groups:

@@ -9,7 +9,7 @@ __all__ = ["clopper_pearson", "confusion_limits", "exact_limits"]
 #: Jeffreys' prior of a multinomial: half a count in every cell.
 _PRIOR = 0.5
 _DRAWS = 4000
-#: Groups whose draws are in memory at the same time.
+# Groups whose draws are in memory at the same time.
 _GROUPS_AT_ONCE = 64
 
 
@@ -91,7 +91,7 @@ def confusion_limits(
     draws : int
         More of them make the limits smoother.
     seed : int
-        The same seed gives the same limits.
+        The same seed gives the same limits, to a row of counts whatever the others are.
 
     Returns
     -------
@@ -111,28 +111,32 @@ def confusion_limits(
         )
     if np.any(counts < 0) or np.any(confusion < 0):
         raise ValueError("counts must not be negative")
-    rng = np.random.default_rng(seed)
-    rates = _shares(rng, confusion, draws)
-    table = counts.reshape(-1, classes)
+    rates = _shares(np.random.default_rng(seed), confusion, draws)
+    # Of many groups with few cells, many are alike.
+    table, places = np.unique(counts.reshape(-1, classes), axis=0, return_inverse=True)
     limits = np.empty((2, *table.shape))
     tail = (1.0 - level) / 2.0
     solved = np.linalg.pinv(rates, rcond=1e-9)
     for start in range(0, len(table), _GROUPS_AT_ONCE):
-        given = _shares(rng, table[start : start + _GROUPS_AT_ONCE], draws)
+        some = table[start : start + _GROUPS_AT_ONCE]
+        rngs = [np.random.default_rng([seed, *row.astype(np.uint64)]) for row in some]
+        given = np.stack(
+            [_shares(rng, row, draws) for rng, row in zip(rngs, some, strict=True)], axis=1
+        )
         true = _nearest_shares(np.einsum("dgi,dik->dgk", given, solved))
         limits[:, start : start + _GROUPS_AT_ONCE] = np.quantile(true, (tail, 1.0 - tail), axis=0)
     total = table.sum(axis=1, keepdims=True)
     # A class that is seen less often than others are mistaken for it would be solved for 0, always.
     limits[1] = np.maximum(limits[1], 1.0 - tail ** (1.0 / np.maximum(total, 1.0)))
     limits[:, total[:, 0] == 0] = np.nan
-    lower, upper = limits.reshape(2, *counts.shape)
+    lower, upper = limits[:, places.ravel()].reshape(2, *counts.shape)
     return lower, upper
 
 
 def _shares(
     rng: np.random.Generator, counts: NDArray[np.float64], draws: int
 ) -> NDArray[np.float64]:
-    """Draw shares that may have led to some counts, shape (draws, rows, K)."""
+    """Draw shares that may have led to some counts, shape (draws, ..., K)."""
     weights = rng.standard_gamma(counts + _PRIOR, (draws, *counts.shape))
     # Half a count can draw a weight of 0 in double precision, but not in a whole row.
     return weights / weights.sum(axis=-1, keepdims=True)

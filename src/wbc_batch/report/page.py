@@ -6,6 +6,7 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import islice
 from typing import Any
 
 import jinja2
@@ -140,7 +141,10 @@ def render_page(view: RunView) -> str:
             named_sets=_named_sets(view.provenance),
             has_confusion=bool(view.table["confusion_lower"].notna().any()),
             known=_known(known) if collected.known else None,
-            known_groups={name: _known(part) for name, part in collected.known.items()},
+            known_groups={
+                name: _known(part) for name, part in islice(collected.known.items(), MAX_GROUPS)
+            },
+            more_known=max(0, len(collected.known) - MAX_GROUPS),
             review=collected.review_agreement() if view.reviewed is not None else None,
             errors=[_error(row) for row in collected.errors.to_dict("records")],
             drawings={name: _inline(view, name) for name in _DRAWINGS if name in view.svgs},
