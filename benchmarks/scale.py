@@ -207,6 +207,8 @@ def read_back(result: "ShardResult", run_dir: Path) -> None:
 
 def pass_shards(spec: "ShardSpec", workers: int) -> None:
     """Send shards to workers that do nothing."""
+    # By its name in a module: what is in __main__ would travel as code.
+    import scale
     from distributed import Client, LocalCluster
 
     from wbc_batch.engine import execute
@@ -218,7 +220,7 @@ def pass_shards(spec: "ShardSpec", workers: int) -> None:
     with (
         LocalCluster(**local, **quiet, protocol="tcp", host="127.0.0.1") as cluster,
         Client(cluster) as client,
-        patch.object(execute, "run_shard", nothing),
+        patch.object(execute, "run_shard", scale.nothing),
         timed(
             f"{PART_SHARDS} shards of {len(spec.cells)} cells through Dask, {workers} workers",
             PART_SHARDS,

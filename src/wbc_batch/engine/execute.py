@@ -21,13 +21,14 @@ from typing import Any
 from uuid import uuid4
 
 from distributed import Client, Future
+from distributed.protocol.pickle import dumps
 from distributed.scheduler import KilledWorker
 
 from wbc_batch.engine.connection import asked, connected, connection_lost
 from wbc_batch.engine.ledger import UNFINISHED, ShardResult
 from wbc_batch.engine.plan import SHARDS_AT_ONCE, ShardSpec
 from wbc_batch.engine.preflight import GPU, gpu_workers, lacks_package
-from wbc_batch.engine.work import attempt, read_cells, run_shard
+from wbc_batch.engine.work import attempt_packed, read_cells, run_shard
 from wbc_batch.errors import ClusterError, IncompleteRunError, WbcError
 
 __all__ = ["execute", "find_fatal"]
@@ -154,10 +155,10 @@ class _Flight:
         """Send a function to any worker; `next_ended` will return `tag` with what became of it."""
         key = f"{function.__name__}-{uuid4().hex}"
         future = self._client.submit(
-            attempt,
+            attempt_packed,
             self._version,
-            function,
-            *arguments,
+            # The scheduler unpacks and packs again what it passes on, but for bytes.
+            dumps((function, arguments)),
             key=key,
             pure=False,
             resources={GPU: 1 / SHARDS_AT_ONCE} if self._on_gpu else None,

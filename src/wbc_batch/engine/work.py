@@ -1,6 +1,7 @@
 """What happens on a worker: one shard in, one Parquet file out. Plain functions, without Dask."""
 
 import os
+import pickle
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -42,7 +43,15 @@ from wbc_batch.sources import (
     refuse_silent,
 )
 
-__all__ = ["FATAL_REASON", "SHARD_SCHEMA", "WorkerError", "attempt", "read_cells", "run_shard"]
+__all__ = [
+    "FATAL_REASON",
+    "SHARD_SCHEMA",
+    "WorkerError",
+    "attempt",
+    "attempt_packed",
+    "read_cells",
+    "run_shard",
+]
 
 #: The ``error`` of a cell that is not read because it kills the process that reads it.
 FATAL_REASON = "reading this image kills the process that reads it"
@@ -83,6 +92,16 @@ def attempt(wanted: str, function: Callable[..., Any], *arguments: Any) -> Any:
         failure.add_note(traceback.format_exc())
     failure.__cause__ = failure.__context__ = None
     raise failure
+
+
+def attempt_packed(wanted: str, task: bytes) -> Any:
+    """Do as `attempt` with what `distributed.protocol.pickle` packed: a function and its arguments."""
+    return attempt(wanted, _call, task)
+
+
+def _call(task: bytes) -> Any:
+    function, arguments = pickle.loads(task)
+    return function(*arguments)
 
 
 def _require(wanted: str) -> None:
