@@ -448,13 +448,28 @@ def test_groups_and_broken_stores_are_named(tmp_path: Path) -> None:
         list(list_cells([tmp_path / "b.zarr"]))
 
 
+def test_archives_inside_folders_are_pointed_at(tmp_path: Path) -> None:
+    write_zip(tmp_path / "a.zip", members(2))
+    write_tar(tmp_path / "b.tar", members(2))
+    write_tar(tmp_path / "c.tar.gz", members(2), "w:gz")
+    write_table(tmp_path / "d.parquet", pd.DataFrame({"path": ["a.png"]}))
+    (tmp_path / "e.7z").write_bytes(b"7z\xbc\xaf\x27\x1c" + 99 * b"x")
+    (tmp_path / "f.exe").write_bytes(b"MZ" + 99 * b"x" + (tmp_path / "a.zip").read_bytes())
+    found = reasons(list_cells([tmp_path]))
+    own = "name it as an input of its own to classify its images"
+    assert found[:2] == [f"this is a ZIP archive; {own}", f"this is a TAR archive; {own}"]
+    assert found[2].startswith("this is a compressed file; unpack it, or if it is a TAR archive")
+    assert found[3] == f"this is a Parquet table; {own}"
+    assert found[4] == "archives of the kind 7z are not read; unpack it, or make it ZIP or TAR"
+    assert found[5].endswith("holds a ZIP archive; unpack it, or make it ZIP or TAR")
+    nested = write_zip(tmp_path / "nested.zip", [("inner.zip", (tmp_path / "a.zip").read_bytes())])
+    assert reasons(list_cells([nested])) == found[:1]
+
+
 def test_stores_inside_folders_are_pointed_at(tmp_path: Path) -> None:
     write_array(tmp_path / "in" / "a.zarr", PICTURES, chunks=(5, HEIGHT, WIDTH, 3))
-    write_zip(tmp_path / "in" / "b.zip", members())
-    assert [cell.member for cell in list_cells([tmp_path / "in"])] == ["a.zarr", "b.zip"]
-    found = reasons(list_cells([tmp_path / "in"]))
-    assert "zarr store; name it as an input of its own" in found[0]
-    assert "not a JPEG" in found[1]
+    (reason,) = reasons(list_cells([tmp_path / "in"]))
+    assert "zarr store; name it as an input of its own" in reason
 
 
 # --- tables
