@@ -20,7 +20,7 @@ import zarr
 from PIL import Image
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from wbc_batch.errors import ImageError, InputError
+from wbc_batch.errors import ImageError, IncompleteRunError, InputError
 from wbc_batch.sources import (
     Box,
     Cell,
@@ -673,13 +673,21 @@ def test_paths_on_standard_input(end: bytes, tmp_path: Path) -> None:
     assert_pictures(cells[16:], PICTURES[:3])
 
 
-def test_standard_input_that_cannot_be_used() -> None:
+def test_standard_input_that_cannot_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with (
         stdin_kept(["-"], io.BytesIO(b"\n")) as kept,
         pytest.raises(InputError, match="no paths came on standard input"),
     ):
         list(list_cells(kept))
     with pytest.raises(InputError, match="twice"), stdin_kept(["-", "-"], io.BytesIO(b"")):
+        pass
+    monkeypatch.setattr("sys.stdin", None)  # as it is where somebody closed it
+    with stdin_kept(["-"]) as kept, pytest.raises(InputError, match="no paths came on standard"):
+        list(list_cells(kept))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    with pytest.raises(IncompleteRunError, match="TMPDIR"), stdin_kept(["-"]):
         pass
 
 
