@@ -248,6 +248,41 @@ wbc_batch.cli.main()
     ]
 
 
+FINISHED = """
+import logging, wbc_batch.run, wbc_batch.cli
+summary = wbc_batch.run.RunSummary("out", 5, 2, {}, 1.0, 5.0, wbc_batch.run.ExitCode.CELL_ERRORS)
+def classify(*a, **k):
+    logging.getLogger("wbc_batch").info("5 of 5 cells")
+    return summary
+wbc_batch.run.classify_paths = classify
+wbc_batch.cli.main()
+"""
+
+
+def test_who_reads_no_more_changes_no_exit_code() -> None:
+    classify = [sys.executable, "-c", FINISHED, "classify"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    options = ["slides", "-o", "out", "--json"]
+    run = subprocess.run([*classify, *options], text=True, stdout=writer, stderr=subprocess.PIPE)
+    assert (run.returncode, run.stderr) == (ExitCode.CELL_ERRORS, "5 of 5 cells\n")
+    run = subprocess.run([*classify, "-", "-", "-o", "out"], stderr=writer)  # a wrong command
+    os.close(writer)
+    assert run.returncode == ExitCode.USAGE
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no such device")
+def test_standard_output_on_a_full_disk_is_one_sentence() -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-c", FINISHED, "classify", "slides", "-o", "out", "--json"]
+        run = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert run.returncode == ExitCode.FATAL
+    assert run.stderr.splitlines()[1:] == [
+        "wbc-batch: standard output cannot be written (no space left on device); what the command wrote "
+        "into files is there"
+    ]
+
+
 def test_a_batch_systems_end_is_an_interruption(place: Path, tmp_path: Path) -> None:
     code = """
 import signal, wbc_batch.run, wbc_batch.cli

@@ -449,6 +449,7 @@ def test_white_blood_cell_counts_that_are_none_are_refused(tmp_path, wbc):
         ("group,wbc\na,6,8\n", "row 2 of .* has more cells than the 2 columns"),
         ("group,wbc\na,5\n\na,6\n", r"groups twice: row 4 \('a'\)"),
         ("group,wbc\n,\n", "no rows"),
+        ('group,wbc\na,5\n"b,6\nc,7\n', r"row 3 of .*counts\.csv cannot be read"),
     ],
 )
 def test_lists_of_counts_that_are_wrong_are_refused(tmp_path, text, message):

@@ -20,7 +20,7 @@ import zarr
 from PIL import Image
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from wbc_batch.errors import ImageError, InputError
+from wbc_batch.errors import ImageError, IncompleteRunError, InputError
 from wbc_batch.sources import (
     Box,
     Cell,
@@ -448,13 +448,28 @@ def test_groups_and_broken_stores_are_named(tmp_path: Path) -> None:
         list(list_cells([tmp_path / "b.zarr"]))
 
 
+def test_archives_inside_folders_are_pointed_at(tmp_path: Path) -> None:
+    write_zip(tmp_path / "a.zip", members(2))
+    write_tar(tmp_path / "b.tar", members(2))
+    write_tar(tmp_path / "c.tar.gz", members(2), "w:gz")
+    write_table(tmp_path / "d.parquet", pd.DataFrame({"path": ["a.png"]}))
+    (tmp_path / "e.7z").write_bytes(b"7z\xbc\xaf\x27\x1c" + 99 * b"x")
+    (tmp_path / "f.exe").write_bytes(b"MZ" + 99 * b"x" + (tmp_path / "a.zip").read_bytes())
+    found = reasons(list_cells([tmp_path]))
+    own = "name it as an input of its own to classify its images"
+    assert found[:2] == [f"this is a ZIP archive; {own}", f"this is a TAR archive; {own}"]
+    assert found[2].startswith("this is a compressed file; unpack it, or if it is a TAR archive")
+    assert found[3] == f"this is a Parquet table; {own}"
+    assert found[4] == "archives of the kind 7z are not read; unpack it, or make it ZIP or TAR"
+    assert found[5].endswith("holds a ZIP archive; unpack it, or make it ZIP or TAR")
+    nested = write_zip(tmp_path / "nested.zip", [("inner.zip", (tmp_path / "a.zip").read_bytes())])
+    assert reasons(list_cells([nested])) == found[:1]
+
+
 def test_stores_inside_folders_are_pointed_at(tmp_path: Path) -> None:
     write_array(tmp_path / "in" / "a.zarr", PICTURES, chunks=(5, HEIGHT, WIDTH, 3))
-    write_zip(tmp_path / "in" / "b.zip", members())
-    assert [cell.member for cell in list_cells([tmp_path / "in"])] == ["a.zarr", "b.zip"]
-    found = reasons(list_cells([tmp_path / "in"]))
-    assert "zarr store; name it as an input of its own" in found[0]
-    assert "not a JPEG" in found[1]
+    (reason,) = reasons(list_cells([tmp_path / "in"]))
+    assert "zarr store; name it as an input of its own" in reason
 
 
 # --- tables
@@ -543,10 +558,34 @@ def test_columns_of_pictures_are_no_paths(tmp_path: Path) -> None:
     assert_pictures(list(list_cells([path])), PICTURES[:1])
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n\npath,group\n1.png,g\n",
+        "sep=;\r\npath;group\r\n1.png;g\r\n",
+        '"path\n",group\n1.png,g\n,\n',
+    ],
+)
+def test_spreadsheets_put_things_before_the_names_of_columns(text: str, tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(png(PICTURES[0]))
+    (tmp_path / "t.csv").write_text(text, newline="")
+    cell = next(list_cells([tmp_path / "t.csv"]))
+    assert (cell.member, cell.index, cell.group) == ("1.png", 0, "g")
+
+
+def test_whole_numbers_name_groups_as_such(tmp_path: Path) -> None:
+    group = [1.0, None, 2.5, float("nan"), 1e300]
+    columns = {"path": 5 * ["1.png"], "group": pa.array(group)}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    cells = list_cells([tmp_path / "t.parquet"])
+    assert [cell.group for cell in cells] == ["1", "", "2.5", "", "1e+300"]
+
+
 def test_rows_that_lead_nowhere_say_so(fields: Path) -> None:
     table = boxes().astype(object)
     table.loc[1, "path"] = "fields/none.png"
     table.loc[8, "path"] = 300 * "x"
+    table.loc[9, "path"] = "fields/\0.png"
     table.loc[2, ["x", "y"]] = 1000
     table.loc[3, "width"] = 0
     table.loc[4, "x"] = "left"
@@ -563,6 +602,7 @@ def test_rows_that_lead_nowhere_say_so(fields: Path) -> None:
     assert shown[6] == (HEIGHT - ROOM - 2, WIDTH - ROOM - 2, 3)
     assert shown[7] == (HEIGHT, WIDTH, 3)
     assert shown[8] == "the file cannot be opened (file name too long)"
+    assert shown[9] == "the file cannot be opened (no file can have this name)"
 
 
 @pytest.mark.parametrize(
@@ -573,10 +613,14 @@ def test_rows_that_lead_nowhere_say_so(fields: Path) -> None:
         ("a,b\n1,2\n", "names no column of paths"),
         ("cells/1.png\ncells/2.png\n", "names no column of paths"),
         ("path,x,y\na.png,1,2\n", "has only x, y of the columns x, y, width, height"),
+        ("path,group\na.png,g\n\nb.png,1,5\n", "has more cells than the 2 columns"),
+        ('path,group\na.png,g\n"b.png,g\nc.png,g\n', "cannot be read"),
+        ('path,group\n"a.png,g\nb.png,"g"\n', "cannot be read"),
+        ("path\tgroup\n".encode("utf-16").decode("latin-1"), "save it as CSV, UTF-8"),
     ],
 )
 def test_tables_that_cannot_be_used_are_named(text: str, reason: str, tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text(text)
+    (tmp_path / "t.csv").write_text(text, encoding="latin-1")
     with pytest.raises(InputError, match=rf"t\.csv.*{reason}"):
         list(list_cells([tmp_path / "t.csv"]))
     (tmp_path / "t.parquet").write_bytes(b"PAR1 not really")
@@ -596,7 +640,7 @@ def test_a_table_that_goes_before_it_is_read_is_named(
         return table
 
     monkeypatch.setattr(tables, "_open_csv", then_gone)
-    with pytest.raises(InputError, match=r"t\.csv cannot be opened \(No such file"):
+    with pytest.raises(InputError, match=r"t\.csv: there is no such file"):
         list(list_cells([tmp_path / "t.csv"]))
 
 
@@ -629,13 +673,21 @@ def test_paths_on_standard_input(end: bytes, tmp_path: Path) -> None:
     assert_pictures(cells[16:], PICTURES[:3])
 
 
-def test_standard_input_that_cannot_be_used() -> None:
+def test_standard_input_that_cannot_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with (
         stdin_kept(["-"], io.BytesIO(b"\n")) as kept,
         pytest.raises(InputError, match="no paths came on standard input"),
     ):
         list(list_cells(kept))
     with pytest.raises(InputError, match="twice"), stdin_kept(["-", "-"], io.BytesIO(b"")):
+        pass
+    monkeypatch.setattr("sys.stdin", None)  # as it is where somebody closed it
+    with stdin_kept(["-"]) as kept, pytest.raises(InputError, match="no paths came on standard"):
+        list(list_cells(kept))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    with pytest.raises(IncompleteRunError, match="TMPDIR"), stdin_kept(["-"]):
         pass
 
 

@@ -205,6 +205,20 @@ def test_a_cameras_preview_is_no_second_image(tmp_path: Path) -> None:
     assert read(data, tmp_path).shape == (550, 600, 3)
 
 
+@pytest.mark.parametrize("compression", ["jpeg2000", "webp", "jpegxl", "lerc"])
+def test_compressions_of_tiff_are_the_same_in_8_bits_as_in_16(compression: str) -> None:
+    data = tiff(PICTURE, photometric="rgb", compression=compression)
+    assert (decode(data) == PICTURE).all()
+    for share in (0.3, 0.6, 0.99):
+        with pytest.raises(ImageError, match="truncated or damaged"):
+            decode(data[: int(len(data) * share)])
+
+
+def animated(kind: str) -> bytes:
+    frames = [Image.fromarray(PICTURE), Image.fromarray(PICTURE[::-1].copy())]
+    return encoded(frames[0], kind, save_all=True, append_images=frames[1:])
+
+
 def huge_png() -> bytes:
     data = bytearray(encoded(PICTURE, "PNG"))
     data[16:24] = struct.pack(">II", 60_000, 60_000)
@@ -223,6 +237,7 @@ def huge_jpeg() -> bytes:
     [
         (b"", "empty"),
         (b"patient,cell\n1,2\n", "not a JPEG"),
+        *((animated(kind), "holds 2 frames; one image") for kind in ("PNG", "GIF", "WEBP")),
         (b"%PDF-1.7\n", "not a JPEG"),
         (np.random.default_rng(0).bytes(5000), "not a JPEG"),
         (b"\xff\xd8\xff", "truncated or damaged"),

@@ -23,6 +23,7 @@ from wbc_batch.cli.pack import pack
 from wbc_batch.cli.plan import plan
 from wbc_batch.cli.report import report
 from wbc_batch.cli.shared import end
+from wbc_batch.cli.streams import outlast_readers
 from wbc_batch.cli.training import train
 from wbc_batch.errors import ExitCode, WbcError
 
@@ -91,6 +92,7 @@ def _common(
 
 
 def _prepare_process() -> None:
+    outlast_readers()
     # A batch system ends a job with SIGTERM: stop as for Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     log = logging.getLogger("wbc_batch")

@@ -120,6 +120,10 @@ def read_file(path: Path) -> bytes:
     except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()
         raise ImageError(f"the file cannot be opened ({reason})") from error
+    except ImageError:
+        raise
+    except ValueError as error:  # a NUL in it
+        raise ImageError("the file cannot be opened (no file can have this name)") from error
 
 
 def _not_regular(path: Path) -> str:

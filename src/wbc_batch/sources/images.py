@@ -1,7 +1,8 @@
 """From an encoded image to pixels, strictly: half a picture is an error, never a picture.
 
 torchvision decodes JPEG and PNG: it releases the interpreter's lock and refuses truncated data,
-where OpenCV returns half pictures. Pillow decodes the rest, tifffile TIFF of more than 8 bits.
+where OpenCV returns half pictures. Pillow decodes the rest; tifffile TIFF of more than 8 bits, and what
+Pillow lacks the codec for.
 """
 
 import io
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wbc_batch.errors import ImageError
+from wbc_batch.sources.kinds import container_in
 
 __all__ = [
     "ENOUGH",
@@ -43,6 +45,8 @@ _BY_PILLOW = (("BMP", b"BM"), ("GIF", b"GIF87a"), ("GIF", b"GIF89a"), ("WEBP", b
 # SOF markers carry the size; C4, C8 and CC in the same range are tables.
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PNG_PALETTE, _PNG_GREY_ALPHA = 3, 4
+# Pillow has a name for it, but its wheels come without the codec.
+_TIFF_WEBP = 50001
 
 
 # By orientation tag (TIFF 6.0, section 8).
@@ -140,7 +144,7 @@ def _decoder(data: bytes) -> tuple[str, Callable[[bytes], NDArray]]:
     for name, signature in _BY_PILLOW:
         if data.startswith(signature):
             return name, partial(_decode_with_pillow, name=name)
-    raise ImageError("this is not a JPEG, PNG, BMP, TIFF, WebP or GIF image")
+    raise ImageError(container_in(data) or "this is not a JPEG, PNG, BMP, TIFF, WebP or GIF image")
 
 
 def _decode_jpeg(data: bytes) -> NDArray:
@@ -169,9 +173,26 @@ def _decode_png(data: bytes) -> NDArray:
     # IHDR is always the first chunk: length and name (8 bytes), then width, height, depth, colour.
     width, height, _, colour = struct.unpack_from(">IIBB", data, len(_PNG) + 8)
     refuse_large(width, height)
+    _refuse_frames(_png_frames(data))
     if colour in (_PNG_PALETTE, _PNG_GREY_ALPHA):
         return _decode_with_pillow(data, name="PNG")
     return _decode_with_torchvision(data, "PNG", "UNCHANGED")
+
+
+def _png_frames(data: bytes) -> int:
+    """Images that an animated PNG holds: its chunk acTL comes before the first IDAT (PNG 3, section 5.6)."""
+    at, name = len(_PNG), b""
+    while name != b"IDAT":
+        length, name = struct.unpack_from(">I4s", data, at)
+        if name == b"acTL":
+            return struct.unpack_from(">I", data, at + 8)[0]
+        at += length + 12  # with its length, name and checksum
+    return 1
+
+
+def _refuse_frames(frames: int) -> None:
+    if frames > 1:
+        raise ImageError(f"the file holds {frames} frames; one image per file is accepted")
 
 
 def _decode_with_torchvision(data: bytes, name: str, mode: str) -> NDArray:
@@ -192,9 +213,7 @@ def _decode_with_pillow(data: bytes, name: str, least: int | None = None) -> NDA
         if least:
             image.draft(None, (least, least))
         # Cameras put small copies behind a JPEG, which are no frames of it.
-        frames = 1 if name == "JPEG" else getattr(image, "n_frames", 1)
-        if frames > 1:
-            raise ImageError(f"the file holds {frames} frames; one image per file is accepted")
+        _refuse_frames(1 if name == "JPEG" else getattr(image, "n_frames", 1))
         if image.mode.startswith("I;16"):
             return np.asarray(image)[..., np.newaxis]
         transparent = image.has_transparency_data
@@ -210,10 +229,17 @@ def _decode_tiff(data: bytes) -> NDArray:
         else:
             page = tiff.pages.first
             refuse_large(page.imagewidth, page.imagelength)
-            if page.bitspersample <= 8:  # Pillow knows the compressions, palettes, colour spaces
+            if page.bitspersample <= 8 and _pillow_knows(page.compression):
                 return _decode_tiff_with_pillow(data)
             pixels = page_colours(page, page_pixels(page))
         return pixels if pixels.ndim == 3 else pixels[..., np.newaxis]
+
+
+def _pillow_knows(compression: int) -> bool:
+    """Tell whether Pillow decodes it; if so it knows more palettes and colour spaces than tifffile."""
+    from PIL.TiffImagePlugin import COMPRESSION_INFO
+
+    return compression in COMPRESSION_INFO and compression != _TIFF_WEBP
 
 
 def _decode_tiff_with_pillow(data: bytes) -> NDArray:

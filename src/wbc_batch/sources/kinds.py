@@ -2,11 +2,13 @@
 
 import re
 from enum import StrEnum
+from io import BytesIO
 from pathlib import Path
+from zipfile import is_zipfile
 
 from wbc_batch.files import is_file, is_folder
 
-__all__ = ["Kind", "is_url", "kind_of", "stem"]
+__all__ = ["Kind", "container_in", "is_url", "kind_of", "stem"]
 
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -14,6 +16,8 @@ _TAR_MAGIC, _TAR_MAGIC_AT = b"ustar", 257
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
 _COMPRESSED_TAR = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _TABLES = (".csv", ".tsv", ".parquet", ".pq")
+_PARQUET = b"PAR1"
+_FOREIGN = {b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!\x1a\x07": "RAR", b"\x28\xb5\x2f\xfd": "Zstandard"}
 _ZARR_FILES = ("zarr.json", ".zarray", ".zgroup")
 _SUFFIXES = re.compile(
     r"\.(zip|tar|tar\.gz|tgz|tar\.bz2|tbz2|tar\.xz|txz|(ome\.)?(tiff?|tf[28]|btf)|zarr|csv|tsv|parquet|pq)$",
@@ -66,11 +70,30 @@ def _kind_of_head(head: bytes, name: str) -> Kind:
         return Kind.ZIP
     if head.startswith(_TIFF):
         return Kind.TIFF
-    if head[_TAR_MAGIC_AT:] == _TAR_MAGIC or name.endswith(".tar"):
+    if head.startswith(_TAR_MAGIC, _TAR_MAGIC_AT) or name.endswith(".tar"):
         return Kind.TAR
     if head.startswith(_COMPRESSED) and name.endswith(_COMPRESSED_TAR):
         return Kind.TAR
     return Kind.FILE
+
+
+def container_in(data: bytes) -> str:
+    """Say what to do with a file of many images where one should be, by its content; "" if it is none."""
+    kind = _kind_of_head(data, "")
+    if kind in (Kind.ZIP, Kind.TAR) or data.startswith(_PARQUET):
+        name = f"a {kind.upper()} archive" if kind is not Kind.FILE else "a Parquet table"
+        return f"this is {name}; name it as an input of its own to classify its images"
+    if data.startswith(_COMPRESSED):
+        return (
+            "this is a compressed file; unpack it, or if it is a TAR archive, call it .tar.gz, .tar.bz2 "
+            "or .tar.xz and name it as an input of its own"
+        )
+    for signature, name in _FOREIGN.items():
+        if data.startswith(signature):
+            return f"archives of the kind {name} are not read; unpack it, or make it ZIP or TAR"
+    if is_zipfile(BytesIO(data)):  # it unpacks itself
+        return "this is a program that holds a ZIP archive; unpack it, or make it ZIP or TAR"
+    return ""
 
 
 def stem(name: str) -> str:

@@ -2,15 +2,16 @@
 
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from os import fsdecode
 from pathlib import Path
 from typing import BinaryIO
 
 from wbc_batch.errors import InputError
+from wbc_batch.files import scratch, unwritten
 
 __all__ = ["STDIN", "PathList", "stdin_kept"]
 
@@ -59,6 +60,8 @@ def stdin_kept(
     ------
     InputError
         If ``-`` was named twice.
+    IncompleteRunError
+        If there is no room for the paths.
     """
     count = sum(str(item) == STDIN for item in inputs)
     if count == 0:
@@ -66,10 +69,15 @@ def stdin_kept(
         return
     if count > 1:
         raise InputError("'-' was named twice; there is one standard input")
-    with tempfile.TemporaryDirectory(prefix="wbc-batch-paths-") as folder:
+    if stream is None and sys.stdin is not None:  # None: it is closed, so no paths come
+        stream = sys.stdin.buffer
+    with scratch() as folder:
         kept = PathList(Path(folder, "paths"))
-        with kept.file.open("wb") as spool:
-            shutil.copyfileobj(stream or sys.stdin.buffer, spool)
+        try:
+            with kept.file.open("wb") as spool:
+                shutil.copyfileobj(stream or BytesIO(), spool)
+        except OSError as error:
+            raise unwritten(kept.file, error) from error
         yield [kept if str(item) == STDIN else item for item in inputs]
 
 

@@ -1,16 +1,17 @@
 """Cells in tables: a CSV or Parquet file with a row for each image, or for each box in a larger image."""
 
-import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from math import isfinite
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wbc_batch.csv_rows import read_rows
 from wbc_batch.errors import ImageError, InputError
 from wbc_batch.schema import BOX_COLUMNS
 from wbc_batch.sources import images
@@ -29,6 +30,8 @@ _PARQUET = (".parquet", ".pq")
 _ROWS = 16_384
 # A box at the edge may reach over it; one that lies mostly outside is of another image.
 _LEAST_INSIDE = 0.5
+# Below it every whole number is a float, too.
+_EXACT = 2**53
 
 _Row = Mapping[str, Any]
 
@@ -194,7 +197,11 @@ def _group_column(
 
 def _text(row: _Row, column: str) -> str:
     value = row.get(column)
-    return "" if value is None else str(value).strip()
+    if value is None or value != value:  # NaN is not itself
+        return ""
+    # pandas makes decimal numbers of whole ones where one is missing.
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < _EXACT
+    return str(int(value) if whole else value).strip()
 
 
 def _open_table(path: Path) -> _Table:
@@ -232,28 +239,14 @@ def _is_text(kind: Any) -> bool:
 
 
 def _open_csv(path: Path) -> _Table:
-    with _open_text(path) as file:
-        first = file.readline()
-    delimiter = max(",;\t", key=first.count)
-
-    def rows(_columns: list[str]) -> Iterator[_Row]:
-        with _open_text(path) as file:
-            try:
-                yield from csv.DictReader(file, delimiter=delimiter)
-            except csv.Error as error:
-                raise InputError(
-                    f"{path}: this table is damaged ({error}); make it anew"
-                ) from error
-
-    names = next(csv.reader([first], delimiter=delimiter), [])
+    read = partial(read_rows, path, errors="surrogateescape")  # names of files need not be UTF-8
+    _, names = next(read(), (0, []))
     if not names:
         raise InputError(f"{path} is empty; its first line must name the columns, such as 'path'")
+
+    def rows(columns: list[str]) -> Iterator[_Row]:
+        places = {column: names.index(column) for column in columns}
+        for _, row in islice(read(), 1, None):
+            yield {column: row[at] for column, at in places.items() if at < len(row)}
+
     return _Table(names, {}, rows)
-
-
-def _open_text(path: Path) -> TextIO:
-    try:
-        # Names of files need not be UTF-8; a spreadsheet puts a mark before the first column.
-        return path.open(newline="", encoding="utf-8-sig", errors="surrogateescape")
-    except OSError as error:
-        raise InputError(f"{path} cannot be opened ({error.strerror or error})") from error

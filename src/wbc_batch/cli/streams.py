@@ -1,0 +1,53 @@
+"""Standard streams that may fail before a command ends: who reads a pipe may stop, a disk may be full."""
+
+import io
+import sys
+from typing import Any, TextIO
+
+from wbc_batch.errors import WbcError
+
+__all__ = ["outlast_readers"]
+
+
+class _Output(io.FileIO):
+    """Standard output: from the first failure on nothing is written any more."""
+
+    _failed = False
+
+    def write(self, data: Any) -> int:
+        if not self._failed:
+            try:
+                return super().write(data)
+            except OSError as error:
+                self._failed = True
+                self._tell(error)
+        return len(data)
+
+    def _tell(self, error: OSError) -> None:
+        if not isinstance(error, BrokenPipeError):  # which means that all that was wanted is there
+            reason = (error.strerror or type(error).__name__).lower()
+            raise WbcError(
+                f"standard output cannot be written ({reason}); what the command wrote into files is there"
+            ) from error
+
+
+class _Errors(_Output):
+    """Standard error: there is nobody to tell."""
+
+    def _tell(self, error: OSError) -> None:
+        pass
+
+
+def outlast_readers() -> None:
+    """Let the command go on to its end, and its exit code, where ``| head`` closes its output before."""
+    sys.stdout = _lasting(sys.stdout, _Output)
+    sys.stderr = _lasting(sys.stderr, _Errors)
+
+
+def _lasting(stream: TextIO, kind: type[_Output]) -> TextIO:
+    if stream is None or stream.isatty():  # None: closed from the beginning
+        return stream
+    raw = kind(stream.fileno(), "w", closefd=False)
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw), stream.encoding, stream.errors, line_buffering=True
+    )
