@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from commands import invoke
+from commands import invoke, room_for
 
 from wbc_batch.classifier.preprocessing import Preprocessing
 from wbc_batch.datasets.labelled import merge, read_dataset, refuse_shared_images
@@ -326,6 +326,19 @@ def test_no_cell_is_taken_twice(own, tmp_path):
     assert "p1 lies inside" in done.stderr
     done = invoke("dataset", "prepare", f"a={own}", f"b={own}", *LABELS, "-o", tmp_path / "d")
     assert "a folder was named twice" in done.stderr
+
+
+def test_a_full_disk_leaves_no_half_of_a_data_set(tmp_path):
+    cells = fill(tmp_path / "cells", dict.fromkeys(CLASSES, 1))
+    long = f"{'x' * 5_000}=monocyte"  # dataset.json holds it, the manifest does not
+    command = ("dataset", "prepare", cells, "--label", long, "-o", tmp_path / "d")
+    with room_for(2_000):
+        done = invoke(*command)
+    assert done.exit_code == ExitCode.INCOMPLETE
+    assert re.fullmatch(
+        r"wbc-batch: \S+ cannot be written \(.*\n", done.stderr.splitlines(True)[-1]
+    )
+    assert invoke(*command).exit_code == 0
 
 
 def test_nothing_to_prepare_is_said(tmp_path):

@@ -12,12 +12,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from commands import room_for
 from typer.testing import CliRunner
 
 from wbc_batch.classifier import Classifier, Predictions, read_bundle
 from wbc_batch.classifier.preprocessing import Preprocessing
 from wbc_batch.cli import app
-from wbc_batch.errors import InputError, RunError
+from wbc_batch.errors import IncompleteRunError, InputError, RunError
 from wbc_batch.evaluation.figures import measure
 from wbc_batch.evaluation.folders import evaluate_folders
 from wbc_batch.evaluation.leave_one_out import leave_one_out, recipes
@@ -302,6 +303,25 @@ def test_an_earlier_evaluation_is_replaced(bundle, folders, tmp_path):
     for name in ("b", "c"):
         evaluate_folders(bundle, {name: folders[name]}, device="cpu", output=out)
     assert [path.name for path in sorted(out.glob("*.csv"))] == ["confusion-c.csv"]
+
+
+def test_an_earlier_evaluation_stays_where_there_is_no_newer_one(bundle, folders, tmp_path):
+    cells = Path(shutil.copytree(folders["b"], tmp_path / "cells"))
+    out = tmp_path / "out"
+
+    def evaluate() -> None:
+        evaluate_folders(bundle, {"b": cells}, device="cpu", output=out)
+
+    evaluate()
+    earlier = {path.name: path.read_bytes() for path in out.iterdir()}
+    next(cells.glob("*/*.png")).unlink()
+    with room_for(1_000), pytest.raises(IncompleteRunError, match="out cannot be written"):
+        evaluate()  # there is room for tables, but for no pictures
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == earlier
+    next(cells.glob("*/*.png")).write_bytes(b"x")
+    with pytest.raises(InputError, match=r"cannot be used: "):
+        evaluate()
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == earlier
 
 
 def test_names_that_clash_are_refused(bundle, folders):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import room_for
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
@@ -21,7 +22,7 @@ from wbc_batch.classifier.predictions import Rejection
 from wbc_batch.classifier.preprocessing import Preprocessing, canonical_crop
 from wbc_batch.classifier.torch_backend import TorchBackend
 from wbc_batch.cli import app
-from wbc_batch.errors import InputError, ModelError
+from wbc_batch.errors import ExitCode, InputError, ModelError
 from wbc_batch.exchange.importing import Foreign
 from wbc_batch.schema import CLASSES
 from wbc_batch.synthetic import draw_cells
@@ -260,6 +261,15 @@ def test_wrong_numbers_are_refused(checkpoint, tmp_path):
     assert "32 to 1024" in refuse(*command, "--size", 8)
     with pytest.raises(InputError, match="are not possible"):
         Foreign("resnet18", CLASSES, size=4000)
+
+
+def test_a_full_disk_leaves_nothing_of_a_model(checkpoint, tmp_path):
+    command = [str(argument) for argument in importing(checkpoint, tmp_path)]
+    with room_for(1_000_000):
+        result = CliRunner().invoke(app, command)
+    assert result.exit_code == ExitCode.INCOMPLETE
+    assert "bundle cannot be written (" in result.stderr
+    run(*command)
 
 
 def test_nothing_is_written_over(checkpoint, imported, tmp_path):

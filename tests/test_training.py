@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from commands import room_for
 from torchvision.models import get_model
 
 from wbc_batch.classifier import Bundle, Classifier, read_bundle
@@ -26,7 +27,7 @@ from wbc_batch.classifier.preprocessing import Preprocessing
 from wbc_batch.datasets.held_out import held_out
 from wbc_batch.datasets.labelled import LabelledCells, read_dataset, sampling_weights
 from wbc_batch.datasets.naming import named_folders
-from wbc_batch.errors import InputError, ModelError, RunError
+from wbc_batch.errors import IncompleteRunError, InputError, ModelError, RunError
 from wbc_batch.schema import CLASSES
 from wbc_batch.synthetic import draw_cell
 from wbc_batch.training.augmentation import Augmentation, augment
@@ -237,6 +238,30 @@ def test_a_directory_that_holds_something_else_is_left_alone(start, tmp_path):
         with pytest.raises(RunError, match="not empty"):
             start(tmp_path, force=force)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("room", [2_000, 20_000])
+def test_a_full_disk_stops_a_training_that_goes_on_once_there_is_room(start, tmp_path, room):
+    short = replace(TINY, epochs=1, cells_per_epoch=32)
+    (tmp_path / "run").mkdir()
+    with (
+        room_for(room),
+        pytest.raises(IncompleteRunError, match=r"cannot be written .*repeat the command"),
+    ):
+        start(tmp_path / "run", short)
+    assert start(tmp_path / "run", short).path == tmp_path / "run" / "bundle"
+
+
+@pytest.mark.parametrize("name", ["bundle", "bundle/model.json", "history.png"])
+@pytest.mark.parametrize("force", [False, True])
+def test_what_is_in_the_way_is_said_before_any_cell_is_read(killed, start, tmp_path, name, force):
+    output = Path(shutil.copytree(killed, tmp_path / "run"))
+    if name == "bundle":
+        (output / name).write_text("x")
+    else:
+        (output / name).mkdir(parents=True)
+    with pytest.raises(RunError, match=f"{name} is in the way of a"):
+        start(output, step=lambda *_: pytest.fail("it trained"), force=force)
 
 
 def test_patience_ends_a_training_that_gains_nothing(start, tmp_path):

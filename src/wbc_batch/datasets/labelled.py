@@ -277,9 +277,7 @@ def _read(entry: Entry, preprocessing: Preprocessing) -> tuple[CanonicalCrop, st
         if entry.sha256 in ("", digest):
             return prepare(decode_crop(data), preprocessing), digest
     except ImageError as error:
-        raise InputError(
-            f"{entry.path} cannot be used for training: {error}; repair or remove it"
-        ) from error
+        raise InputError(f"{entry.path} cannot be used: {error}; repair or remove it") from error
     raise InputError(
         f"{entry.path} is not the image that was there when the data set was prepared; "
         "bring that one back, or prepare the data set again"

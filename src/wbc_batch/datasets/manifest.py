@@ -20,7 +20,7 @@ from typing import Any
 from wbc_batch.datasets.class_folders import OUT_OF_CLASS
 from wbc_batch.datasets.splits import ASIDE, SplitCell
 from wbc_batch.errors import InputError
-from wbc_batch.files import is_file, resolved, write_file
+from wbc_batch.files import is_file, resolved, write_together
 
 __all__ = [
     "COLUMNS",
@@ -183,8 +183,12 @@ def write_manifest(
     dict
         What ``dataset.json`` holds: `facts`; ``roots``; ``counts`` by split, source and label; ``digest``,
         the SHA-256 of ``manifest.csv``, which the same images, names and seed give again.
+
+    Raises
+    ------
+    RunError
+        If they cannot be written; nothing is left then.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     ordered = sorted(cells, key=lambda cell: (cell.file.source, cell.file.member))
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
@@ -199,8 +203,8 @@ def write_manifest(
         "counts": _counts(ordered),
         "digest": sha256(content).hexdigest(),
     }
-    write_file(folder / MANIFEST, content)
-    write_file(folder / DATASET, (json.dumps(record, indent=2) + "\n").encode())
+    description = json.dumps(record, indent=2) + "\n"
+    write_together(folder, {MANIFEST: content, DATASET: description.encode()})
     return record
 
 

@@ -108,7 +108,7 @@ def prepare_dataset(
     InputError
         If an input cannot be used.
     RunError
-        If `output` holds something already.
+        If `output` holds something already, or cannot be written.
     """
     if exists(output) and (not is_folder(output) or any(output.iterdir())):
         raise RunError(f"{output} is not an empty folder; name a new one for this data set")

@@ -88,6 +88,8 @@ def import_checkpoint(path: Path, foreign: Foreign, output: Path) -> Bundle:
         If the file is missing, or `output` is there already.
     ModelError
         If the checkpoint cannot be read safely or does not fit the architecture or the classes.
+    RunError
+        If `output` cannot be written.
     """
     refuse_existing(output)
     theirs = read_weights(path)
