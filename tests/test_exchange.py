@@ -200,13 +200,24 @@ def _torchscript(path: Path) -> None:
     ("name", "write", "said"),
     [
         ("gone.pth", lambda path: None, "there is no file"),
-        ("text.pth", lambda path: path.write_text("weights"), "text.pth"),
+        ("text.pth", lambda path: path.write_text("weights"), "is damaged"),
         ("empty.pth", lambda path: path.write_bytes(b""), "is damaged"),
         ("text.safetensors", lambda path: path.write_text("weights"), "not a safetensors file"),
         ("list.pth", lambda path: torch.save([1, 2], path), "no weights by name"),
         ("nothing.pth", lambda path: torch.save({}, path), "no weights by name"),
         ("facts.pth", lambda path: torch.save({"epoch": 3}, path), "'epoch'"),
         ("nan.pth", lambda path: torch.save({"a": torch.tensor(np.nan)}, path), "no numbers"),
+        (
+            "sparse.pth",
+            lambda path: torch.save({"a": torch.eye(3).to_sparse()}, path),
+            "a is sparse",
+        ),
+        (
+            "eight-bits.pth",
+            lambda path: torch.save({"a": torch.eye(3).to(torch.float8_e5m2)}, path),
+            "no usual numbers",
+        ),
+        ("complex.pth", lambda path: torch.save({"a": torch.eye(3) * 1j}, path), "no usual"),
         ("script.pt", _torchscript, "TorchScript"),
     ],
 )
@@ -229,6 +240,14 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, name, write, said):
         (
             lambda w: w.update({"fc.1.weight": torch.zeros(8, 512), "fc.1.bias": torch.zeros(8)}),
             "8 outputs, but 5 classes",
+        ),
+        (
+            lambda w: w.update({"fc.1.weight": torch.zeros(512)}),
+            "fc.weight has the shape (512,) instead of (5, 512)",
+        ),
+        (
+            lambda w: w.update({"fc.1.weight": torch.zeros(())}),
+            "fc.weight has the shape () instead of (5, 512)",
         ),
     ],
 )

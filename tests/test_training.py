@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -189,10 +190,11 @@ def test_a_training_goes_on_with_nothing_else_than_it_began_with(killed, folders
     assert started.training["settings"]["epochs"] == 1
 
 
-def test_a_damaged_checkpoint_is_named(killed, start, tmp_path):
+@pytest.mark.parametrize("kept", [0, 1 / 2])
+def test_a_damaged_checkpoint_is_named(killed, start, tmp_path, kept):
     output = Path(shutil.copytree(killed, tmp_path / "run"))
     content = (output / "checkpoint.pt").read_bytes()
-    (output / "checkpoint.pt").write_bytes(content[: len(content) // 2])
+    (output / "checkpoint.pt").write_bytes(content[: int(kept * len(content))])
     with pytest.raises(RunError, match=r"checkpoint\.pt cannot be continued .*--force"):
         start(output)
 
@@ -353,9 +355,20 @@ def test_a_network_of_torchvision_starts_from_torchvisions_file(tmp_path):
     started = starting_network(settings)
     assert "theirs.pth, SHA-256" in started.described
     assert torch.equal(started.network.body.conv1[0].weight, theirs.conv1[0].weight)
-    (tmp_path / "theirs.pth").write_bytes(b"no weights")
-    with pytest.raises(ModelError, match=r"theirs\.pth does not hold torchvision's weights"):
-        starting_network(settings)
+    torch.save(
+        theirs.state_dict() | {"fc.weight": theirs.fc.weight.to_sparse()}, tmp_path / "sparse.pth"
+    )
+    torch.save({"a.weight": torch.zeros(2)}, tmp_path / "other.pth")
+    for name, said in (
+        ("sparse.pth", "fc.weight is sparse"),
+        ("other.pth", "does not hold torchvision's"),
+    ):
+        with pytest.raises(ModelError, match=rf"{re.escape(name)} .*{said}"):
+            starting_network(replace(settings, start=str(tmp_path / name)))
+    for content in (b"", b"no weights", b"hello"):
+        (tmp_path / "theirs.pth").write_bytes(content)
+        with pytest.raises(ModelError, match=r"theirs\.pth is damaged or was not written by torch"):
+            starting_network(settings)
     with pytest.raises(ModelError, match="is a file, but"):
         choose(None, str(tmp_path / "theirs.pth"))
 
