@@ -18,6 +18,8 @@ from typer.testing import CliRunner
 from wbc_batch.classifier import Classifier, Predictions, read_bundle
 from wbc_batch.classifier.preprocessing import Preprocessing
 from wbc_batch.cli import app
+from wbc_batch.datasets.naming import named_folders
+from wbc_batch.datasets.prepare import prepare_dataset
 from wbc_batch.errors import IncompleteRunError, InputError, RunError
 from wbc_batch.evaluation.figures import measure
 from wbc_batch.evaluation.folders import evaluate_folders
@@ -272,6 +274,18 @@ def test_cells_of_no_class_are_held_against_known_ones(evaluated):
 def test_a_known_class_among_the_unknown_is_refused(folders):
     with pytest.raises(InputError, match="one of the classes"):
         read_unknown("other", folders["a"], TINY.preprocessing)
+
+
+def test_cells_of_no_class_are_those_that_were_prepared(folders, tmp_path):
+    cells = Path(shutil.copytree(folders["b"], tmp_path / "cells"))
+    shutil.copytree(folders["other"] / "blot", cells / "blot")
+    labels = {"blot": "out_of_class"}
+    prepare_dataset(tmp_path / "d", folders={"cells": cells}, labels=labels)
+    (part,) = named_folders([str(tmp_path / "d")], "out_of_class").values()
+    assert read_unknown("other", part, TINY.preprocessing).kinds == ("blot",) * 3
+    shutil.copy(next(cells.glob("basophil/*")), cells / "blot" / "1.png")
+    with pytest.raises(InputError, match=r"blot/1\.png is not the image that was there"):
+        read_unknown("other", part, TINY.preprocessing)
 
 
 def test_the_card_states_what_was_measured(evaluated):
