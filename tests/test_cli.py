@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 
 from wbc_batch.classifier import Classifier, read_bundle
 from wbc_batch.classifier.bundle import WEIGHTS_FILE
+from wbc_batch.cli import app
 from wbc_batch.errors import ExitCode
 from wbc_batch.progress import Pace
 from wbc_batch.schema import CLASSES, UNIDENTIFIED
@@ -229,6 +230,15 @@ def test_the_unexpected_is_logged_and_told_in_a_sentence(place: Path, tmp_path: 
     arguments = ["classify", place / "slides", "-o", tmp_path / "out", "--workers", "1"]
     assert invoke(*arguments).exit_code == ExitCode.CELL_ERRORS
     assert not (tmp_path / "out" / "error.log").exists()
+
+
+def test_a_file_that_ends_too_soon_is_not_taken_for_an_answer_nobody_gave(monkeypatch) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise EOFError
+
+    monkeypatch.setattr("wbc_batch.datasets.prepare.prepare_dataset", fail)
+    with pytest.raises(RuntimeError, match="a file ends before it should"):
+        app(["dataset", "prepare", "-o", "d"])
 
 
 def test_ctrl_c_again_and_again_changes_nothing(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import re
 import shutil
 from collections import Counter
@@ -12,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from commands import invoke
+from commands import invoke, room_for
 
 from wbc_batch.classifier.preprocessing import Preprocessing
 from wbc_batch.datasets.labelled import merge, read_dataset, refuse_shared_images
@@ -20,6 +21,7 @@ from wbc_batch.datasets.manifest import ManifestPart, read_manifest
 from wbc_batch.datasets.naming import named_folders, named_validation
 from wbc_batch.datasets.published import PBC_COUNTS, RAABIN_COUNTS
 from wbc_batch.errors import ExitCode, InputError
+from wbc_batch.evaluation.folders import evaluate_folders
 from wbc_batch.schema import CLASSES
 from wbc_batch.synthetic import draw_cell
 from wbc_batch.training.folders import train_folders
@@ -321,11 +323,32 @@ def test_arguments_that_make_no_sense_are_one_sentence(own, tmp_path, arguments,
     assert not (tmp_path / "d").exists()
 
 
+def test_no_manifest_is_written_among_the_cells(tmp_path):
+    cells = fill(tmp_path / "cells", dict.fromkeys(CLASSES, 1))
+    done = invoke("dataset", "prepare", cells, "-o", cells / "new" / "d")
+    assert done.exit_code == ExitCode.USAGE
+    assert f"{cells / 'new' / 'd'} lies inside {cells}" in done.stderr
+    assert not (cells / "new").exists()
+
+
 def test_no_cell_is_taken_twice(own, tmp_path):
     done = invoke("dataset", "prepare", own, own / "p1", *LABELS, "-o", tmp_path / "d")
     assert "p1 lies inside" in done.stderr
     done = invoke("dataset", "prepare", f"a={own}", f"b={own}", *LABELS, "-o", tmp_path / "d")
     assert "a folder was named twice" in done.stderr
+
+
+def test_a_full_disk_leaves_no_half_of_a_data_set(tmp_path):
+    cells = fill(tmp_path / "cells", dict.fromkeys(CLASSES, 1))
+    long = f"{'x' * 5_000}=monocyte"  # dataset.json holds it, the manifest does not
+    command = ("dataset", "prepare", cells, "--label", long, "-o", tmp_path / "d")
+    with room_for(2_000):
+        done = invoke(*command)
+    assert done.exit_code == ExitCode.INCOMPLETE
+    assert re.fullmatch(
+        r"wbc-batch: \S+ cannot be written \(.*\n", done.stderr.splitlines(True)[-1]
+    )
+    assert invoke(*command).exit_code == 0
 
 
 def test_nothing_to_prepare_is_said(tmp_path):
@@ -438,12 +461,55 @@ HEAD = "path,label,source,split,sha256,group"
         (f"{HEAD}\na,monocyte,s,train,,\na,monocyte,s,test,,", "are the same image"),
         (f"{HEAD}\na,monocyte,s,train,,p1\nb,monocyte,s,test,,p1", "'p1' are in two splits"),
         (f"{HEAD}\na,monocyte,s,test,,", "a is missing"),
+        (f"{HEAD}\na,monocyte,s,test,,\nx/../a,monocyte,s,test,,", "lists x/../a twice"),
+        (
+            f"{HEAD}\na,monocyte,s,test,,\na,basophil,s,test,,",
+            "a (monocyte) and a (basophil) are the same image",
+        ),
+        (
+            f"{HEAD}\na,monocyte,s,test,ff,\nb,basophil,s,test,ff,",
+            "a (monocyte) and b (basophil) are the same image",
+        ),
+        (f"{HEAD}\n\n\na,,s,test,,", "line 4 has no label"),
+        (f'{HEAD}\n"a,monocyte,s,test,,{"a" * 140_000}', "a quotation mark that none closes"),
+        (HEAD.replace(",", ";"), "has ';' between its columns"),
     ],
 )
 def test_a_manifest_that_cannot_be_used_is_one_sentence(tmp_path, text, message):
     (tmp_path / "m.csv").write_text(text)
     with pytest.raises(InputError, match=re.escape(message)):
         named_folders([str(tmp_path / "m.csv")], "test")
+
+
+def test_one_image_with_two_labels_is_refused_wherever_it_lies(tmp_path):
+    cells = fill(tmp_path / "cells", {"monocyte": 2, "lymphocyte": 1})
+    shutil.copy(cells / "monocyte" / "MO_00001.jpg", cells / "lymphocyte" / "copy.jpg")
+    with pytest.raises(
+        InputError, match=r"lymphocyte/copy\.jpg of x, a lymphocyte, and monocyte/MO_00001\.jpg"
+    ):
+        read_dataset("x", cells, SMALL)
+
+
+def test_copies_that_count_several_times_are_told(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("wbc_batch"), "propagate", True)
+    cells = fill(tmp_path / "cells", dict.fromkeys(CLASSES, 5))
+    for n in range(3):
+        shutil.copy(cells / "monocyte" / "MO_00001.jpg", cells / "monocyte" / f"copy-{n}.jpg")
+    evaluate_folders("default", {"x": cells}, device="cpu", backend="torch")
+    assert "3 of 28 cells are copies of others" in caplog.text
+    command = ("dataset", "prepare", cells, "--validation", 0, "--test", 0, "-o", tmp_path / "d")
+    done = invoke(*command)
+    assert "3 images are copies of others in the same split" in done.stderr
+
+
+def test_a_path_may_have_an_equals_sign(small, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fill(Path("run=1/val"), {"monocyte": 1})
+    shutil.copytree(small, "run=2")
+    assert named_folders(["run=1/val"]) == {"val": Path("run=1/val")}
+    assert named_folders(["a=run=1/val"]) == {"a": Path("run=1/val")}
+    assert set(named_folders(["run=2/dataset:test"])) == {"pbc-test", "raabin-test"}
+    assert set(named_validation([], ["run=2/dataset"])) == {"pbc-validation", "raabin-validation"}
 
 
 def test_a_prepared_data_set_is_trained_on_and_measured(small, tmp_path):

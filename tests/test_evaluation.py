@@ -12,12 +12,15 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from commands import room_for
 from typer.testing import CliRunner
 
 from wbc_batch.classifier import Classifier, Predictions, read_bundle
 from wbc_batch.classifier.preprocessing import Preprocessing
 from wbc_batch.cli import app
-from wbc_batch.errors import InputError, RunError
+from wbc_batch.datasets.naming import named_folders
+from wbc_batch.datasets.prepare import prepare_dataset
+from wbc_batch.errors import IncompleteRunError, InputError, RunError
 from wbc_batch.evaluation.figures import measure
 from wbc_batch.evaluation.folders import evaluate_folders
 from wbc_batch.evaluation.leave_one_out import leave_one_out, recipes
@@ -273,6 +276,18 @@ def test_a_known_class_among_the_unknown_is_refused(folders):
         read_unknown("other", folders["a"], TINY.preprocessing)
 
 
+def test_cells_of_no_class_are_those_that_were_prepared(folders, tmp_path):
+    cells = Path(shutil.copytree(folders["b"], tmp_path / "cells"))
+    shutil.copytree(folders["other"] / "blot", cells / "blot")
+    labels = {"blot": "out_of_class"}
+    prepare_dataset(tmp_path / "d", folders={"cells": cells}, labels=labels)
+    (part,) = named_folders([str(tmp_path / "d")], "out_of_class").values()
+    assert read_unknown("other", part, TINY.preprocessing).kinds == ("blot",) * 3
+    shutil.copy(next(cells.glob("basophil/*")), cells / "blot" / "1.png")
+    with pytest.raises(InputError, match=r"blot/1\.png is not the image that was there"):
+        read_unknown("other", part, TINY.preprocessing)
+
+
 def test_the_card_states_what_was_measured(evaluated):
     assessment, _, model = evaluated
     card = (model / "README.md").read_text()
@@ -302,6 +317,25 @@ def test_an_earlier_evaluation_is_replaced(bundle, folders, tmp_path):
     for name in ("b", "c"):
         evaluate_folders(bundle, {name: folders[name]}, device="cpu", output=out)
     assert [path.name for path in sorted(out.glob("*.csv"))] == ["confusion-c.csv"]
+
+
+def test_an_earlier_evaluation_stays_where_there_is_no_newer_one(bundle, folders, tmp_path):
+    cells = Path(shutil.copytree(folders["b"], tmp_path / "cells"))
+    out = tmp_path / "out"
+
+    def evaluate() -> None:
+        evaluate_folders(bundle, {"b": cells}, device="cpu", output=out)
+
+    evaluate()
+    earlier = {path.name: path.read_bytes() for path in out.iterdir()}
+    next(cells.glob("*/*.png")).unlink()
+    with room_for(1_000), pytest.raises(IncompleteRunError, match="out cannot be written"):
+        evaluate()  # there is room for tables, but for no pictures
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == earlier
+    next(cells.glob("*/*.png")).write_bytes(b"x")
+    with pytest.raises(InputError, match=r"cannot be used: "):
+        evaluate()
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == earlier
 
 
 def test_names_that_clash_are_refused(bundle, folders):

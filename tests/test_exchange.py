@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import room_for
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
@@ -21,7 +22,7 @@ from wbc_batch.classifier.predictions import Rejection
 from wbc_batch.classifier.preprocessing import Preprocessing, canonical_crop
 from wbc_batch.classifier.torch_backend import TorchBackend
 from wbc_batch.cli import app
-from wbc_batch.errors import InputError, ModelError
+from wbc_batch.errors import ExitCode, InputError, ModelError
 from wbc_batch.exchange.importing import Foreign
 from wbc_batch.schema import CLASSES
 from wbc_batch.synthetic import draw_cells
@@ -199,13 +200,24 @@ def _torchscript(path: Path) -> None:
     ("name", "write", "said"),
     [
         ("gone.pth", lambda path: None, "there is no file"),
-        ("text.pth", lambda path: path.write_text("weights"), "text.pth"),
+        ("text.pth", lambda path: path.write_text("weights"), "is damaged"),
         ("empty.pth", lambda path: path.write_bytes(b""), "is damaged"),
         ("text.safetensors", lambda path: path.write_text("weights"), "not a safetensors file"),
         ("list.pth", lambda path: torch.save([1, 2], path), "no weights by name"),
         ("nothing.pth", lambda path: torch.save({}, path), "no weights by name"),
         ("facts.pth", lambda path: torch.save({"epoch": 3}, path), "'epoch'"),
         ("nan.pth", lambda path: torch.save({"a": torch.tensor(np.nan)}, path), "no numbers"),
+        (
+            "sparse.pth",
+            lambda path: torch.save({"a": torch.eye(3).to_sparse()}, path),
+            "a is sparse",
+        ),
+        (
+            "eight-bits.pth",
+            lambda path: torch.save({"a": torch.eye(3).to(torch.float8_e5m2)}, path),
+            "no usual numbers",
+        ),
+        ("complex.pth", lambda path: torch.save({"a": torch.eye(3) * 1j}, path), "no usual"),
         ("script.pt", _torchscript, "TorchScript"),
     ],
 )
@@ -228,6 +240,14 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, name, write, said):
         (
             lambda w: w.update({"fc.1.weight": torch.zeros(8, 512), "fc.1.bias": torch.zeros(8)}),
             "8 outputs, but 5 classes",
+        ),
+        (
+            lambda w: w.update({"fc.1.weight": torch.zeros(512)}),
+            "fc.weight has the shape (512,) instead of (5, 512)",
+        ),
+        (
+            lambda w: w.update({"fc.1.weight": torch.zeros(())}),
+            "fc.weight has the shape () instead of (5, 512)",
         ),
     ],
 )
@@ -260,6 +280,15 @@ def test_wrong_numbers_are_refused(checkpoint, tmp_path):
     assert "32 to 1024" in refuse(*command, "--size", 8)
     with pytest.raises(InputError, match="are not possible"):
         Foreign("resnet18", CLASSES, size=4000)
+
+
+def test_a_full_disk_leaves_nothing_of_a_model(checkpoint, tmp_path):
+    command = [str(argument) for argument in importing(checkpoint, tmp_path)]
+    with room_for(1_000_000):
+        result = CliRunner().invoke(app, command)
+    assert result.exit_code == ExitCode.INCOMPLETE
+    assert "bundle cannot be written (" in result.stderr
+    run(*command)
 
 
 def test_nothing_is_written_over(checkpoint, imported, tmp_path):

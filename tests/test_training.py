@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from commands import room_for
 from torchvision.models import get_model
 
 from wbc_batch.classifier import Bundle, Classifier, read_bundle
@@ -26,7 +28,7 @@ from wbc_batch.classifier.preprocessing import Preprocessing
 from wbc_batch.datasets.held_out import held_out
 from wbc_batch.datasets.labelled import LabelledCells, read_dataset, sampling_weights
 from wbc_batch.datasets.naming import named_folders
-from wbc_batch.errors import InputError, ModelError, RunError
+from wbc_batch.errors import IncompleteRunError, InputError, ModelError, RunError
 from wbc_batch.schema import CLASSES
 from wbc_batch.synthetic import draw_cell
 from wbc_batch.training.augmentation import Augmentation, augment
@@ -188,10 +190,11 @@ def test_a_training_goes_on_with_nothing_else_than_it_began_with(killed, folders
     assert started.training["settings"]["epochs"] == 1
 
 
-def test_a_damaged_checkpoint_is_named(killed, start, tmp_path):
+@pytest.mark.parametrize("kept", [0, 1 / 2])
+def test_a_damaged_checkpoint_is_named(killed, start, tmp_path, kept):
     output = Path(shutil.copytree(killed, tmp_path / "run"))
     content = (output / "checkpoint.pt").read_bytes()
-    (output / "checkpoint.pt").write_bytes(content[: len(content) // 2])
+    (output / "checkpoint.pt").write_bytes(content[: int(kept * len(content))])
     with pytest.raises(RunError, match=r"checkpoint\.pt cannot be continued .*--force"):
         start(output)
 
@@ -237,6 +240,30 @@ def test_a_directory_that_holds_something_else_is_left_alone(start, tmp_path):
         with pytest.raises(RunError, match="not empty"):
             start(tmp_path, force=force)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("room", [2_000, 20_000])
+def test_a_full_disk_stops_a_training_that_goes_on_once_there_is_room(start, tmp_path, room):
+    short = replace(TINY, epochs=1, cells_per_epoch=32)
+    (tmp_path / "run").mkdir()
+    with (
+        room_for(room),
+        pytest.raises(IncompleteRunError, match=r"cannot be written .*repeat the command"),
+    ):
+        start(tmp_path / "run", short)
+    assert start(tmp_path / "run", short).path == tmp_path / "run" / "bundle"
+
+
+@pytest.mark.parametrize("name", ["bundle", "bundle/model.json", "history.png"])
+@pytest.mark.parametrize("force", [False, True])
+def test_what_is_in_the_way_is_said_before_any_cell_is_read(killed, start, tmp_path, name, force):
+    output = Path(shutil.copytree(killed, tmp_path / "run"))
+    if name == "bundle":
+        (output / name).write_text("x")
+    else:
+        (output / name).mkdir(parents=True)
+    with pytest.raises(RunError, match=f"{name} is in the way of a"):
+        start(output, step=lambda *_: pytest.fail("it trained"), force=force)
 
 
 def test_patience_ends_a_training_that_gains_nothing(start, tmp_path):
@@ -328,9 +355,20 @@ def test_a_network_of_torchvision_starts_from_torchvisions_file(tmp_path):
     started = starting_network(settings)
     assert "theirs.pth, SHA-256" in started.described
     assert torch.equal(started.network.body.conv1[0].weight, theirs.conv1[0].weight)
-    (tmp_path / "theirs.pth").write_bytes(b"no weights")
-    with pytest.raises(ModelError, match=r"theirs\.pth does not hold torchvision's weights"):
-        starting_network(settings)
+    torch.save(
+        theirs.state_dict() | {"fc.weight": theirs.fc.weight.to_sparse()}, tmp_path / "sparse.pth"
+    )
+    torch.save({"a.weight": torch.zeros(2)}, tmp_path / "other.pth")
+    for name, said in (
+        ("sparse.pth", "fc.weight is sparse"),
+        ("other.pth", "does not hold torchvision's"),
+    ):
+        with pytest.raises(ModelError, match=rf"{re.escape(name)} .*{said}"):
+            starting_network(replace(settings, start=str(tmp_path / name)))
+    for content in (b"", b"no weights", b"hello"):
+        (tmp_path / "theirs.pth").write_bytes(content)
+        with pytest.raises(ModelError, match=r"theirs\.pth is damaged or was not written by torch"):
+            starting_network(settings)
     with pytest.raises(ModelError, match="is a file, but"):
         choose(None, str(tmp_path / "theirs.pth"))
 

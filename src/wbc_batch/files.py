@@ -6,7 +6,7 @@ circle, depending on the version of Python. The functions here answer.
 
 import errno
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,8 +25,10 @@ __all__ = [
     "resolved",
     "scratch",
     "try_writing",
+    "unwritable",
     "unwritten",
     "write_file",
+    "write_together",
 ]
 
 #: Suffix of files, with a dot before their name, that are of no use after a run.
@@ -108,21 +110,50 @@ def refuse_misfits(folder: Path, files: Iterable[str], folders: Iterable[str]) -
 
 def write_file(path: Path, content: bytes | memoryview) -> None:
     """Write a file so that it is there wholly or not at all, also after a power failure."""
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}{UNFINISHED}")
+    _write_files(path.parent, {path.name: content})
+
+
+def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Write files that are of use together only: none takes its place before all are written.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if it is not there.
+    contents : mapping of str to bytes
+        By the names of the files, in the order in which they take their places.
+
+    Raises
+    ------
+    RunError
+        If the folder or a file cannot be written, see `unwritten`.
+    """
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_files(folder, contents)
+    except OSError as error:
+        raise unwritten(folder, error) from error
+
+
+def _write_files(folder: Path, contents: Mapping[str, bytes | memoryview]) -> None:
+    temporary = {name: folder / f".{name}.{uuid4().hex}{UNFINISHED}" for name in contents}
+    try:
+        for name, content in contents.items():
+            with temporary[name].open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        for name, written in temporary.items():
+            written.replace(folder / name)
     finally:
-        temporary.unlink(missing_ok=True)
+        for written in temporary.values():
+            written.unlink(missing_ok=True)
     with suppress(OSError):  # not every system can open a folder
-        folder = os.open(path.parent, os.O_RDONLY)
+        opened = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(folder)
+            os.fsync(opened)
         finally:
-            os.close(folder)
+            os.close(opened)
 
 
 def try_writing(folder: Path) -> None:
@@ -154,6 +185,28 @@ def unwritten(path: Path, error: OSError) -> RunError:
     return RunError(
         f"{path} cannot be used for results ({reason.lower()}); name a folder that you may write to"
     )
+
+
+@contextmanager
+def unwritable(folder: Path) -> Iterator[None]:
+    """Say what it means that files in a folder cannot be written, as on a full disk.
+
+    Raises
+    ------
+    RunError
+        See `unwritten`; instead of an `OSError` which says that nothing can be written any
+        more, or that something in this folder may not be changed.
+    """
+    try:
+        yield
+    except OSError as error:
+        place = Path(error.filename) if isinstance(error.filename, str) else folder
+        refusal = unwritten(place, error)
+        if isinstance(refusal, IncompleteRunError):
+            raise refusal from error
+        if isinstance(error, PermissionError) and folder in place.parents:
+            raise unwritten(place.parent, error) from error  # the file may have a name for now
+        raise
 
 
 @contextmanager

@@ -7,9 +7,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wbc_batch.engine.ledger import committed_shards
-from wbc_batch.engine.run_folder import Record, lacking, locked, read_record, unwritable
+from wbc_batch.engine.run_folder import Record, lacking, locked, read_record
 from wbc_batch.errors import IncompleteRunError, InputError, RunError
-from wbc_batch.files import absence, exists, is_file, refuse_misfits, resolved, unwritten
+from wbc_batch.files import (
+    absence,
+    exists,
+    is_file,
+    refuse_misfits,
+    resolved,
+    unwritable,
+    unwritten,
+)
 from wbc_batch.report import read_options, write_reports
 from wbc_batch.report.compare import (
     COMPARISON_FILES,

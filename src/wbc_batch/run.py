@@ -19,11 +19,10 @@ from wbc_batch.engine.run_folder import (
     now,
     recorded,
     start,
-    unwritable,
     write_record,
 )
 from wbc_batch.errors import ExitCode, RunError
-from wbc_batch.files import resolved
+from wbc_batch.files import resolved, unwritable
 from wbc_batch.report import read_options, write_reports
 from wbc_batch.report.ranges import DEFAULT_PROFILE
 from wbc_batch.report.review import earlier_review

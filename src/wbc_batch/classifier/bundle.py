@@ -18,7 +18,7 @@ from wbc_batch.classifier.nucleus_size import SizeEvidence
 from wbc_batch.classifier.predictions import Rejection
 from wbc_batch.classifier.preprocessing import Preprocessing
 from wbc_batch.errors import ModelError
-from wbc_batch.files import absence, exists, is_file, is_folder, write_file
+from wbc_batch.files import absence, exists, is_file, is_folder, write_together
 from wbc_batch.schema import CLASSES
 
 if TYPE_CHECKING:
@@ -191,13 +191,21 @@ class Bundle:
         return NoveltyModel(means, whitening, self.novelty_scale)
 
     def describe(self, card: str) -> None:
-        """Write ``model.json`` and the card into the bundle's directory, beside the weights."""
+        """Write ``model.json`` and the card into the bundle's directory, beside the weights.
+
+        Raises
+        ------
+        RunError
+            If they cannot be written.
+        """
+        write_together(self.path, self._description(card))
+
+    def _description(self, card: str) -> dict[str, bytes]:
         described = asdict(self)
         del described["path"]
         text = json.dumps({"format": FORMAT} | described, indent=2, ensure_ascii=False)
-        (self.path / CARD_FILE).write_text(card, encoding="utf-8")
-        # At last, and wholly or not at all: what it is missing from is no bundle.
-        write_file(self.path / METADATA_FILE, f"{text}\n".encode())
+        # model.json comes last: what it is missing from is no bundle.
+        return {CARD_FILE: card.encode(), METADATA_FILE: f"{text}\n".encode()}
 
 
 def bundles_in(folder: Path | None = None) -> list[Path]:
@@ -315,6 +323,11 @@ def write_bundle(
     -------
     Bundle
         As `read_bundle` returns it.
+
+    Raises
+    ------
+    RunError
+        If it cannot be written; nothing of it is left then.
     """
     import torch
     from safetensors.torch import save
@@ -332,12 +345,10 @@ def write_bundle(
     for label, scores in zip(bundle.classes, conformal, strict=False):
         tensors[_CONFORMAL + label] = torch.from_numpy(np.ascontiguousarray(scores))
     content = save(tensors)
-    path.mkdir(parents=True, exist_ok=True)
-    (path / WEIGHTS_FILE).write_bytes(content)
     digest = hashlib.sha256(content).hexdigest()
     scale = None if novelty is None else novelty.scale
     described = replace(bundle, novelty_scale=scale, sha256=digest, path=path, quantised={})
-    described.describe(card)
+    write_together(path, {WEIGHTS_FILE: content, **described._description(card)})
     return read_bundle(path)
 
 

@@ -1,5 +1,6 @@
 """Labelled cells: folders named after classes and prepared data sets, read, checked and prepared."""
 
+import logging
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -32,9 +33,13 @@ __all__ = [
     "merge",
     "prepare",
     "read_dataset",
+    "read_entries",
     "refuse_shared_images",
     "sampling_weights",
+    "tell_copies",
 ]
+
+_log = logging.getLogger(__name__)
 
 # Power of a kind's size by which it counts in its class: 1 as it comes, 0 all kinds alike.
 _EVENNESS = 0.5
@@ -117,11 +122,44 @@ def read_dataset(
     Raises
     ------
     InputError
-        If the data set is missing or empty, an image is of no class, is missing or cannot be read, or
-        is not the one that was prepared.
+        If the data set is missing or empty, an image is of no class, is missing or cannot be read, is
+        not the one that was prepared, or is there with two labels.
     """
     entries = _entries(name, dataset, split)
     labels = np.array([CLASSES.index(entry.label) for entry in entries], np.intp)
+    crops, sizes, hashes = read_entries(entries, preprocessing)
+    names = tuple(entry.source for entry in entries)
+    members = tuple(entry.member for entry in entries)
+    groups = tuple(entry.group for entry in entries)
+    cells = LabelledCells(names, members, labels, crops, sizes, groups, hashes)
+    _refuse_two_labels(cells)
+    return cells
+
+
+def read_entries(
+    entries: Sequence[Entry], preprocessing: Preprocessing
+) -> tuple[NDArray[np.uint8], NDArray[np.float32], tuple[str, ...]]:
+    """Read images, several at a time.
+
+    Parameters
+    ----------
+    entries : sequence of Entry
+    preprocessing : Preprocessing
+
+    Returns
+    -------
+    crops : ndarray of uint8, shape (N, S, S, 3)
+        Canonical crops.
+    sizes : ndarray of float32, shape (N,)
+        Of their nuclei.
+    hashes : tuple of str
+        SHA-256 of each file.
+
+    Raises
+    ------
+    InputError
+        If an image cannot be read, or is not the one that was prepared.
+    """
     size = preprocessing.size
     crops = np.empty((len(entries), size, size, 3), np.uint8)
     sizes = np.empty(len(entries), np.float32)
@@ -136,10 +174,7 @@ def read_dataset(
         hashes = tuple(pool.map(read, range(len(entries))))
     finally:
         pool.shutdown(cancel_futures=True)  # after an error nobody waits for the rest
-    names = tuple(entry.source for entry in entries)
-    members = tuple(entry.member for entry in entries)
-    groups = tuple(entry.group for entry in entries)
-    return LabelledCells(names, members, labels, crops, sizes, groups, hashes)
+    return crops, sizes, hashes
 
 
 def files_digest(name: str, dataset: Path | ManifestPart) -> str:
@@ -208,6 +243,18 @@ def refuse_shared_images(
         )
 
 
+def tell_copies(cells: LabelledCells) -> None:
+    """Warn of images that are there several times, and count as often."""
+    counts = Counter(digest for digest in cells.hashes if digest)
+    copied = [n for n, digest in enumerate(cells.hashes) if counts[digest] > 1]
+    if copied:
+        more = len(copied) - len({cells.hashes[n] for n in copied})
+        _log.warning(
+            "%d of %d cells are copies of others, and count like cells of their own, such as %s of %s",
+            *(more, len(cells), cells.members[copied[0]], cells.names[copied[0]]),
+        )
+
+
 def prepare(image: NDArray, preprocessing: Preprocessing) -> CanonicalCrop:
     """Make the canonical crop of one image."""
     return canonical_crop(as_rgb(image), preprocessing)
@@ -244,6 +291,20 @@ def _sha256(lines: Sequence[str]) -> str:
     return sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
+def _refuse_two_labels(cells: LabelledCells) -> None:
+    first: dict[str, int] = {}
+    for here, digest in enumerate(cells.hashes):
+        there = first.setdefault(digest, here)
+        if cells.labels[here] != cells.labels[there]:
+            one, other = (
+                f"{cells.members[n]} of {cells.names[n]}, a {CLASSES[cells.labels[n]]}"
+                for n in (there, here)
+            )
+            raise InputError(
+                f"two cells are the same image: {one}, and {other}; remove the one whose label is wrong"
+            )
+
+
 def _identities(cells: LabelledCells) -> list[str]:
     """Return what tells cells apart: their content where it is known, else their place."""
     hashes = cells.hashes or ("",) * len(cells)
@@ -277,9 +338,7 @@ def _read(entry: Entry, preprocessing: Preprocessing) -> tuple[CanonicalCrop, st
         if entry.sha256 in ("", digest):
             return prepare(decode_crop(data), preprocessing), digest
     except ImageError as error:
-        raise InputError(
-            f"{entry.path} cannot be used for training: {error}; repair or remove it"
-        ) from error
+        raise InputError(f"{entry.path} cannot be used: {error}; repair or remove it") from error
     raise InputError(
         f"{entry.path} is not the image that was there when the data set was prepared; "
         "bring that one back, or prepare the data set again"

@@ -20,7 +20,7 @@ from typing import Any
 from wbc_batch.datasets.class_folders import OUT_OF_CLASS
 from wbc_batch.datasets.splits import ASIDE, SplitCell
 from wbc_batch.errors import InputError
-from wbc_batch.files import is_file, resolved, write_file
+from wbc_batch.files import is_file, resolved, write_together
 
 __all__ = [
     "COLUMNS",
@@ -38,6 +38,8 @@ MANIFEST, DATASET = "manifest.csv", "dataset.json"
 #: Columns of ``manifest.csv``. ``path`` starts from the root of its source; ``group`` is patient or slide.
 COLUMNS = ("path", "label", "source", "split", "sha256", "group")
 _NEEDED = COLUMNS[:4]
+# What spreadsheets put between columns where a comma is that of decimal numbers.
+_OTHER_DELIMITERS = (";", "\t")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,12 +147,13 @@ def read_manifest(path: Path) -> Manifest:
     Raises
     ------
     InputError
-        If it cannot be read, lacks a column or a value, or two of its splits share an image or a patient.
+        If it cannot be read, lacks a column or a value, an image is listed twice or with two labels, or two
+        of its splits share an image or a patient.
     """
     file = path if path.suffix.lower() == ".csv" else path / MANIFEST
     roots = _read_roots(file.with_name(DATASET))
     entries = []
-    for number, row in enumerate(_read_rows(file), start=2):
+    for number, row in _read_rows(file):
         empty = [column for column in _NEEDED if not row[column]]
         if empty:
             raise InputError(
@@ -183,8 +186,12 @@ def write_manifest(
     dict
         What ``dataset.json`` holds: `facts`; ``roots``; ``counts`` by split, source and label; ``digest``,
         the SHA-256 of ``manifest.csv``, which the same images, names and seed give again.
+
+    Raises
+    ------
+    RunError
+        If they cannot be written; nothing is left then.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     ordered = sorted(cells, key=lambda cell: (cell.file.source, cell.file.member))
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
@@ -199,8 +206,8 @@ def write_manifest(
         "counts": _counts(ordered),
         "digest": sha256(content).hexdigest(),
     }
-    write_file(folder / MANIFEST, content)
-    write_file(folder / DATASET, (json.dumps(record, indent=2) + "\n").encode())
+    description = json.dumps(record, indent=2) + "\n"
+    write_together(folder, {MANIFEST: content, DATASET: description.encode()})
     return record
 
 
@@ -282,34 +289,60 @@ def _read_roots(path: Path) -> dict[str, Path]:
         ) from error
 
 
-def _read_rows(file: Path) -> list[dict[str, str]]:
+def _read_rows(file: Path) -> list[tuple[int, dict[str, str]]]:
+    """Read the rows, each with the number of its line."""
     try:
         text = file.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()
         raise InputError(f"{file} cannot be read ({reason}); name a prepared data set") from error
     table = csv.DictReader(io.StringIO(text, newline=""))
-    missing = [column for column in _NEEDED if column not in (table.fieldnames or ())]
-    if missing:
+    try:
+        _refuse_header(file, table.fieldnames or ())
+        return [(table.line_num, row) for row in table]
+    except csv.Error as error:
         raise InputError(
-            f"{file} has no column {missing[0]!r}; a manifest has the columns {', '.join(COLUMNS)}"
-        )
-    return list(table)
+            f"{file} cannot be read as a table after line {table.line_num} ({error}); "
+            "look for a quotation mark that none closes"
+        ) from error
+
+
+def _refuse_header(file: Path, header: Sequence[str]) -> None:
+    missing = [column for column in _NEEDED if column not in header]
+    if not missing:
+        return
+    for delimiter in _OTHER_DELIMITERS:
+        if {*_NEEDED} <= {*"".join(header).split(delimiter)}:
+            raise InputError(
+                f"{file} has {delimiter!r} between its columns; save it with commas, as a manifest has them"
+            )
+    raise InputError(
+        f"{file} has no column {missing[0]!r}; a manifest has the columns {', '.join(COLUMNS)}"
+    )
+
+
+def _refuse_difference(file: Path, one: Entry, other: Entry) -> None:
+    """Refuse two lines about one image that say different things."""
+    for here, there in ((one.split, other.split), (one.label, other.label)):
+        if here != there:
+            raise InputError(
+                f"{file}: {one.member} ({here}) and {other.member} ({there}) are the same "
+                "image; remove one of the two lines"
+            )
 
 
 def _refuse_shared(file: Path, entries: Sequence[Entry]) -> None:
-    """Refuse a split that another one shares an image or a patient with."""
+    """Refuse an image that is listed twice or has two labels, and a split that shares one, or a patient."""
     seen: dict[tuple[str, ...], Entry] = {}
     for entry in entries:
         if entry.split in ASIDE:
             continue
-        for identity in (("image", entry.sha256), ("file", str(entry.path))):
-            other = seen.setdefault(identity, entry) if identity[1] else entry
-            if other.split != entry.split:
-                raise InputError(
-                    f"{file}: {other.member} ({other.split}) and {entry.member} ({entry.split}) are the same "
-                    "image; remove one of the two lines"
-                )
+        place = os.path.normpath(entry.path)
+        if (other := seen.setdefault(("file", place), entry)) is not entry:
+            _refuse_difference(file, other, entry)
+            raise InputError(f"{file} lists {entry.member} twice; remove one of the two lines")
+        if entry.sha256:
+            _refuse_difference(file, seen.setdefault(("image", entry.sha256), entry), entry)
         if entry.group and entry.split != OUT_OF_CLASS:  # these are never trained on
             other = seen.setdefault(("group", entry.source, entry.group), entry)
             if other.split != entry.split:

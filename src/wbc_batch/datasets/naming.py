@@ -88,14 +88,18 @@ def named_validation(
 
 
 def _divide(argument: str) -> tuple[str, Path, str | None]:
-    """Divide ``[NAME=]DATASET[:SPLIT]``; a colon inside a folder's name belongs to the name."""
+    """Divide ``[NAME=]DATASET[:SPLIT]``; what divides nothing that is there belongs to a folder's name."""
     name, equals, place = argument.partition("=")
-    if not equals:
-        name, place = "", argument
+    if equals and not exists(_divide_split(place)[0]) and exists(_divide_split(argument)[0]):
+        equals = ""
+    return (name, *_divide_split(place)) if equals else ("", *_divide_split(argument))
+
+
+def _divide_split(place: str) -> tuple[Path, str | None]:
     left, colon, split = place.rpartition(":")
     if colon and left and not exists(place) and exists(left):
-        return name, Path(left), split
-    return name, Path(place), None
+        return Path(left), split
+    return Path(place), None
 
 
 def _resolve(

@@ -108,13 +108,14 @@ def prepare_dataset(
     InputError
         If an input cannot be used.
     RunError
-        If `output` holds something already.
+        If `output` holds something already, or cannot be written.
     """
     if exists(output) and (not is_folder(output) or any(output.iterdir())):
         raise RunError(f"{output} is not an empty folder; name a new one for this data set")
     folders, labels = dict(folders or {}), dict(labels or {})
     shares = shares or Shares.of(0.1, 0.1)
     _check(pbc, raabin, folders, group_by)
+    _refuse_inside(output, folders)
     published = [*(list_pbc(pbc) if pbc else ()), *(list_raabin(raabin) if raabin else ())]
     files = [*published, *_list_own(folders, labels, group_by)]
     hashes = hash_files([file.path for file in files], progress)
@@ -189,6 +190,17 @@ def _check(
             )
     if len(places) < len(folders) + bool(pbc) + bool(raabin):
         raise InputError("a folder was named twice; name each cell once")
+
+
+def _refuse_inside(output: Path, folders: Mapping[str, Path]) -> None:
+    """Refuse to write among the cells, where the manifest would be one of them."""
+    above = (resolved(output), *resolved(output).parents)
+    for place in folders.values():
+        if resolved(place) in above:
+            raise InputError(
+                f"{output} lies inside {place}, whose files are taken for cells; "
+                "name a folder beside it with -o"
+            )
 
 
 def _list_own(

@@ -31,7 +31,6 @@ __all__ = [
     "read_record",
     "recorded",
     "start",
-    "unwritable",
     "versions",
     "write_record",
 ]
@@ -156,28 +155,6 @@ def _try_folders(run_dir: Path) -> None:
             try_writing(folder)
         except OSError as error:
             raise unwritten(folder, error) from error
-
-
-@contextmanager
-def unwritable(run_dir: Path) -> Iterator[None]:
-    """Say what it means that files in a folder cannot be written, as on a full disk.
-
-    Raises
-    ------
-    RunError
-        See `wbc_batch.files.unwritten`; instead of an `OSError` which says that nothing can be written any
-        more, or that something in this folder may not be changed.
-    """
-    try:
-        yield
-    except OSError as error:
-        place = Path(error.filename) if isinstance(error.filename, str) else run_dir
-        refusal = unwritten(place, error)
-        if isinstance(refusal, IncompleteRunError):
-            raise refusal from error
-        if isinstance(error, PermissionError) and run_dir in place.parents:
-            raise unwritten(place.parent, error) from error  # the file may have a name for now
-        raise
 
 
 def _refuse_strangers(run_dir: Path) -> None:

@@ -13,7 +13,7 @@ from wbc_batch.evaluation import pictures
 from wbc_batch.evaluation.assessment import Assessment
 from wbc_batch.evaluation.figures import Evaluation
 from wbc_batch.evaluation.page import render_page
-from wbc_batch.files import write_file
+from wbc_batch.files import write_together
 from wbc_batch.pages.drawing import to_png
 from wbc_batch.schema import CLASSES
 
@@ -33,7 +33,7 @@ _TEXTS = {
 
 
 def open_folder(output: Path, kind: str) -> None:
-    """Make the folder, or empty it of an earlier evaluation of the same kind.
+    """Make the folder; it may hold an earlier evaluation of the same kind, which stays until `write_files`.
 
     Raises
     ------
@@ -53,12 +53,10 @@ def open_folder(output: Path, kind: str) -> None:
         raise RunError(
             f"{output} is not empty and holds no earlier {kind.replace('-', ' ')}; name a new folder"
         )
-    for path in output.glob("confusion-*"):
-        path.unlink()
 
 
 def write_files(output: Path, kind: str, assessment: Assessment) -> None:
-    """Write figures, tables, pictures and the page.
+    """Write figures, tables, pictures and the page; what is there of an earlier evaluation goes.
 
     Parameters
     ----------
@@ -68,18 +66,32 @@ def write_files(output: Path, kind: str, assessment: Assessment) -> None:
     kind : str
         `EVALUATION` or `LEAVE_ONE_OUT`.
     assessment : Assessment
+
+    Raises
+    ------
+    RunError
+        If they cannot be written.
     """
+    contents = _contents(kind, assessment)  # all of them, before any older one is lost
+    write_together(output, contents)
+    for path in output.glob("confusion-*"):
+        if path.name not in contents:
+            path.unlink()
+
+
+def _contents(kind: str, assessment: Assessment) -> dict[str, bytes]:
+    """Content of each file, by its name."""
     data_sets = assessment.data_sets
+    contents: dict[str, bytes] = {}
     for name, stem in _stems(data_sets).items():
-        write_file(output / f"{stem}.csv", _confusion_table(data_sets[name]))
-        drawn = to_png(partial(pictures.confusion, data_sets[name]))
-        write_file(output / f"{stem}.png", drawn)
+        contents[f"{stem}.csv"] = _confusion_table(data_sets[name])
+        contents[f"{stem}.png"] = to_png(partial(pictures.confusion, data_sets[name]))
     for draw in (pictures.reliability, pictures.coverage):
-        write_file(output / f"{draw.__name__}.png", to_png(partial(draw, data_sets)))
+        contents[f"{draw.__name__}.png"] = to_png(partial(draw, data_sets))
     page = render_page(assessment, *_TEXTS[kind])
-    write_file(output / f"{kind}.html", page.encode("utf-8", "backslashreplace"))
-    figures = json.dumps(assessment.to_dict(), indent=2) + "\n"
-    write_file(output / f"{kind}.json", figures.encode())
+    contents[f"{kind}.html"] = page.encode("utf-8", "backslashreplace")
+    contents[f"{kind}.json"] = (json.dumps(assessment.to_dict(), indent=2) + "\n").encode()
+    return contents
 
 
 def file_name(name: str) -> str:

@@ -4,8 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from wbc_batch.classifier import Classifier
+from wbc_batch.classifier.preprocessing import Preprocessing
 from wbc_batch.datasets.drawn import DRAWN, drawn_for_evaluation
-from wbc_batch.datasets.labelled import read_dataset
+from wbc_batch.datasets.labelled import LabelledCells, read_dataset, tell_copies
+from wbc_batch.datasets.manifest import ManifestPart
 from wbc_batch.datasets.naming import Datasets
 from wbc_batch.errors import InputError
 from wbc_batch.evaluation.assessment import Assessment, facts_of, role
@@ -68,7 +70,7 @@ def evaluate_folders(
         open_folder(output, EVALUATION)
     bundle = classifier.bundle
     known = {
-        name: judge(classifier, read_dataset(name, dataset, bundle.preprocessing))
+        name: judge(classifier, _read(name, dataset, bundle.preprocessing))
         for name, dataset in datasets.items()
     }
     if drawn:
@@ -89,6 +91,12 @@ def evaluate_folders(
     if card:
         replace(bundle, metrics=assessment.metrics()).describe(write_card(bundle, assessment))
     return assessment
+
+
+def _read(name: str, dataset: Path | ManifestPart, preprocessing: Preprocessing) -> LabelledCells:
+    cells = read_dataset(name, dataset, preprocessing)
+    tell_copies(cells)
+    return cells
 
 
 def _check_names(datasets: Datasets, unknown: Datasets, drawn: int) -> None:

@@ -1,7 +1,6 @@
 """Cells outside the five classes, and whether a model sees that they are."""
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -10,14 +9,14 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from wbc_batch.classifier import Classifier, Predictions, Rejection
-from wbc_batch.classifier.preprocessing import CanonicalCrop, Preprocessing, stacked
-from wbc_batch.datasets.labelled import prepare
-from wbc_batch.datasets.manifest import ManifestPart, read_manifest
-from wbc_batch.errors import ImageError, InputError
+from wbc_batch.classifier.preprocessing import Preprocessing
+from wbc_batch.datasets.labelled import read_entries
+from wbc_batch.datasets.manifest import Entry, ManifestPart, read_manifest
+from wbc_batch.errors import InputError
 from wbc_batch.evaluation.figures import Judged
 from wbc_batch.report.limits import exact_limits
 from wbc_batch.schema import CLASSES, UNIDENTIFIED
-from wbc_batch.sources import decode_crop, list_cells, read_file
+from wbc_batch.sources import list_cells
 
 __all__ = [
     "JudgedUnknown",
@@ -130,18 +129,19 @@ def read_unknown(
     Raises
     ------
     InputError
-        If the data set is missing or empty, a cell is of one of the classes, or an image cannot be read.
+        If the data set is missing or empty, a cell is of one of the classes, or an image cannot be read or is
+        not the one that was prepared.
     """
-    listed = _list(dataset)
-    for path, _, kind in listed:
-        if kind.casefold() in CLASSES:
+    entries = _list(name, dataset)
+    for entry in entries:
+        if entry.label.casefold() in CLASSES:
             raise InputError(
-                f"{path} is called a {kind}, which is one of the classes; cells of no class were asked for"
+                f"{entry.path} is called a {entry.label}, which is one of the classes; "
+                "cells of no class were asked for"
             )
-    with ThreadPoolExecutor() as pool:
-        crops = list(pool.map(lambda cell: _read(cell[0], preprocessing), listed))
-    _, members, kinds = zip(*listed, strict=True)
-    return UnknownCells(name, members, kinds, *stacked(crops))
+    crops, sizes, _ = read_entries(entries, preprocessing)
+    members = tuple(entry.member for entry in entries)
+    return UnknownCells(name, members, tuple(entry.label for entry in entries), crops, sizes)
 
 
 def judge_unknown(
@@ -222,19 +222,9 @@ def _doubt(predictions: Predictions, rejection: Rejection) -> NDArray[np.floatin
     )
 
 
-def _list(dataset: Path | ManifestPart) -> list[tuple[Path, str, str]]:
-    """List path, member and kind of each cell."""
+def _list(name: str, dataset: Path | ManifestPart) -> list[Entry]:
+    """List the cells, with what each is as its label."""
     if isinstance(dataset, ManifestPart):
-        entries = read_manifest(dataset.manifest).select(dataset.split, dataset.source)
-        return [(entry.path, entry.member, entry.label) for entry in entries]
-    return [
-        (Path(cell.source, cell.member), cell.member, PurePosixPath(cell.group).name)
-        for cell in list_cells([dataset])
-    ]
-
-
-def _read(path: Path, preprocessing: Preprocessing) -> CanonicalCrop:
-    try:
-        return prepare(decode_crop(read_file(path)), preprocessing)
-    except ImageError as error:
-        raise InputError(f"{path} cannot be evaluated: {error}; repair or remove it") from error
+        return read_manifest(dataset.manifest).select(dataset.split, dataset.source)
+    places = [(Path(c.source, c.member), c.member, c.group) for c in list_cells([dataset])]
+    return [Entry(p, m, PurePosixPath(g).name, name, "", "", "") for p, m, g in places]

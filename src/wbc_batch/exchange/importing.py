@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from wbc_batch.classifier.bundle import Bundle, write_bundle
+from wbc_batch.classifier.foreign_weights import read_weights
 from wbc_batch.classifier.predictions import Rejection
 from wbc_batch.classifier.preprocessing import Preprocessing
 from wbc_batch.classifier.torchvision_networks import TorchvisionNetwork
 from wbc_batch.errors import InputError, ModelError
-from wbc_batch.exchange.checkpoint import read_weights
 from wbc_batch.exchange.verify import check_result
 from wbc_batch.files import refuse_existing
 from wbc_batch.schema import CLASSES
@@ -72,8 +72,8 @@ def import_checkpoint(path: Path, foreign: Foreign, output: Path) -> Bundle:
     Parameters
     ----------
     path : Path
-        See `wbc_batch.exchange.checkpoint.read_weights`. The head may be a sequence, such as dropout and the
-        linear layer.
+        See `wbc_batch.classifier.foreign_weights.read_weights`. The head may be a sequence, such
+        as dropout and the linear layer.
     foreign : Foreign
     output : Path
         Directory; must not be there yet, or be empty.
@@ -88,6 +88,8 @@ def import_checkpoint(path: Path, foreign: Foreign, output: Path) -> Bundle:
         If the file is missing, or `output` is there already.
     ModelError
         If the checkpoint cannot be read safely or does not fit the architecture or the classes.
+    RunError
+        If `output` cannot be written.
     """
     refuse_existing(output)
     theirs = read_weights(path)
@@ -147,8 +149,7 @@ def _renamed(theirs: dict[str, Tensor], head: str, path: Path) -> dict[str, Tens
             )
         weights[new] = value.float() if value.is_floating_point() else value
     if "head.weight" in weights:
-        outputs = len(weights["head.weight"])
-        weights.setdefault("head.bias", torch.zeros(outputs))
+        weights.setdefault("head.bias", torch.zeros(weights["head.weight"].shape[:1]))
     return weights
 
 
@@ -177,9 +178,9 @@ def _refuse_misfit(
             f"{path} does not hold a {architecture}: it {' and '.join(parts)}; "
             "name the network that it was trained as"
         )
-    outputs = len(weights["head.weight"])
-    if outputs != len(CLASSES):
-        raise ModelError(f"{path} has {outputs} outputs, but {len(CLASSES)} classes are named")
+    head = weights["head.weight"].shape
+    if len(head) == 2 and head[0] != len(CLASSES):
+        raise ModelError(f"{path} has {head[0]} outputs, but {len(CLASSES)} classes are named")
     for name, value in expected.items():
         if weights[name].shape != value.shape:
             raise ModelError(

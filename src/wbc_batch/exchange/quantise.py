@@ -21,7 +21,7 @@ from wbc_batch.classifier.bundle import CARD_FILE, QUANTISED_FILES, WEIGHTS_FILE
 from wbc_batch.datasets.labelled import LabelledCells, merge, read_dataset, refuse_shared_images
 from wbc_batch.datasets.naming import Datasets
 from wbc_batch.errors import InputError, ModelError
-from wbc_batch.files import refuse_existing, write_file
+from wbc_batch.files import refuse_existing, write_together
 from wbc_batch.schema import CLASSES
 
 if TYPE_CHECKING:
@@ -88,11 +88,12 @@ def quantise(
     Raises
     ------
     InputError
-        If `output` is there already or cannot be written, cells cannot be used or are used twice, or a
-        package is missing.
+        If `output` is there already, cells cannot be used or are used twice, or a package is missing.
     ModelError
         If the model cannot be used, or as quantised loses more than `LARGEST_LOSS` points or keeps
         less than `LEAST_AGREEMENT` per cent of the labels.
+    RunError
+        If `output` cannot be written.
     """
     _refuse_missing()
     if not validation:
@@ -276,10 +277,6 @@ def _mean_distance(one: NDArray[np.float32], other: NDArray[np.float32]) -> floa
 
 
 def _move(made: Path, output: Path) -> None:
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        # The description comes last: a bundle without it is none.
-        for path in sorted(made.iterdir(), key=lambda path: path.suffix == ".json"):
-            write_file(output / path.name, path.read_bytes())
-    except OSError as error:
-        raise InputError(f"cannot write {output}: {error.strerror}") from error
+    # The description comes last: a bundle without it is none.
+    files = sorted(made.iterdir(), key=lambda path: path.suffix == ".json")
+    write_together(output, {path.name: path.read_bytes() for path in files})

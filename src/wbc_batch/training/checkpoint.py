@@ -79,6 +79,8 @@ def restore(state: State, output: Path) -> bool:
         ValueError,
         KeyError,
         TypeError,
+        AttributeError,
+        EOFError,
         pickle.UnpicklingError,
     ) as error:
         reason = " ".join(str(error).split())[:200]

@@ -6,7 +6,13 @@ from wbc_batch.classifier import Bundle
 from wbc_batch.classifier.preprocessing import Preprocessing
 from wbc_batch.datasets.drawn import drawn_for_training
 from wbc_batch.datasets.held_out import SHARE, held_out, select
-from wbc_batch.datasets.labelled import LabelledCells, files_digest, merge, read_dataset
+from wbc_batch.datasets.labelled import (
+    LabelledCells,
+    files_digest,
+    merge,
+    read_dataset,
+    tell_copies,
+)
 from wbc_batch.datasets.naming import Datasets
 from wbc_batch.files import resolved
 from wbc_batch.training.loop import Report, Step
@@ -71,6 +77,7 @@ def train_folders(
     if done is not None:
         return done
     cells, held = read_cells(training, validation, settings.preprocessing)
+    tell_copies(cells)
     if drawn:
         wide = wide_preprocessing(settings.preprocessing)
         cells = merge([cells, drawn_for_training(drawn, wide)])

@@ -84,7 +84,9 @@ class History:
         right.legend()
         for axes in (left, right):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        figure.savefig(self._output / "history.png", dpi=120)
+        picture = io.BytesIO()
+        figure.savefig(picture, dpi=120)
+        write_file(self._output / "history.png", picture.getbuffer())
 
     def _reached(self, epoch: int) -> float:
         return self._rows[epoch - 1]["balanced_accuracy"]

@@ -10,7 +10,15 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from wbc_batch.errors import RunError
-from wbc_batch.files import UNFINISHED, exists, is_folder, write_file
+from wbc_batch.files import (
+    UNFINISHED,
+    exists,
+    is_folder,
+    refuse_misfits,
+    unwritable,
+    unwritten,
+    write_file,
+)
 
 __all__ = ["BUNDLE", "CHECKPOINT", "RECORD", "begin", "finish", "is_finished", "locked"]
 
@@ -28,7 +36,8 @@ def locked(output: Path) -> Iterator[None]:
     Raises
     ------
     RunError
-        If the directory cannot be made, holds files that are not a training's, or is in use.
+        If the directory cannot be made, holds files that are not a training's, or is in use; or instead of
+        the `OSError` of a file in it that cannot be written, see `wbc_batch.files.unwritable`.
     """
     refuse_strangers(output)
     try:
@@ -40,20 +49,20 @@ def locked(output: Path) -> Iterator[None]:
             f"{output} is in use by another training; wait for it to end, or name another folder"
         ) from None
     except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
-        raise RunError(
-            f"{output} cannot be used for a training ({reason}); name a folder that you may write to"
-        ) from error
+        raise unwritten(output, error) from error
     try:
-        yield
+        with unwritable(output):
+            yield
     finally:
         lock.release()
 
 
 def refuse_strangers(output: Path) -> None:
-    """Raise RunError if the directory holds something that is no training."""
+    """Raise RunError if the directory holds something that is no training, or is in the way of one."""
     if exists(output) and not is_folder(output):
         raise RunError(f"{output} is a file; name a new folder for the training")
+    refuse_misfits(output, _FILES, (BUNDLE,))
+    refuse_misfits(output / BUNDLE, _BUNDLE_FILES, ())
     if not exists(output) or exists(output / RECORD):
         return
     if any(not path.name.startswith(".") for path in output.iterdir()):

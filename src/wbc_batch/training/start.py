@@ -1,18 +1,16 @@
 """Where a training starts: which weights, and which of them may change."""
 
-import io
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from wbc_batch.classifier import Bundle, read_bundle
 from wbc_batch.classifier.efficientnet import EfficientNetLite0
+from wbc_batch.classifier.foreign_weights import read_weights
 from wbc_batch.classifier.network import Network, all_arguments, build_network
 from wbc_batch.classifier.novelty import NoveltyModel
 from wbc_batch.classifier.torchvision_networks import TorchvisionNetwork
@@ -107,18 +105,17 @@ def _load_file(network: Network, path: Path) -> str:
             f"{path} is a file, but training goes on from a model bundle, which is a directory; "
             "wbc-batch model import makes one, and --preset seed takes a file of torchvision's weights"
         )
+    weights = read_weights(path)
+    last = f"{network.head_name}."
     try:
-        content = path.read_bytes()
-        weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        last = f"{network.head_name}."
         network.body.load_state_dict({k: v for k, v in weights.items() if not k.startswith(last)})
-    except (OSError, RuntimeError, ValueError, AttributeError, pickle.UnpicklingError) as error:
+    except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(
             f"{path} does not hold torchvision's weights of this network ({reason}); name the file that "
             "torchvision gives for it"
         ) from error
-    return f"the weights in {path.name}, SHA-256 {sha256(content).hexdigest()}"
+    return f"the weights in {path.name}, SHA-256 {sha256(path.read_bytes()).hexdigest()}"
 
 
 def trained_parameters(

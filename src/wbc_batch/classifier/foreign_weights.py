@@ -48,10 +48,25 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     weights = _state_dict(content, path)
     while prefix := next((p for p in _WRAPPERS if all(k.startswith(p) for k in weights)), ""):
         weights = {name.removeprefix(prefix): value for name, value in weights.items()}
+    unfit = next((n for n, v in weights.items() if not _is_plain(v)), None)
+    if unfit is not None:
+        raise ModelError(
+            f"{path} holds no usable weights: {unfit} is sparse, quantised or of no usual numbers; save the "
+            "weights of the network as it was trained, with torch.save(model.state_dict(), FILE)"
+        )
     broken = next((n for n, v in weights.items() if not torch.isfinite(v).all()), None)
     if broken is not None:
         raise ModelError(f"{path} holds no usable weights: {broken} has values that are no numbers")
     return weights
+
+
+def _is_plain(value: Tensor) -> bool:
+    """Tell a dense tensor of numbers that torch computes with."""
+    return (
+        value.layout == torch.strided
+        and not (value.is_quantized or value.is_meta or value.is_nested or value.is_complex())
+        and (not value.is_floating_point() or value.dtype.itemsize > 1)
+    )
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -69,22 +84,35 @@ def _read_torch(path: Path) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is wrong is said below
             return torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
+    except (
+        UnpicklingError,
+        RuntimeError,
+        EOFError,
+        KeyError,
+        ValueError,
+        TypeError,
+        OSError,
+    ) as error:
+        raise ModelError(f"{path} {_why_unread(error)}") from error
+
+
+def _why_unread(error: Exception) -> str:
+    # A letter that is no instruction of a pickle: this is a text.
+    letter = re.search(r"Unsupported operand (\d+)", str(error))
+    text = letter is not None and int(letter[1]) < 0x80
+    if isinstance(error, UnpicklingError) and not text:
         found = re.search(r"GLOBAL (\S+)", str(error))
         what = f" ({found[1]})" if found else ""
-        raise ModelError(
-            f"{path} was not opened, because it holds more than weights{what} and would run code; save "
+        return (
+            f"was not opened, because it holds more than weights{what} and would run code; save "
             "the weights alone, with torch.save(model.state_dict(), FILE)"
-        ) from error
-    except (RuntimeError, EOFError, KeyError, ValueError, TypeError, OSError) as error:
-        if "TorchScript" in str(error):
-            raise ModelError(
-                f"{path} is a TorchScript program, which is not run; save the weights alone, with "
-                "torch.save(model.state_dict(), FILE)"
-            ) from error
-        raise ModelError(
-            f"{path} is damaged or was not written by torch.save; copy it anew, or save the weights again"
-        ) from error
+        )
+    if "TorchScript" in str(error):
+        return (
+            "is a TorchScript program, which is not run; save the weights alone, with "
+            "torch.save(model.state_dict(), FILE)"
+        )
+    return "is damaged or was not written by torch.save; copy it anew, or save the weights again"
 
 
 def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
