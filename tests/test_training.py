@@ -246,6 +246,21 @@ def test_patience_ends_a_training_that_gains_nothing(start, tmp_path):
     assert bundle.training["epochs"] == 3
 
 
+def test_a_training_that_diverges_ends_in_a_sentence(trained, start, tmp_path):
+    quick = {"epochs": 2, "cells_per_epoch": 64, "learning_rate": 1e6}
+    on = choose(None, str(trained / "bundle"), device="cpu", **quick)
+    for name, settings in (("anew", replace(TINY, **quick)), ("on", on)):
+        with pytest.raises(RunError, match=r"diverged: in epoch \d .* a smaller --learning-rate"):
+            start(tmp_path / name, settings)
+        assert not (tmp_path / name / "bundle").exists()
+
+
+@pytest.mark.parametrize("rate", [float("inf"), float("nan"), -1.0, 1e38])
+def test_what_is_no_learning_rate_is_refused(rate):
+    with pytest.raises(InputError, match="is no learning rate"):
+        choose(None, None, learning_rate=rate)
+
+
 def test_drawn_cells_can_be_added(start, tmp_path):
     bundle = start(tmp_path / "run", replace(TINY, epochs=1, cells_per_epoch=16), drawn=300)
     assert sum(bundle.training["cells"]["drawn"].values()) == 300
