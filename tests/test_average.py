@@ -1,6 +1,7 @@
 """One model from several: ``wbc-batch model average``."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,6 +51,8 @@ def place(tmp_path_factory) -> Path:
     train_folders("seeded", *data, root / "seeded", replace(TINY, seed=1))
     larger = replace(TINY, preprocessing=Preprocessing(size=48))
     train_folders("larger", *data, root / "larger", larger)
+    others = Path(shutil.copytree(root / "two", root / "others")) / "bundle"
+    replace(read_bundle(others), licence="CC-BY-NC-4.0").describe("# others\n")
     return root
 
 
@@ -140,6 +143,7 @@ def test_the_average_says_what_it_is_made_of(place, averaged):
         (["one"], ExitCode.USAGE, "needs two models or more"),
         (["one", "larger"], ExitCode.FATAL, "they differ in their preprocessing"),
         (["one", "seeded"], ExitCode.FATAL, "they differ in their seed"),
+        (["one", "others"], ExitCode.FATAL, "they differ in their licence"),
         (["one", "nothing"], ExitCode.FATAL, "there is no model"),
     ],
 )

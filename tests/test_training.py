@@ -27,11 +27,14 @@ from wbc_batch.datasets.held_out import held_out
 from wbc_batch.datasets.labelled import LabelledCells, read_dataset, sampling_weights
 from wbc_batch.datasets.naming import named_folders
 from wbc_batch.errors import InputError, ModelError, RunError
+from wbc_batch.evaluation.assessment import role
+from wbc_batch.evaluation.folders import evaluate_folders
 from wbc_batch.schema import CLASSES
 from wbc_batch.synthetic import draw_cell
 from wbc_batch.training.augmentation import Augmentation, augment
 from wbc_batch.training.batches import training_batches
 from wbc_batch.training.folders import train_folders
+from wbc_batch.training.lineage import STARTED_FROM
 from wbc_batch.training.loss import training_loss
 from wbc_batch.training.mixup import random_blend
 from wbc_batch.training.progress import describe
@@ -303,6 +306,46 @@ def test_a_model_is_trained_on_with_few_cells_of_some_classes(trained, folders, 
     assert bundle.temperature == old.temperature  # one cell tells nothing better
     assert bundle.sha256 != old.sha256
     assert bundle.load()[1].score(np.zeros((1, 32), np.float32)) > 0
+
+
+def test_a_model_that_was_trained_on_owns_up_to_what_it_began_with(
+    trained, folders, start, tmp_path
+):
+    foreign = Path(shutil.copytree(trained / "bundle", tmp_path / "foreign"))
+    replace(read_bundle(foreign), licence="CC-BY-NC-4.0").describe("# foreign\n")
+    quick = {"epochs": 1, "cells_per_epoch": 32, "device": "cpu"}
+    data = {"own": folders["val"]}
+    model = foreign
+    for name in ("once", "twice"):
+        settings = choose(None, str(model), **quick)
+        model = train_folders(name, data, {}, tmp_path / name, settings).path
+    bundle = read_bundle(model)
+    assert bundle.licence == "CC-BY-NC-4.0"
+    evaluate_folders(model, dict.fromkeys(("own", "a", "b", "c"), folders["val"]), card=True)
+    roles = {name: found["role"] for name, found in read_bundle(model).metrics["data_sets"].items()}
+    assert roles == {
+        "own": "trained on",
+        "a": "trained on",
+        "b": "chosen on",
+        "c": "not trained on",
+    }
+    card = (model / "README.md").read_text()
+    assert (
+        f"Training started from once, SHA-256 {read_bundle(tmp_path / 'once/bundle').sha256}"
+        in card
+    )
+    assert "That model was trained on own, a." in card
+    settings = choose(None, str(model), **quick)
+    again = train_folders("again", {"a": folders["train"]} | data, {}, tmp_path / "again", settings)
+    assert again.training["settings"]["replayed"] == ["a", "own"]
+
+
+def test_what_an_unknown_training_has_seen_is_not_known(trained):
+    bundle = read_bundle(trained / "bundle")
+    adapted = bundle.training | {STARTED_FROM: {"name": "foreign", "imported_from": "foreign.pth"}}
+    assert role(replace(bundle, training=adapted), "a") == "trained on"
+    assert role(replace(bundle, training=adapted), "c") == "not known"
+    assert role(bundle, "c") == "not trained on"
 
 
 @pytest.mark.parametrize(("freeze", "still"), [("body", 1.0), ("early", 0.5), ("none", 0.0)])

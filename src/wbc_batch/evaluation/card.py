@@ -11,6 +11,7 @@ from wbc_batch.evaluation.figures import COVERAGES, Evaluation
 from wbc_batch.evaluation.unknown import UnknownEvaluation
 from wbc_batch.report.agreement import ClassFigures
 from wbc_batch.schema import CLASSES
+from wbc_batch.training.lineage import AVERAGE_OF, STARTED_FROM, trainings
 
 __all__ = ["write_card"]
 
@@ -77,14 +78,14 @@ def _training(bundle: Bundle) -> list[str]:
     ]
     parts = [
         _table(("cells", *CLASSES), rows),
-        *(_SOURCES[name] for name in training["cells"] if name in _SOURCES),
+        *(_SOURCES[name] for name in _data_sets(training) if name in _SOURCES),
     ]
     if "start" in training:
-        parts.append(f"Training started from {training['start']}.")
+        parts.append(f"Training started from {training['start']}.{_before(training)}")
     if "best_epoch" in training:
         parts.append(f"{_kept(training)}.")
-    if "average_of" in training:
-        members = Counter(map(_member, training["average_of"]))
+    if AVERAGE_OF in training:
+        members = Counter(map(_member, training[AVERAGE_OF]))
         lines = [f"- {n} x: {member}" for member, n in members.items()]
         parts += ["The weights are the mean of those of these trainings:", "\n".join(lines)]
     if "validation_cells" in training:
@@ -101,6 +102,21 @@ def _training(bundle: Bundle) -> list[str]:
             + "."
         )
     return parts
+
+
+def _data_sets(training: Mapping[str, Any]) -> list[str]:
+    """Names of all that the weights were trained on, in this training or before."""
+    names = (name for record in trainings(training) for name in record.get("cells", {}))
+    return list(dict.fromkeys(names))
+
+
+def _before(training: Mapping[str, Any]) -> str:
+    """Say what the model that was trained on had seen."""
+    if STARTED_FROM not in training:
+        return ""
+    names = _data_sets(training[STARTED_FROM])
+    seen = ", ".join(names) if names else "what is not known"
+    return f" That model was trained on {seen}."
 
 
 def _kept(training: Mapping[str, Any]) -> str:

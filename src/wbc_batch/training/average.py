@@ -22,6 +22,7 @@ from wbc_batch.files import refuse_existing
 from wbc_batch.schema import CLASSES
 from wbc_batch.training.calibrate import BIAS, calibrate, told_bias, with_bias
 from wbc_batch.training.folders import read_cells
+from wbc_batch.training.lineage import AVERAGE_OF, STARTED_FROM, recorded
 from wbc_batch.training.settings import recorded_settings
 from wbc_batch.training.start import Start
 
@@ -112,7 +113,8 @@ def average(
         size_evidence=found.size_evidence,
         training={
             "start": start,
-            "average_of": [_described(bundle) for bundle in bundles],
+            **{k: v for k, v in first.training.items() if k == STARTED_FROM},
+            AVERAGE_OF: [recorded(bundle) for bundle in bundles],
             "cells": cells.counts(),
             "digest": cells.digest,
             "validation_cells": validation.counts(),
@@ -143,22 +145,18 @@ def _alike(models: Sequence[str | Path]) -> list[Bundle]:
             if own != wanted:
                 raise ModelError(
                     f"{bundle.path} and {first.path} have no average: they differ in their {what}; "
-                    "name models of one preset, start and seed"
+                    "name models of one preset, start, seed and licence"
                 )
     return bundles
 
 
 def _decisive(bundle: Bundle, first: Bundle) -> Iterator[tuple[str, object, object]]:
-    """Name what two networks must share for weights between theirs to make sense."""
-    for what in ("architecture", "arguments", "preprocessing"):
+    """Name what two networks must share for weights between theirs to make sense, and to be allowed."""
+    for what in ("architecture", "arguments", "preprocessing", "licence"):
         yield what, getattr(bundle, what), getattr(first, what)
     own, other = recorded_settings(bundle), recorded_settings(first)
     yield "seed", own.seed, other.seed
     yield "start", bundle.training["start"], first.training["start"]
-
-
-def _described(bundle: Bundle) -> dict[str, object]:
-    return {"name": bundle.name, "sha256": bundle.sha256} | bundle.training
 
 
 def _mean(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

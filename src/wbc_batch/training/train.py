@@ -20,6 +20,7 @@ from wbc_batch.training import run_folder
 from wbc_batch.training.batches import wide_preprocessing
 from wbc_batch.training.calibrate import BIAS, Calibration, calibrate, with_bias
 from wbc_batch.training.history import History
+from wbc_batch.training.lineage import STARTED_FROM, recorded
 from wbc_batch.training.loop import Report, Step, fit
 from wbc_batch.training.settings import Settings
 from wbc_batch.training.start import Start, starting_network
@@ -137,8 +138,13 @@ def _identity(name: str, settings: Settings, origin: Mapping[str, str]) -> dict[
 
 
 def _replayed(cells: LabelledCells, start: Start) -> tuple[str, ...]:
-    known = start.bundle.training.get("cells", {}) if start.bundle else {}
-    return tuple(sorted({*cells.names} & {*known}))
+    # Not those that an average's members name: drawn cells are no laboratory's.
+    known: set[str] = set()
+    record = start.bundle.training if start.bundle else None
+    while record:
+        known |= {*record.get("cells", {})}
+        record = record.get(STARTED_FROM)
+    return tuple(sorted({*cells.names} & known))
 
 
 def _fingerprint(cells: LabelledCells) -> str:
@@ -173,6 +179,7 @@ def _describe(
         rejection=start.bundle.rejection if start.bundle else Rejection(),
         training={
             "start": start.described,
+            **({STARTED_FROM: recorded(start.bundle)} if start.bundle else {}),
             "cells": cells.counts(),
             "digest": cells.digest,
             "validation_cells": validation.counts(),
@@ -182,6 +189,8 @@ def _describe(
             "best_epoch": history.kept_epoch,
             BIAS: found.bias.tolist(),
         },
+        # What is made of somebody's weights is still theirs.
+        licence=start.bundle.licence if start.bundle else Bundle.licence,
     )
 
 
