@@ -212,12 +212,16 @@ def _unknown_table(unknown: dict[str, UnknownEvaluation]) -> str:
             f"{name}: {kind}",
             str(figures.cells),
             _percent(figures.unidentified),
-            *(f"{figures.auroc[known].novelty:.3f}" for known in against),
+            *(_area(figures.auroc[known].novelty) for known in against),
         )
         for name, e in unknown.items()
         for kind, figures in (*e.kinds.items(), ("all", e.overall))
     ]
     return _table(head, rows)
+
+
+def _area(value: float) -> str:
+    return "–" if value != value else f"{value:.3f}"
 
 
 def _percent(value: float) -> str:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from wbc_batch.classifier import Classifier
-from wbc_batch.datasets.drawn import DRAWN, drawn_for_evaluation
+from wbc_batch.datasets.drawn import DRAWN, drawn_for_evaluation, refuse_drawn_name
 from wbc_batch.datasets.labelled import read_dataset
 from wbc_batch.datasets.naming import Datasets
 from wbc_batch.errors import InputError
@@ -92,8 +92,7 @@ def evaluate_folders(
 
 
 def _check_names(datasets: Datasets, unknown: Datasets, drawn: int) -> None:
-    if drawn and DRAWN in datasets:
-        raise InputError("a data set is called 'drawn', as the synthetic cells; name it otherwise")
+    refuse_drawn_name(datasets)
     if not (datasets or drawn):
         raise InputError("no data set was named; name a folder with one folder per class")
     twice = sorted({*datasets} & {*unknown})
