@@ -330,6 +330,8 @@ def test_a_model_that_was_trained_on_owns_up_to_what_it_began_with(
         "c": "not trained on",
     }
     card = (model / "README.md").read_text()
+    assert f"The temperature ({bundle.temperature:.3f}) is still that of the model" in card
+    assert "The novelty score is still that of the model" in card
     assert (
         f"Training started from once, SHA-256 {read_bundle(tmp_path / 'once/bundle').sha256}"
         in card
@@ -338,6 +340,21 @@ def test_a_model_that_was_trained_on_owns_up_to_what_it_began_with(
     settings = choose(None, str(model), **quick)
     again = train_folders("again", {"a": folders["train"]} | data, {}, tmp_path / "again", settings)
     assert again.training["settings"]["replayed"] == ["a", "own"]
+
+
+def test_a_model_that_was_never_calibrated_gets_a_temperature(trained, folders, start, tmp_path):
+    foreign = Path(shutil.copytree(trained / "bundle", tmp_path / "foreign"))
+    unknown = {"imported_from": "foreign.pth"}
+    bare = replace(read_bundle(foreign), training=unknown, temperature=1.0, novelty_scale=None)
+    bare.describe("# foreign\n")
+    settings = choose(None, str(foreign), epochs=1, cells_per_epoch=32, device="cpu")
+    model = start(tmp_path / "run", settings)
+    assert model.temperature != 1.0
+    evaluate_folders(model.path, {"b": folders["val"]}, card=True)
+    card = (model.path / "README.md").read_text()
+    said = f"The temperature ({model.temperature:.3f}) and the novelty scale were fitted on the"
+    assert said in card
+    assert "What that model was trained on is not known." in card
 
 
 def test_what_an_unknown_training_has_seen_is_not_known(trained):

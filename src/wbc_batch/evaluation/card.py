@@ -11,6 +11,7 @@ from wbc_batch.evaluation.figures import COVERAGES, Evaluation
 from wbc_batch.evaluation.unknown import UnknownEvaluation
 from wbc_batch.report.agreement import ClassFigures
 from wbc_batch.schema import CLASSES
+from wbc_batch.training.calibrate import FITTED
 from wbc_batch.training.lineage import AVERAGE_OF, STARTED_FROM, trainings
 
 __all__ = ["write_card"]
@@ -89,10 +90,7 @@ def _training(bundle: Bundle) -> list[str]:
         lines = [f"- {n} x: {member}" for member, n in members.items()]
         parts += ["The weights are the mean of those of these trainings:", "\n".join(lines)]
     if "validation_cells" in training:
-        parts.append(
-            f"The temperature ({bundle.temperature:.3f}) and the novelty scale were fitted on the "
-            "validation cells."
-        )
+        parts.append(_calibration(bundle))
     if bundle.size_evidence is not None:
         sizes = zip(bundle.classes, bundle.size_evidence.medians, strict=True)
         parts.append(
@@ -102,6 +100,27 @@ def _training(bundle: Bundle) -> list[str]:
             + "."
         )
     return parts
+
+
+def _calibration(bundle: Bundle) -> str:
+    """Say what was fitted on the model's own cells, and what it kept where these were too few."""
+    fitted = bundle.training.get(FITTED, ("temperature", "novelty"))
+    scored = bundle.novelty_scale is not None
+    temperature, here = (
+        f"The temperature ({bundle.temperature:.3f})",
+        "fitted on the validation cells",
+    )
+    if scored and len(fitted) == 2:
+        return f"{temperature} and the novelty scale were {here}."
+    before = "still that of the model that the training started from, as own cells are few"
+    said = [f"{temperature} {f'was {here}' if 'temperature' in fitted else f'is {before}'}."]
+    if scored and "novelty" in fitted:
+        said.append(f"The novelty scale was {here}.")
+    elif scored:
+        said.append(
+            f"The novelty score is {before}; its scale was widened where they did not count as known."
+        )
+    return " ".join(said)
 
 
 def _data_sets(training: Mapping[str, Any]) -> list[str]:
@@ -115,8 +134,9 @@ def _before(training: Mapping[str, Any]) -> str:
     if STARTED_FROM not in training:
         return ""
     names = _data_sets(training[STARTED_FROM])
-    seen = ", ".join(names) if names else "what is not known"
-    return f" That model was trained on {seen}."
+    if not names:
+        return " What that model was trained on is not known."
+    return f" That model was trained on {', '.join(names)}."
 
 
 def _kept(training: Mapping[str, Any]) -> str:

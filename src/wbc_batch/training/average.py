@@ -20,7 +20,7 @@ from wbc_batch.datasets.naming import Datasets
 from wbc_batch.errors import InputError, ModelError
 from wbc_batch.files import refuse_existing
 from wbc_batch.schema import CLASSES
-from wbc_batch.training.calibrate import BIAS, calibrate, told_bias, with_bias
+from wbc_batch.training.calibrate import BIAS, FITTED, calibrate, told_bias, with_bias
 from wbc_batch.training.folders import read_cells
 from wbc_batch.training.lineage import AVERAGE_OF, STARTED_FROM, recorded
 from wbc_batch.training.settings import recorded_settings
@@ -120,6 +120,7 @@ def average(
             "validation_cells": validation.counts(),
             "validation_digest": validation.digest,
             BIAS: found.bias.tolist(),
+            FITTED: list(found.fitted),
         },
         metrics={},
     )

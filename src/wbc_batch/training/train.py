@@ -18,7 +18,7 @@ from wbc_batch.errors import InputError
 from wbc_batch.schema import CLASSES
 from wbc_batch.training import run_folder
 from wbc_batch.training.batches import wide_preprocessing
-from wbc_batch.training.calibrate import BIAS, Calibration, calibrate, with_bias
+from wbc_batch.training.calibrate import BIAS, FITTED, Calibration, calibrate, with_bias
 from wbc_batch.training.history import History
 from wbc_batch.training.lineage import STARTED_FROM, recorded
 from wbc_batch.training.loop import Report, Step, fit
@@ -188,6 +188,7 @@ def _describe(
             "epochs": len(history),
             "best_epoch": history.kept_epoch,
             BIAS: found.bias.tolist(),
+            FITTED: list(found.fitted),
         },
         # What is made of somebody's weights is still theirs.
         licence=start.bundle.licence if start.bundle else Bundle.licence,
