@@ -156,6 +156,18 @@ def test_what_has_no_average_is_said(place, tmp_path, models, code, said):
     assert not (tmp_path / "mean").exists()
 
 
+def test_cells_that_nothing_could_be_trained_on_are_refused(place, tmp_path):
+    one = Path(shutil.copytree(place / "val" / "monocyte", tmp_path / "one" / "monocyte")).parent
+    models = [word for name in ("one", "two") for word in ("--of", str(place / name / "bundle"))]
+    words = ["model", "average", *models, "-o", str(tmp_path / "mean")]
+    train, val = f"a={place / 'train'}", f"b={place / 'val'}"
+    for data, said in (((train, f"b={one}"), "validation"), ((f"a={one}", val), "training")):
+        result = CliRunner().invoke(app, [*words, data[0], "--validation", data[1]])
+        assert result.exit_code == ExitCode.USAGE
+        assert f"there are no {said} cells of basophil" in result.stderr
+    assert not (tmp_path / "mean").exists()
+
+
 def test_what_is_left_out_is_left_out_of_every_member(place, averaged, tmp_path):
     sources = {"a": place / "train", "b": place / "val"}
     description = tmp_path / "out" / "without-a" / "bundle" / "model.json"

@@ -15,7 +15,7 @@ from torch import Tensor
 from wbc_batch.classifier import Bundle, read_bundle
 from wbc_batch.classifier.bundle import write_bundle
 from wbc_batch.classifier.network import build_network
-from wbc_batch.datasets.labelled import LabelledCells, refuse_shared_images
+from wbc_batch.datasets.labelled import LabelledCells
 from wbc_batch.datasets.naming import Datasets
 from wbc_batch.errors import InputError, ModelError
 from wbc_batch.files import refuse_existing
@@ -25,6 +25,7 @@ from wbc_batch.training.folders import read_cells
 from wbc_batch.training.lineage import AVERAGE_OF, STARTED_FROM, recorded
 from wbc_batch.training.settings import recorded_settings
 from wbc_batch.training.start import Start
+from wbc_batch.training.train import refuse_unfit
 
 __all__ = ["average", "average_folders"]
 
@@ -90,21 +91,26 @@ def average(
     ------
     InputError
         If there are too few models, one does not say how it was trained, `output` is there already, or
-        cells are used twice.
+        nothing could be trained and validated on the cells.
     ModelError
         If a model cannot be used, or is of another kind than the first.
     """
     bundles = _alike(models)
     first = bundles[0]
     refuse_existing(output)
-    refuse_shared_images(cells, validation)
+    settings = recorded_settings(first)
+    refuse_unfit(
+        cells,
+        validation,
+        replace(settings, noisy=()),  # nothing is trained
+        knows_classes=STARTED_FROM in first.training,
+    )
     network = build_network(first.architecture, len(CLASSES), first.arguments)
     weights = _mean(
         [with_bias(bundle.load()[0].state_dict(), -told_bias(bundle)) for bundle in bundles]
     )
     network.load_state_dict(weights)
     start = first.training["start"]
-    settings = recorded_settings(first)
     found = calibrate(network.eval(), cells, validation, settings, Start(network, start))
     described = replace(
         first,
