@@ -89,7 +89,8 @@ def start(folders) -> Callable[..., Bundle]:
     """Train the tiny network on the drawn cells; keyword arguments change settings, or the call."""
 
     def run(output: Path, settings: Settings = TINY, **other: Any) -> Bundle:
-        training = {"a": other.pop("training", folders["train"])}
+        given = other.pop("training", folders["train"])
+        training = given if isinstance(given, dict) else {"a": given}
         held = other.pop("validation", {"b": folders["val"]})
         return train_folders("tiny", training, held, output, settings, **other)
 
@@ -210,6 +211,13 @@ def test_a_finished_training_is_not_repeated(trained, start, caplog, monkeypatch
     assert weights.stat().st_mtime_ns == before
     with pytest.raises(RunError, match="holds a finished training with other"):
         start(trained, replace(TINY, epochs=2))
+
+
+def test_a_finished_training_whose_model_is_gone_says_so(trained, start, tmp_path):
+    output = Path(shutil.copytree(trained, tmp_path / "run"))
+    shutil.rmtree(output / "bundle")
+    with pytest.raises(RunError, match=r"its model in .*bundle is gone; .*--force"):
+        start(output)
 
 
 def test_a_finished_training_of_other_cells_is_not_taken_for_this_one(start, folders, tmp_path):
@@ -503,6 +511,12 @@ def test_unusable_data_are_named_before_training(folders, start, tmp_path):
         start(run, training=tmp_path / "nowhere")
     with pytest.raises(InputError, match="both training and validation"):
         start(run, validation={"b": folders["train"]})
+    for data in (
+        {"training": {"drawn": folders["train"]}},
+        {"validation": {"drawn": folders["val"]}},
+    ):
+        with pytest.raises(InputError, match="called 'drawn', as the synthetic cells"):
+            start(run, **data)
     with pytest.raises(InputError, match="no training data set 'c' to call noisy"):
         start(run, replace(TINY, noisy=("c",)))
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from wbc_batch.classifier.bundle import Bundle, read_bundle, write_bundle
+from wbc_batch.classifier.bundle import Bundle, bundles_in, read_bundle, write_bundle
 from wbc_batch.classifier.network import all_arguments
 from wbc_batch.classifier.predictions import Rejection
 from wbc_batch.classifier.torch_backend import choose_device
 from wbc_batch.datasets.labelled import LabelledCells, refuse_shared_images
-from wbc_batch.errors import InputError
+from wbc_batch.errors import InputError, RunError
 from wbc_batch.schema import CLASSES
 from wbc_batch.training import run_folder
 from wbc_batch.training.batches import wide_preprocessing
@@ -80,7 +80,8 @@ def train(
     ModelError
         If the model to start from cannot be used.
     RunError
-        If `output` holds something else, or the same training with other settings or cells.
+        If `output` holds something else, the same training with other settings or cells, or a finished one
+        without its model, or if the training diverges.
     """
     device = choose_device(settings.device)
     torch.manual_seed(settings.seed)
@@ -126,7 +127,8 @@ def finished(
     Raises
     ------
     RunError
-        If `output` holds something else, or the training with other settings or folders.
+        If `output` holds something else, the training with other settings or folders, or a finished one
+        without its model.
     """
     if run_folder.is_finished(output, _identity(name, settings, origin), force):
         return _tell_finished(output)
@@ -154,8 +156,14 @@ def _fingerprint(cells: LabelledCells) -> str:
 
 
 def _tell_finished(output: Path) -> Bundle:
+    place = output / run_folder.BUNDLE
+    if not bundles_in(place):
+        raise RunError(
+            f"{output} holds this training already, finished, but its model in {place} is gone; put it back, "
+            "or add --force to train anew"
+        )
     _log.info("%s holds this training already, finished; add --force to train anew", output)
-    return read_bundle(output / run_folder.BUNDLE)
+    return read_bundle(place)
 
 
 def _describe(
