@@ -1,6 +1,7 @@
 """One model from several: ``wbc-batch model average``."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,6 +51,8 @@ def place(tmp_path_factory) -> Path:
     train_folders("seeded", *data, root / "seeded", replace(TINY, seed=1))
     larger = replace(TINY, preprocessing=Preprocessing(size=48))
     train_folders("larger", *data, root / "larger", larger)
+    others = Path(shutil.copytree(root / "two", root / "others")) / "bundle"
+    replace(read_bundle(others), licence="CC-BY-NC-4.0").describe("# others\n")
     return root
 
 
@@ -140,6 +143,7 @@ def test_the_average_says_what_it_is_made_of(place, averaged):
         (["one"], ExitCode.USAGE, "needs two models or more"),
         (["one", "larger"], ExitCode.FATAL, "they differ in their preprocessing"),
         (["one", "seeded"], ExitCode.FATAL, "they differ in their seed"),
+        (["one", "others"], ExitCode.FATAL, "they differ in their licence"),
         (["one", "nothing"], ExitCode.FATAL, "there is no model"),
     ],
 )
@@ -149,6 +153,18 @@ def test_what_has_no_average_is_said(place, tmp_path, models, code, said):
     assert result.exit_code == code
     assert said in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "mean").exists()
+
+
+def test_cells_that_nothing_could_be_trained_on_are_refused(place, tmp_path):
+    one = Path(shutil.copytree(place / "val" / "monocyte", tmp_path / "one" / "monocyte")).parent
+    models = [word for name in ("one", "two") for word in ("--of", str(place / name / "bundle"))]
+    words = ["model", "average", *models, "-o", str(tmp_path / "mean")]
+    train, val = f"a={place / 'train'}", f"b={place / 'val'}"
+    for data, said in (((train, f"b={one}"), "validation"), ((f"a={one}", val), "training")):
+        result = CliRunner().invoke(app, [*words, data[0], "--validation", data[1]])
+        assert result.exit_code == ExitCode.USAGE
+        assert f"there are no {said} cells of basophil" in result.stderr
     assert not (tmp_path / "mean").exists()
 
 

@@ -358,7 +358,7 @@ def test_nothing_to_prepare_is_said(tmp_path):
 # ---- reading
 
 
-def test_sources_of_a_prepared_data_set_are_data_sets(small):
+def test_sources_of_a_prepared_data_set_are_data_sets(small, tmp_path):
     dataset = small / "dataset"
     assert named_folders([str(dataset)], "train") == {
         "pbc": ManifestPart(dataset, "train", "pbc"),
@@ -373,6 +373,11 @@ def test_sources_of_a_prepared_data_set_are_data_sets(small):
     assert named_validation([], [f"{dataset}:train", "other"]) == named_folders(
         [str(dataset)], "validation"
     )
+    without = Path(shutil.copytree(dataset, tmp_path / "without"))
+    rows = (dataset / "manifest.csv").read_text().splitlines()
+    kept = "\n".join(row for row in rows if ",validation," not in row)
+    (without / "manifest.csv").write_text(kept)
+    assert named_validation([], [str(without)]) == {}  # a part of the training cells is held out
 
 
 @pytest.mark.parametrize(

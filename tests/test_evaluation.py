@@ -22,6 +22,7 @@ from wbc_batch.datasets.naming import named_folders
 from wbc_batch.datasets.prepare import prepare_dataset
 from wbc_batch.errors import IncompleteRunError, InputError, RunError
 from wbc_batch.evaluation.figures import measure
+from wbc_batch.evaluation.files import file_names
 from wbc_batch.evaluation.folders import evaluate_folders
 from wbc_batch.evaluation.leave_one_out import leave_one_out, recipes
 from wbc_batch.evaluation.unknown import auroc, read_unknown
@@ -410,7 +411,40 @@ def test_what_would_end_a_later_training_is_said_before_the_first(bundle, folder
     shutil.rmtree(lacking / "basophil")
     with pytest.raises(InputError, match="no training cells of basophil"):
         leave_one_out(bundle, {"b": lacking, "a": folders["a"]}, {}, out, 1, "cpu")
+    few = {name: _write(tmp_path / name, 15, seed) for seed, name in enumerate(("a b", "a_b"), 50)}
+    with pytest.raises(
+        InputError, match=r"without 'a b' .* too few cells of basophil.* 10% of them"
+    ):
+        leave_one_out(bundle, few, {}, out, 1, "cpu")
     assert not list(out.glob("without-*"))
+
+
+def test_data_sets_whose_names_look_alike_have_files_of_their_own():
+    names = ("a_b-3", "a b", "a_b", "A_B", "c")
+    given = file_names(names)
+    assert list(given) == list(names)
+    assert len({name.casefold() for name in given.values()}) == len(names)
+    assert given["c"] == "c"
+
+
+def test_names_that_look_alike_are_left_out_each(bundle, folders, tmp_path):
+    sources = {"a b": folders["a"], "a_b": folders["b"]}
+    assert list(leave_one_out(bundle, sources, {}, tmp_path / "out", 1, "cpu").data_sets) == [
+        *sources
+    ]
+
+
+def test_a_model_without_a_novelty_score_has_no_area(bundle, folders, tmp_path):
+    model = Path(shutil.copytree(bundle, tmp_path / "model"))
+    replace(read_bundle(model), novelty_scale=None).describe("")
+    arguments = (model, f"b={folders['b']}", "--unknown", f"o={folders['other']}", "--card")
+    told = run("evaluate", *arguments, "--device", "cpu", "-o", tmp_path / "out")
+    assert told.exit_code == 0, told.output
+    page = re.sub(
+        r"(?s)<svg.*?</svg>|base64,[\w+/=]*", "", (tmp_path / "out/evaluation.html").read_text()
+    )
+    for text in (told.stdout, (model / "README.md").read_text(), page):
+        assert not re.search(r"\bnan\b", text)
 
 
 def run(*arguments: object):

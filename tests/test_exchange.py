@@ -277,6 +277,8 @@ def test_wrong_numbers_are_refused(checkpoint, tmp_path):
     command = importing(checkpoint, tmp_path)
     assert "--mean must be three numbers" in refuse(*command, "--mean", "0.5")
     assert "above 0" in refuse(*command, "--std", "1,1,0")
+    assert "divide those of 0..255 by 255" in refuse(*command, "--mean", "123,117,104")
+    assert "on the scale 0..1" in refuse(*command, "--std", "58,57,57")
     assert "32 to 1024" in refuse(*command, "--size", 8)
     with pytest.raises(InputError, match="are not possible"):
         Foreign("resnet18", CLASSES, size=4000)
@@ -302,9 +304,11 @@ def test_nothing_is_written_over(checkpoint, imported, tmp_path):
 # --- list, verify ----------------------------------------------------------------------------------
 
 
-def test_models_are_listed(imported, tmp_path):
+def test_models_are_listed(imported, tmp_path, monkeypatch):
     assert run("model", "list").startswith("default: ")
     assert "best_model, torchvision" in run("model", "list", imported.parent)
+    monkeypatch.chdir(imported)
+    assert run("model", "list", ".").startswith("bundle: best_model")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "model.json").write_text("{}")
     rows = json.loads(run("model", "list", tmp_path, "--json"))["models"]

@@ -29,11 +29,14 @@ from wbc_batch.datasets.held_out import held_out
 from wbc_batch.datasets.labelled import LabelledCells, read_dataset, sampling_weights
 from wbc_batch.datasets.naming import named_folders
 from wbc_batch.errors import IncompleteRunError, InputError, ModelError, RunError
+from wbc_batch.evaluation.assessment import role
+from wbc_batch.evaluation.folders import evaluate_folders
 from wbc_batch.schema import CLASSES
 from wbc_batch.synthetic import draw_cell
 from wbc_batch.training.augmentation import Augmentation, augment
 from wbc_batch.training.batches import training_batches
 from wbc_batch.training.folders import train_folders
+from wbc_batch.training.lineage import STARTED_FROM
 from wbc_batch.training.loss import training_loss
 from wbc_batch.training.mixup import random_blend
 from wbc_batch.training.progress import describe
@@ -88,7 +91,8 @@ def start(folders) -> Callable[..., Bundle]:
     """Train the tiny network on the drawn cells; keyword arguments change settings, or the call."""
 
     def run(output: Path, settings: Settings = TINY, **other: Any) -> Bundle:
-        training = {"a": other.pop("training", folders["train"])}
+        given = other.pop("training", folders["train"])
+        training = given if isinstance(given, dict) else {"a": given}
         held = other.pop("validation", {"b": folders["val"]})
         return train_folders("tiny", training, held, output, settings, **other)
 
@@ -212,6 +216,13 @@ def test_a_finished_training_is_not_repeated(trained, start, caplog, monkeypatch
         start(trained, replace(TINY, epochs=2))
 
 
+def test_a_finished_training_whose_model_is_gone_says_so(trained, start, tmp_path):
+    output = Path(shutil.copytree(trained, tmp_path / "run"))
+    shutil.rmtree(output / "bundle")
+    with pytest.raises(RunError, match=r"its model in .*bundle is gone; .*--force"):
+        start(output)
+
+
 def test_a_finished_training_of_other_cells_is_not_taken_for_this_one(start, folders, tmp_path):
     cells = Path(shutil.copytree(folders["train"], tmp_path / "cells"))
     short = replace(TINY, epochs=1, cells_per_epoch=16)
@@ -273,6 +284,21 @@ def test_patience_ends_a_training_that_gains_nothing(start, tmp_path):
     assert bundle.training["epochs"] == 3
 
 
+def test_a_training_that_diverges_ends_in_a_sentence(trained, start, tmp_path):
+    quick = {"epochs": 2, "cells_per_epoch": 64, "learning_rate": 1e6}
+    on = choose(None, str(trained / "bundle"), device="cpu", **quick)
+    for name, settings in (("anew", replace(TINY, **quick)), ("on", on)):
+        with pytest.raises(RunError, match=r"diverged: in epoch \d .* a smaller --learning-rate"):
+            start(tmp_path / name, settings)
+        assert not (tmp_path / name / "bundle").exists()
+
+
+@pytest.mark.parametrize("rate", [float("inf"), float("nan"), -1.0, 1e38])
+def test_what_is_no_learning_rate_is_refused(rate):
+    with pytest.raises(InputError, match="is no learning rate"):
+        choose(None, None, learning_rate=rate)
+
+
 def test_drawn_cells_can_be_added(start, tmp_path):
     bundle = start(tmp_path / "run", replace(TINY, epochs=1, cells_per_epoch=16), drawn=300)
     assert sum(bundle.training["cells"]["drawn"].values()) == 300
@@ -315,6 +341,63 @@ def test_a_model_is_trained_on_with_few_cells_of_some_classes(trained, folders, 
     assert bundle.temperature == old.temperature  # one cell tells nothing better
     assert bundle.sha256 != old.sha256
     assert bundle.load()[1].score(np.zeros((1, 32), np.float32)) > 0
+
+
+def test_a_model_that_was_trained_on_owns_up_to_what_it_began_with(
+    trained, folders, start, tmp_path
+):
+    foreign = Path(shutil.copytree(trained / "bundle", tmp_path / "foreign"))
+    replace(read_bundle(foreign), licence="CC-BY-NC-4.0").describe("# foreign\n")
+    quick = {"epochs": 1, "cells_per_epoch": 32, "device": "cpu"}
+    data = {"own": folders["val"]}
+    model = foreign
+    for name in ("once", "twice"):
+        settings = choose(None, str(model), **quick)
+        model = train_folders(name, data, {}, tmp_path / name, settings).path
+    bundle = read_bundle(model)
+    assert bundle.licence == "CC-BY-NC-4.0"
+    evaluate_folders(model, dict.fromkeys(("own", "a", "b", "c"), folders["val"]), card=True)
+    roles = {name: found["role"] for name, found in read_bundle(model).metrics["data_sets"].items()}
+    assert roles == {
+        "own": "trained on",
+        "a": "trained on",
+        "b": "chosen on",
+        "c": "not trained on",
+    }
+    card = (model / "README.md").read_text()
+    assert f"The temperature ({bundle.temperature:.3f}) is still that of the model" in card
+    assert "The novelty score is still that of the model" in card
+    assert (
+        f"Training started from once, SHA-256 {read_bundle(tmp_path / 'once/bundle').sha256}"
+        in card
+    )
+    assert "That model was trained on own, a." in card
+    settings = choose(None, str(model), **quick)
+    again = train_folders("again", {"a": folders["train"]} | data, {}, tmp_path / "again", settings)
+    assert again.training["settings"]["replayed"] == ["a", "own"]
+
+
+def test_a_model_that_was_never_calibrated_gets_a_temperature(trained, folders, start, tmp_path):
+    foreign = Path(shutil.copytree(trained / "bundle", tmp_path / "foreign"))
+    unknown = {"imported_from": "foreign.pth"}
+    bare = replace(read_bundle(foreign), training=unknown, temperature=1.0, novelty_scale=None)
+    bare.describe("# foreign\n")
+    settings = choose(None, str(foreign), epochs=1, cells_per_epoch=32, device="cpu")
+    model = start(tmp_path / "run", settings)
+    assert model.temperature != 1.0
+    evaluate_folders(model.path, {"b": folders["val"]}, card=True)
+    card = (model.path / "README.md").read_text()
+    said = f"The temperature ({model.temperature:.3f}) and the novelty scale were fitted on the"
+    assert said in card
+    assert "What that model was trained on is not known." in card
+
+
+def test_what_an_unknown_training_has_seen_is_not_known(trained):
+    bundle = read_bundle(trained / "bundle")
+    adapted = bundle.training | {STARTED_FROM: {"name": "foreign", "imported_from": "foreign.pth"}}
+    assert role(replace(bundle, training=adapted), "a") == "trained on"
+    assert role(replace(bundle, training=adapted), "c") == "not known"
+    assert role(bundle, "c") == "not trained on"
 
 
 @pytest.mark.parametrize(("freeze", "still"), [("body", 1.0), ("early", 0.5), ("none", 0.0)])
@@ -466,6 +549,12 @@ def test_unusable_data_are_named_before_training(folders, start, tmp_path):
         start(run, training=tmp_path / "nowhere")
     with pytest.raises(InputError, match="both training and validation"):
         start(run, validation={"b": folders["train"]})
+    for data in (
+        {"training": {"drawn": folders["train"]}},
+        {"validation": {"drawn": folders["val"]}},
+    ):
+        with pytest.raises(InputError, match="called 'drawn', as the synthetic cells"):
+            start(run, **data)
     with pytest.raises(InputError, match="no training data set 'c' to call noisy"):
         start(run, replace(TINY, noisy=("c",)))
 

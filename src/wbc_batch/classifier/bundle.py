@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wbc_batch.classifier.description import checked
 from wbc_batch.classifier.novelty import NoveltyModel
 from wbc_batch.classifier.nucleus_size import SizeEvidence
 from wbc_batch.classifier.predictions import Rejection
@@ -259,26 +260,21 @@ def read_bundle(model: str | Path = "default") -> Bundle:
     """
     path = find_bundle(model)
     source = path / METADATA_FILE
+    text = _read_bytes(source)
     try:
-        content = json.loads(_read_bytes(source))
+        content = json.loads(text)
         version = content.pop("format")
-        if version > FORMAT:
-            raise ModelError(
-                f"{source} has the bundle format {version}, newer than this version of wbc-batch knows "
-                f"({FORMAT}); upgrade wbc-napari"
-            )
-        content["preprocessing"] = _from_json(Preprocessing, content["preprocessing"])
-        content["rejection"] = _from_json(Rejection, content["rejection"])
-        if content.get("size_evidence") is not None:
-            content["size_evidence"] = _from_json(SizeEvidence, content["size_evidence"])
-        content["classes"] = tuple(content["classes"])
-        content["temperature"] = float(content["temperature"])
-        if content["novelty_scale"] is not None:
-            content["novelty_scale"] = float(content["novelty_scale"])
-        _check_quantised(content.get("quantised") or {})
-        bundle = Bundle(**content, path=path)
+        bundle = None if version > FORMAT else Bundle(**checked(content), path=path)
+        if bundle is not None:
+            _check_quantised(bundle.quantised)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ModelError(f"{source} is not a usable model description: {error}") from error
+        reason = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise ModelError(f"{source} is not a usable model description: {reason}") from error
+    if bundle is None:
+        raise ModelError(
+            f"{source} has the bundle format {version}, newer than this version of wbc-batch knows "
+            f"({FORMAT}); upgrade wbc-napari"
+        )
     if bundle.classes != CLASSES:
         raise ModelError(
             f"{source} names the classes {', '.join(bundle.classes)}, but wbc-batch reports "
@@ -355,10 +351,6 @@ def write_bundle(
 def _check_quantised(quantised: dict[str, Any]) -> None:
     if quantised and {*quantised["files"]} != {*QUANTISED_FILES}:
         raise ValueError(f"its quantised network is not in {' and '.join(QUANTISED_FILES)}")
-
-
-def _from_json(kind: type, content: dict[str, Any]) -> Any:
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in content.items()})
 
 
 def _read_verified(path: Path, sha256: str) -> bytes:

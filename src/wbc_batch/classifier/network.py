@@ -134,8 +134,11 @@ def build_network(architecture: str, classes: int, arguments: dict) -> Network:
     ModelError
         If the architecture is unknown or does not take these arguments.
     """
+    build = _architecture(architecture)
     try:
-        return _architecture(architecture)(classes, **arguments)
+        return build(classes, **arguments)
+    except ModelError:  # says it all
+        raise
     except (TypeError, ValueError) as error:
         raise ModelError(
             f"the network architecture {architecture!r} does not take these arguments: {error}"

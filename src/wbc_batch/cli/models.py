@@ -9,7 +9,7 @@ import typer
 
 from wbc_batch.cli.shared import JsonOption, print_json
 from wbc_batch.errors import InputError, ModelError
-from wbc_batch.files import is_folder
+from wbc_batch.files import is_folder, resolved
 
 __all__ = ["app"]
 
@@ -43,12 +43,13 @@ def list_models(
         raise InputError(f"there is no folder {folder}")
     rows = []
     for path in bundles_in(folder):
+        name = path.name or resolved(path).name  # "." has none
         try:
             bundle = read_bundle(path)
         except ModelError as error:
-            rows.append({"model": path.name, "path": str(path), "error": str(error)})
+            rows.append({"model": name, "path": str(path), "error": str(error)})
         else:
-            described = {"model": path.name, "path": str(path), "name": bundle.name}
+            described = {"model": name, "path": str(path), "name": bundle.name}
             rows.append(described | {"architecture": bundle.architecture, "sha256": bundle.sha256})
     if as_json:
         print_json({"models": rows})

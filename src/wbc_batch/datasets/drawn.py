@@ -1,16 +1,17 @@
 """Synthetic cells as a data set."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wbc_batch.classifier.preprocessing import Preprocessing, stacked
 from wbc_batch.datasets.labelled import LabelledCells, prepare
+from wbc_batch.errors import InputError
 from wbc_batch.schema import CLASSES
 from wbc_batch.synthetic import draw_cells, draw_cells_elsewhere
 
-__all__ = ["DRAWN", "drawn_for_evaluation", "drawn_for_training"]
+__all__ = ["DRAWN", "drawn_for_evaluation", "drawn_for_training", "refuse_drawn_name"]
 
 #: What the data set is called.
 DRAWN = "drawn"
@@ -19,6 +20,20 @@ DRAWN = "drawn"
 _TRAINING, _EVALUATION = 1, 2
 # Pictures at a time: they are large, canonical crops are not.
 _AT_ONCE = 100
+
+
+def refuse_drawn_name(*named: Iterable[str]) -> None:
+    """Refuse a data set that nobody could tell from synthetic cells.
+
+    Raises
+    ------
+    InputError
+        If one of the names is theirs.
+    """
+    if any(DRAWN in names for names in named):
+        raise InputError(
+            f"a data set is called {DRAWN!r}, as the synthetic cells; name it otherwise, as NAME=DATASET"
+        )
 
 
 def drawn_for_training(count: int, preprocessing: Preprocessing) -> LabelledCells:

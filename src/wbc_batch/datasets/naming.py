@@ -72,7 +72,7 @@ def named_validation(
     Returns
     -------
     dict of str to Path or ManifestPart
-        Empty if there is none: a part of the training cells has to be held out then.
+        Empty if none has such a split: a part of the training cells has to be held out then.
 
     Raises
     ------
@@ -81,9 +81,12 @@ def named_validation(
     """
     if validation:
         return named_folders(validation, VALIDATION)
-    prepared = [argument for argument in training if is_manifest(_divide(argument)[1])]
     # Without the split they are trained on.
-    places = ["{}={}".format(*_divide(argument)[:2]) for argument in prepared]
+    places = [
+        f"{name}={path}"
+        for name, path, _ in map(_divide, training)
+        if is_manifest(path) and read_manifest(path).sources(VALIDATION)
+    ]
     return named_folders(places, VALIDATION)
 
 

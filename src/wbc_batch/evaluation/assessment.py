@@ -12,6 +12,7 @@ from wbc_batch.classifier import Bundle, Classifier
 from wbc_batch.datasets.drawn import DRAWN
 from wbc_batch.evaluation.figures import COVERAGES, Evaluation, Judged
 from wbc_batch.evaluation.unknown import JudgedUnknown, UnknownEvaluation
+from wbc_batch.training.lineage import trainings
 
 __all__ = ["Assessment", "facts_of", "role"]
 
@@ -74,12 +75,13 @@ class Assessment:
 
 def role(bundle: Bundle, name: str) -> str:
     """Say what a data set was to a model, so that nobody takes training figures for a test."""
-    if "cells" not in bundle.training:
-        return "not known"
-    members = [bundle.training, *bundle.training.get("average_of", [])]
-    if any(name in member["cells"] for member in members):
+    records = list(trainings(bundle.training))
+    if any(name in record.get("cells", {}) for record in records):
         return "trained on" if name != DRAWN else "the like trained on"
-    return "chosen on" if name in bundle.training.get("validation_cells", {}) else "not trained on"
+    if any(name in record.get("validation_cells", {}) for record in records):
+        return "chosen on"
+    known = all("cells" in record for record in records)
+    return "not trained on" if known else "not known"
 
 
 def facts_of(classifier: Classifier, command: str) -> dict[str, str]:

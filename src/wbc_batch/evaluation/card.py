@@ -11,6 +11,8 @@ from wbc_batch.evaluation.figures import COVERAGES, Evaluation
 from wbc_batch.evaluation.unknown import UnknownEvaluation
 from wbc_batch.report.agreement import ClassFigures
 from wbc_batch.schema import CLASSES
+from wbc_batch.training.calibrate import FITTED
+from wbc_batch.training.lineage import AVERAGE_OF, STARTED_FROM, trainings
 
 __all__ = ["write_card"]
 
@@ -77,21 +79,18 @@ def _training(bundle: Bundle) -> list[str]:
     ]
     parts = [
         _table(("cells", *CLASSES), rows),
-        *(_SOURCES[name] for name in training["cells"] if name in _SOURCES),
+        *(_SOURCES[name] for name in _data_sets(training) if name in _SOURCES),
     ]
     if "start" in training:
-        parts.append(f"Training started from {training['start']}.")
+        parts.append(f"Training started from {training['start']}.{_before(training)}")
     if "best_epoch" in training:
         parts.append(f"{_kept(training)}.")
-    if "average_of" in training:
-        members = Counter(map(_member, training["average_of"]))
+    if AVERAGE_OF in training:
+        members = Counter(map(_member, training[AVERAGE_OF]))
         lines = [f"- {n} x: {member}" for member, n in members.items()]
         parts += ["The weights are the mean of those of these trainings:", "\n".join(lines)]
     if "validation_cells" in training:
-        parts.append(
-            f"The temperature ({bundle.temperature:.3f}) and the novelty scale were fitted on the "
-            "validation cells."
-        )
+        parts.append(_calibration(bundle))
     if bundle.size_evidence is not None:
         sizes = zip(bundle.classes, bundle.size_evidence.medians, strict=True)
         parts.append(
@@ -101,6 +100,43 @@ def _training(bundle: Bundle) -> list[str]:
             + "."
         )
     return parts
+
+
+def _calibration(bundle: Bundle) -> str:
+    """Say what was fitted on the model's own cells, and what it kept where these were too few."""
+    fitted = bundle.training.get(FITTED, ("temperature", "novelty"))
+    scored = bundle.novelty_scale is not None
+    temperature, here = (
+        f"The temperature ({bundle.temperature:.3f})",
+        "fitted on the validation cells",
+    )
+    if scored and len(fitted) == 2:
+        return f"{temperature} and the novelty scale were {here}."
+    before = "still that of the model that the training started from, as own cells are few"
+    said = [f"{temperature} {f'was {here}' if 'temperature' in fitted else f'is {before}'}."]
+    if scored and "novelty" in fitted:
+        said.append(f"The novelty scale was {here}.")
+    elif scored:
+        said.append(
+            f"The novelty score is {before}; its scale was widened where they did not count as known."
+        )
+    return " ".join(said)
+
+
+def _data_sets(training: Mapping[str, Any]) -> list[str]:
+    """Names of all that the weights were trained on, in this training or before."""
+    names = (name for record in trainings(training) for name in record.get("cells", {}))
+    return list(dict.fromkeys(names))
+
+
+def _before(training: Mapping[str, Any]) -> str:
+    """Say what the model that was trained on had seen."""
+    if STARTED_FROM not in training:
+        return ""
+    names = _data_sets(training[STARTED_FROM])
+    if not names:
+        return " What that model was trained on is not known."
+    return f" That model was trained on {', '.join(names)}."
 
 
 def _kept(training: Mapping[str, Any]) -> str:
@@ -196,12 +232,16 @@ def _unknown_table(unknown: dict[str, UnknownEvaluation]) -> str:
             f"{name}: {kind}",
             str(figures.cells),
             _percent(figures.unidentified),
-            *(f"{figures.auroc[known].novelty:.3f}" for known in against),
+            *(_area(figures.auroc[known].novelty) for known in against),
         )
         for name, e in unknown.items()
         for kind, figures in (*e.kinds.items(), ("all", e.overall))
     ]
     return _table(head, rows)
+
+
+def _area(value: float) -> str:
+    return "–" if value != value else f"{value:.3f}"
 
 
 def _percent(value: float) -> str:

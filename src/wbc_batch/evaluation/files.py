@@ -17,7 +17,7 @@ from wbc_batch.files import write_together
 from wbc_batch.pages.drawing import to_png
 from wbc_batch.schema import CLASSES
 
-__all__ = ["EVALUATION", "LEAVE_ONE_OUT", "file_name", "open_folder", "write_files"]
+__all__ = ["EVALUATION", "LEAVE_ONE_OUT", "file_names", "open_folder", "write_files"]
 
 #: Names of the JSON file and the page, without suffix, and their texts.
 EVALUATION, LEAVE_ONE_OUT = "evaluation", "leave-one-out"
@@ -94,19 +94,21 @@ def _contents(kind: str, assessment: Assessment) -> dict[str, bytes]:
     return contents
 
 
-def file_name(name: str) -> str:
-    """Return a data set's name as any file system takes it."""
-    return re.sub(r"[^\w.-]+", "_", name)
+def file_names(names: Iterable[str]) -> dict[str, str]:
+    """Give each data set a name that any file system takes, and tells from the others'."""
+    given: dict[str, str] = {}
+    taken: set[str] = set()
+    for number, name in enumerate(names, 1):
+        stem = re.sub(r"[^\w.-]+", "_", name)
+        while stem.casefold() in taken:
+            stem = f"{stem}-{number}"
+        taken.add(stem.casefold())
+        given[name] = stem
+    return given
 
 
 def _stems(names: Iterable[str]) -> dict[str, str]:
-    """Names that any file system takes, each another one."""
-    stems: dict[str, str] = {}
-    for number, name in enumerate(names, 1):
-        stem = f"confusion-{file_name(name)}"
-        taken = stem.casefold() in map(str.casefold, stems.values())
-        stems[name] = f"{stem}-{number}" if taken else stem
-    return stems
+    return {name: f"confusion-{stem}" for name, stem in file_names(names).items()}
 
 
 def _confusion_table(evaluation: Evaluation) -> bytes:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from wbc_batch.classifier import Classifier
 from wbc_batch.classifier.preprocessing import Preprocessing
-from wbc_batch.datasets.drawn import DRAWN, drawn_for_evaluation
+from wbc_batch.datasets.drawn import DRAWN, drawn_for_evaluation, refuse_drawn_name
 from wbc_batch.datasets.labelled import LabelledCells, read_dataset, tell_copies
 from wbc_batch.datasets.manifest import ManifestPart
 from wbc_batch.datasets.naming import Datasets
@@ -100,8 +100,7 @@ def _read(name: str, dataset: Path | ManifestPart, preprocessing: Preprocessing)
 
 
 def _check_names(datasets: Datasets, unknown: Datasets, drawn: int) -> None:
-    if drawn and DRAWN in datasets:
-        raise InputError("a data set is called 'drawn', as the synthetic cells; name it otherwise")
+    refuse_drawn_name(datasets)
     if not (datasets or drawn):
         raise InputError("no data set was named; name a folder with one folder per class")
     twice = sorted({*datasets} & {*unknown})

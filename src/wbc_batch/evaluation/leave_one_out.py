@@ -12,14 +12,15 @@ import numpy as np
 from wbc_batch.classifier import Bundle, Classifier, read_bundle
 from wbc_batch.classifier.bundle import bundles_in
 from wbc_batch.classifier.preprocessing import Preprocessing
-from wbc_batch.datasets.drawn import DRAWN, drawn_for_training
+from wbc_batch.datasets.drawn import DRAWN, drawn_for_training, refuse_drawn_name
 from wbc_batch.datasets.held_out import held_out, select
 from wbc_batch.datasets.labelled import LabelledCells, merge, read_dataset, refuse_shared_images
 from wbc_batch.datasets.naming import Datasets
 from wbc_batch.errors import InputError
 from wbc_batch.evaluation.assessment import Assessment, facts_of
 from wbc_batch.evaluation.figures import Judged, judge
-from wbc_batch.evaluation.files import LEAVE_ONE_OUT, file_name, open_folder, write_files
+from wbc_batch.evaluation.files import LEAVE_ONE_OUT, file_names, open_folder, write_files
+from wbc_batch.schema import CLASSES
 from wbc_batch.training.average import average
 from wbc_batch.training.progress import Shown
 from wbc_batch.training.settings import Settings, recorded_settings
@@ -164,10 +165,7 @@ def _check(sources: Datasets, also: Datasets) -> None:
     twice = sorted({*sources} & {*also})
     if twice:
         raise InputError(f"{twice[0]!r} is both trained on and never trained on; name it once")
-    if DRAWN in sources or DRAWN in also:
-        raise InputError(
-            f"a data set is called {DRAWN!r}, as the synthetic cells; name it otherwise"
-        )
+    refuse_drawn_name(sources, also)
 
 
 def _refuse_unfit(
@@ -181,6 +179,12 @@ def _refuse_unfit(
     for tested in (narrow[left_out], *others.values()):
         refuse_shared_images(cells, tested, "training and test")
     held = held_out(cells, _HELD)
+    there, kept = (set(part.tolist()) for part in (cells.labels, cells.labels[held]))
+    if few := [name for k, name in enumerate(CLASSES) if k in there - kept]:
+        raise InputError(
+            f"without {left_out!r} there are too few cells of {', '.join(few)} for {_HELD:.0%} of them, "
+            "which are to choose the epoch; add cells or data sets"
+        )
     for member in members:
         settings = _settings(member, cells)
         refuse_unfit(select(cells, ~held), select(cells, held), settings)
@@ -214,7 +218,7 @@ def _train_without(
     show: Show,
 ) -> Bundle:
     """Train by each recipe without one data set; average, where there are several."""
-    title = f"without-{file_name(left_out)}"
+    title = f"without-{file_names(narrow)[left_out]}"
     cells = _others(narrow, left_out)
     held = held_out(cells, _HELD)
     training = select(_others(wide, left_out, DRAWN), ~held)

@@ -93,9 +93,13 @@ def _unknown(found: UnknownEvaluation) -> Table:
     for heading in ("cells", "unidentified", *against):
         table.add_column(heading, justify="right")
     for kind, figures in (*found.kinds.items(), ("all", found.overall)):
-        areas = [f"{separation.novelty:.3f}" for separation in figures.auroc.values()]
+        areas = [_area(separation.novelty) for separation in figures.auroc.values()]
         table.add_row(Text(kind), str(figures.cells), _percent(figures.unidentified), *areas)
     return table
+
+
+def _area(value: float) -> str:
+    return "–" if value != value else f"{value:.3f}"
 
 
 def _percent(value: float) -> str:

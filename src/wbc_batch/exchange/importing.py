@@ -64,6 +64,11 @@ class Foreign:
                 f"pictures of {self.size} pixels a side are not possible; the size must be "
                 f"{_SIZES.start} to {_SIZES.stop - 1}"
             )
+        if not all(0 <= value <= 1 for value in self.mean) or not all(v <= 1 for v in self.std):
+            raise InputError(
+                "mean and standard deviation are on the scale 0..1, where white is 1, but "
+                f"{_listed(self.mean)} and {_listed(self.std)} are given; divide those of 0..255 by 255"
+            )
 
 
 def import_checkpoint(path: Path, foreign: Foreign, output: Path) -> Bundle:
@@ -123,6 +128,10 @@ def import_checkpoint(path: Path, foreign: Foreign, output: Path) -> Bundle:
         licence=foreign.licence,
     )
     return write_bundle(output, bundle, weights, None, _card(bundle), exact=True)
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ",".join(f"{value:g}" for value in values)
 
 
 def _difference(classes: Sequence[str]) -> str:

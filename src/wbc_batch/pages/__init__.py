@@ -20,8 +20,8 @@ _JPEG_QUALITY = 82
 def environment(package: str) -> jinja2.Environment:
     """Templates of a package, with ``base.css`` to include and every value escaped.
 
-    Filters: ``count`` (thousands apart), ``decimals(digits)`` (a dash for None), ``confidence``, and of
-    fractions of 1, NaN where there are none, ``percent(digits)`` and ``limits``. ``swatch.html.j2`` has a
+    Filters: ``count`` (thousands apart), ``decimals(digits)`` (a dash for None and NaN), ``confidence``, and
+    of fractions of 1, NaN where there are none, ``percent(digits)`` and ``limits``. ``swatch.html.j2`` has a
     macro for the colour of a class.
 
     Parameters
@@ -43,7 +43,7 @@ def environment(package: str) -> jinja2.Environment:
     )
     templates.filters |= {
         "count": lambda value: f"{value:,}",
-        "decimals": lambda value, digits: "–" if value is None else f"{value:.{digits}f}",
+        "decimals": _decimals,
         "confidence": _confidence,
         "percent": _percent,
         "limits": _limits,
@@ -73,6 +73,10 @@ def picture_uri(image: NDArray[np.uint8]) -> str:
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
     return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode("ascii")
+
+
+def _decimals(value: float | None, digits: int) -> str:
+    return "–" if value is None or value != value else f"{value:.{digits}f}"
 
 
 def _confidence(value: float) -> str:

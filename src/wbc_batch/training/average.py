@@ -15,15 +15,17 @@ from torch import Tensor
 from wbc_batch.classifier import Bundle, read_bundle
 from wbc_batch.classifier.bundle import write_bundle
 from wbc_batch.classifier.network import build_network
-from wbc_batch.datasets.labelled import LabelledCells, refuse_shared_images
+from wbc_batch.datasets.labelled import LabelledCells
 from wbc_batch.datasets.naming import Datasets
 from wbc_batch.errors import InputError, ModelError
 from wbc_batch.files import refuse_existing
 from wbc_batch.schema import CLASSES
-from wbc_batch.training.calibrate import BIAS, calibrate, told_bias, with_bias
+from wbc_batch.training.calibrate import BIAS, FITTED, calibrate, told_bias, with_bias
 from wbc_batch.training.folders import read_cells
+from wbc_batch.training.lineage import AVERAGE_OF, STARTED_FROM, recorded
 from wbc_batch.training.settings import recorded_settings
 from wbc_batch.training.start import Start
+from wbc_batch.training.train import refuse_unfit
 
 __all__ = ["average", "average_folders"]
 
@@ -89,21 +91,26 @@ def average(
     ------
     InputError
         If there are too few models, one does not say how it was trained, `output` is there already, or
-        cells are used twice.
+        nothing could be trained and validated on the cells.
     ModelError
         If a model cannot be used, or is of another kind than the first.
     """
     bundles = _alike(models)
     first = bundles[0]
     refuse_existing(output)
-    refuse_shared_images(cells, validation)
+    settings = recorded_settings(first)
+    refuse_unfit(
+        cells,
+        validation,
+        replace(settings, noisy=()),  # nothing is trained
+        knows_classes=STARTED_FROM in first.training,
+    )
     network = build_network(first.architecture, len(CLASSES), first.arguments)
     weights = _mean(
         [with_bias(bundle.load()[0].state_dict(), -told_bias(bundle)) for bundle in bundles]
     )
     network.load_state_dict(weights)
     start = first.training["start"]
-    settings = recorded_settings(first)
     found = calibrate(network.eval(), cells, validation, settings, Start(network, start))
     described = replace(
         first,
@@ -112,12 +119,14 @@ def average(
         size_evidence=found.size_evidence,
         training={
             "start": start,
-            "average_of": [_described(bundle) for bundle in bundles],
+            **{k: v for k, v in first.training.items() if k == STARTED_FROM},
+            AVERAGE_OF: [recorded(bundle) for bundle in bundles],
             "cells": cells.counts(),
             "digest": cells.digest,
             "validation_cells": validation.counts(),
             "validation_digest": validation.digest,
             BIAS: found.bias.tolist(),
+            FITTED: list(found.fitted),
         },
         metrics={},
     )
@@ -143,22 +152,18 @@ def _alike(models: Sequence[str | Path]) -> list[Bundle]:
             if own != wanted:
                 raise ModelError(
                     f"{bundle.path} and {first.path} have no average: they differ in their {what}; "
-                    "name models of one preset, start and seed"
+                    "name models of one preset, start, seed and licence"
                 )
     return bundles
 
 
 def _decisive(bundle: Bundle, first: Bundle) -> Iterator[tuple[str, object, object]]:
-    """Name what two networks must share for weights between theirs to make sense."""
-    for what in ("architecture", "arguments", "preprocessing"):
+    """Name what two networks must share for weights between theirs to make sense, and to be allowed."""
+    for what in ("architecture", "arguments", "preprocessing", "licence"):
         yield what, getattr(bundle, what), getattr(first, what)
     own, other = recorded_settings(bundle), recorded_settings(first)
     yield "seed", own.seed, other.seed
     yield "start", bundle.training["start"], first.training["start"]
-
-
-def _described(bundle: Bundle) -> dict[str, object]:
-    return {"name": bundle.name, "sha256": bundle.sha256} | bundle.training
 
 
 def _mean(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -26,10 +26,12 @@ from wbc_batch.training.batches import centre
 from wbc_batch.training.settings import USUAL_DIFFERENTIAL, Settings, recorded_settings
 from wbc_batch.training.start import Start
 
-__all__ = ["BIAS", "Calibration", "calibrate", "told_bias", "with_bias"]
+__all__ = ["BIAS", "FITTED", "Calibration", "calibrate", "told_bias", "with_bias"]
 
 #: What a bundle's record of its training calls the bias that it was told.
 BIAS = "differential_bias"
+#: And which of "temperature" and "novelty" were fitted on its own cells, not kept from the model before.
+FITTED = "fitted"
 
 # With fewer validation cells a temperature, with fewer training cells of a class its place among the traces
 # would be a guess.
@@ -54,6 +56,8 @@ class Calibration:
     bias : ndarray of float32, shape (classes,)
         To be added to that of the network's head, so that the rest is true: how often the classes come in
         blood.
+    fitted : tuple of str
+        See `FITTED`.
     """
 
     size_evidence: SizeEvidence | None
@@ -61,6 +65,7 @@ class Calibration:
     novelty: NoveltyModel | None
     conformal: tuple[NDArray[np.float32], ...]
     bias: NDArray[np.float32]
+    fitted: tuple[str, ...]
 
 
 def calibrate(
@@ -76,8 +81,8 @@ def calibrate(
     temperature is fitted first, and what is then added to calibrated logits is the same for every network.
 
     Where the cells are too few to tell better, a model that was trained on keeps its temperature, what sizes
-    say to it, and its novelty score; the score's scale then grows until the new cells count as known. Drawn
-    cells say nothing here, where there are others.
+    say to it, and its novelty score; the score's scale then grows until the new cells count as known. One
+    that was never calibrated has nothing to keep. Drawn cells say nothing here, where there are others.
 
     Parameters
     ----------
@@ -101,9 +106,9 @@ def calibrate(
         sizes = start.bundle.size_evidence
     evidence = 0.0 if sizes is None else sizes.log_likelihood(validation.sizes)
     logits, known = backend.run(validation.crops)
-    temperature = fit_temperature(logits, validation.labels, evidence)
-    if start.bundle and len(validation) < _ENOUGH_TO_CALIBRATE:
-        temperature = start.bundle.temperature
+    kept = _kept_temperature(start, validation)
+    temperature = fit_temperature(logits, validation.labels, evidence) if kept is None else kept
+    own_values = {"temperature": kept is None, "novelty": _kept_novelty(start, cells) is None}
     prior = _prior(settings.prior)
     told = logits + temperature * (evidence + prior)
     probabilities = decide(told, None, temperature, Rejection()).probabilities
@@ -113,6 +118,7 @@ def calibrate(
         _novelty(backend, cells, known, settings, start),
         conformal_scores(probabilities, validation.labels),
         temperature * prior,
+        tuple(name for name, own in own_values.items() if own),
     )
 
 
@@ -142,6 +148,23 @@ def _photographed(cells: LabelledCells) -> LabelledCells:
     return select(cells, photographed) if photographed.any() else cells
 
 
+def _kept_temperature(start: Start, validation: LabelledCells) -> float | None:
+    """Look up the temperature of the model that was trained on, where the cells are too few for another."""
+    if start.bundle is None or len(validation) >= _ENOUGH_TO_CALIBRATE:
+        return None
+    calibrated = "validation_cells" in start.bundle.training  # as no imported model is
+    return start.bundle.temperature if calibrated else None
+
+
+def _kept_novelty(start: Start, cells: LabelledCells) -> NoveltyModel | None:
+    return start.novelty if _fewest(cells) < _ENOUGH_TO_KNOW else None
+
+
+def _fewest(cells: LabelledCells) -> int:
+    """Count the cells of the rarest class."""
+    return int(np.bincount(cells.labels, minlength=len(CLASSES)).min())
+
+
 def _novelty(
     backend: TorchBackend,
     cells: LabelledCells,
@@ -149,11 +172,11 @@ def _novelty(
     settings: Settings,
     start: Start,
 ) -> NoveltyModel | None:
-    fewest = np.bincount(cells.labels, minlength=len(CLASSES)).min()
-    if start.novelty and fewest < _ENOUGH_TO_KNOW:
-        reach = float(np.quantile(start.novelty.score(known), _KEPT))
-        return replace(start.novelty, scale=start.novelty.scale * max(1.0, reach))
-    if not fewest:  # a model without a novelty score, trained on with cells of some classes
+    before = _kept_novelty(start, cells)
+    if before is not None:
+        reach = float(np.quantile(before.score(known), _KEPT))
+        return replace(before, scale=before.scale * max(1.0, reach))
+    if not _fewest(cells):  # a model without a novelty score, trained on with cells of some classes
         return None
     traces = backend.run(centre(cells.crops, settings.preprocessing.size))[1]
     varied = np.concatenate([backend.run(some)[1] for some in _varied(cells, settings)])

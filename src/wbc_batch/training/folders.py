@@ -4,7 +4,7 @@ from pathlib import Path
 
 from wbc_batch.classifier import Bundle
 from wbc_batch.classifier.preprocessing import Preprocessing
-from wbc_batch.datasets.drawn import drawn_for_training
+from wbc_batch.datasets.drawn import drawn_for_training, refuse_drawn_name
 from wbc_batch.datasets.held_out import SHARE, held_out, select
 from wbc_batch.datasets.labelled import (
     LabelledCells,
@@ -101,7 +101,13 @@ def read_cells(
     training : LabelledCells
         Prepared with a margin, see `wbc_batch.training.batches.wide_preprocessing`.
     validation : LabelledCells
+
+    Raises
+    ------
+    InputError
+        If a data set cannot be used, or is called as the synthetic cells.
     """
+    refuse_drawn_name(training, validation)
     cells = _read(training, wide_preprocessing(preprocessing))
     if validation:
         return cells, _read(validation, preprocessing)

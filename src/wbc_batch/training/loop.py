@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 from wbc_batch.classifier.architecture import Network
 from wbc_batch.classifier.torch_backend import PRECISIONS, TorchBackend, choose_precision
 from wbc_batch.datasets.labelled import LabelledCells
+from wbc_batch.errors import RunError
 from wbc_batch.schema import CLASSES
 from wbc_batch.training.batches import training_batches
 from wbc_batch.training.checkpoint import State, restore, save
@@ -63,13 +65,21 @@ def fit(
     weights : dict of str to Tensor
         Those of the epoch that is kept, averaged over the steps, on the CPU.
     history : History
+
+    Raises
+    ------
+    RunError
+        If the training diverges: nothing of that epoch is kept.
     """
     state = _start(network, output, settings)
     if restore(state, output):
         _log.info("going on after epoch %d of %d", len(state.history), settings.epochs)
     while not _is_over(state.history, settings):
         loss = _train_epoch(state, cells, settings, step)
-        row = _row(len(state.history) + 1, loss, _predict(state.average, validation), validation)
+        logits = _logits(state.average, validation)
+        if not np.isfinite(logits).all():  # the last steps, whose loss nobody computes
+            raise _diverged(len(state.history) + 1, settings)
+        row = _row(len(state.history) + 1, loss, logits.argmax(axis=1), validation)
         if state.history.add(row):
             state.best = {
                 k: v.cpu().clone(memory_format=torch.contiguous_format)
@@ -142,9 +152,11 @@ def _train_epoch(state: State, cells: LabelledCells, settings: Settings, step: S
             logits = state.network(blend.of(images))
         given = labels.to(device), noisy.to(device)
         loss = blend.loss(logits.float(), *given, settings.label_smoothing)
+        total += loss.item()
+        if not math.isfinite(total):
+            raise _diverged(epoch + 1, settings)
         _descend(state, loss)
         _average(state.average, state.network, settings.averaging)
-        total += loss.item()
         step(epoch + 1, number, total / number)
     return total / settings.batches
 
@@ -174,10 +186,17 @@ def _average(average: nn.Module, network: nn.Module, decay: float) -> None:
             kept.copy_(statistic)
 
 
-def _predict(average: Network, validation: LabelledCells) -> NDArray[np.intp]:
+def _diverged(epoch: int, settings: Settings) -> RunError:
+    return RunError(
+        f"the training diverged: in epoch {epoch} what it computes is no number any more; name a smaller "
+        f"--learning-rate than {settings.learning_rate:g}, and add --force to begin anew"
+    )
+
+
+def _logits(average: Network, validation: LabelledCells) -> NDArray[np.float32]:
     device = next(average.parameters()).device
     backend = TorchBackend(copy.deepcopy(average), device, choose_precision("auto", device))
-    return backend.run(validation.crops)[0].argmax(axis=1)
+    return backend.run(validation.crops)[0]
 
 
 def _row(

@@ -22,6 +22,9 @@ __all__ = [
 #: Shares of the classes, in the order of `wbc_batch.schema.CLASSES`: the middle of what is usual in adults.
 USUAL_DIFFERENTIAL = (0.01, 0.03, 0.30, 0.06, 0.60)
 
+# Beyond, not even the optimiser's own numbers stay in range.
+_FASTEST = 1e6
+
 _CHOICES = {
     "freeze": ("none", "early", "body"),
     "optimiser": ("adamw", "adam"),
@@ -127,6 +130,10 @@ class Settings:
                     f"unknown {name} {getattr(self, name)!r} for a training; "
                     f"choose one of {', '.join(known)}"
                 )
+        if not 0.0 <= self.learning_rate <= _FASTEST:  # nor nan
+            raise InputError(
+                f"{self.learning_rate:g} is no learning rate; name a small number, such as 0.001"
+            )
         if self.seed < 0:
             raise InputError(f"the seed {self.seed} is negative; name a whole number from 0 on")
         if self.batches < 1:

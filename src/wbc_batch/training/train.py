@@ -9,17 +9,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from wbc_batch.classifier.bundle import Bundle, read_bundle, write_bundle
+from wbc_batch.classifier.bundle import Bundle, bundles_in, read_bundle, write_bundle
 from wbc_batch.classifier.network import all_arguments
 from wbc_batch.classifier.predictions import Rejection
 from wbc_batch.classifier.torch_backend import choose_device
 from wbc_batch.datasets.labelled import LabelledCells, refuse_shared_images
-from wbc_batch.errors import InputError
+from wbc_batch.errors import InputError, RunError
 from wbc_batch.schema import CLASSES
 from wbc_batch.training import run_folder
 from wbc_batch.training.batches import wide_preprocessing
-from wbc_batch.training.calibrate import BIAS, Calibration, calibrate, with_bias
+from wbc_batch.training.calibrate import BIAS, FITTED, Calibration, calibrate, with_bias
 from wbc_batch.training.history import History
+from wbc_batch.training.lineage import STARTED_FROM, recorded
 from wbc_batch.training.loop import Report, Step, fit
 from wbc_batch.training.settings import Settings
 from wbc_batch.training.start import Start, starting_network
@@ -79,7 +80,8 @@ def train(
     ModelError
         If the model to start from cannot be used.
     RunError
-        If `output` holds something else, or the same training with other settings or cells.
+        If `output` holds something else, the same training with other settings or cells, or a finished one
+        without its model, or if the training diverges.
     """
     device = choose_device(settings.device)
     torch.manual_seed(settings.seed)
@@ -125,7 +127,8 @@ def finished(
     Raises
     ------
     RunError
-        If `output` holds something else, or the training with other settings or folders.
+        If `output` holds something else, the training with other settings or folders, or a finished one
+        without its model.
     """
     if run_folder.is_finished(output, _identity(name, settings, origin), force):
         return _tell_finished(output)
@@ -137,8 +140,13 @@ def _identity(name: str, settings: Settings, origin: Mapping[str, str]) -> dict[
 
 
 def _replayed(cells: LabelledCells, start: Start) -> tuple[str, ...]:
-    known = start.bundle.training.get("cells", {}) if start.bundle else {}
-    return tuple(sorted({*cells.names} & {*known}))
+    # Not those that an average's members name: drawn cells are no laboratory's.
+    known: set[str] = set()
+    record = start.bundle.training if start.bundle else None
+    while record:
+        known |= {*record.get("cells", {})}
+        record = record.get(STARTED_FROM)
+    return tuple(sorted({*cells.names} & known))
 
 
 def _fingerprint(cells: LabelledCells) -> str:
@@ -148,8 +156,14 @@ def _fingerprint(cells: LabelledCells) -> str:
 
 
 def _tell_finished(output: Path) -> Bundle:
+    place = output / run_folder.BUNDLE
+    if not bundles_in(place):
+        raise RunError(
+            f"{output} holds this training already, finished, but its model in {place} is gone; put it back, "
+            "or add --force to train anew"
+        )
     _log.info("%s holds this training already, finished; add --force to train anew", output)
-    return read_bundle(output / run_folder.BUNDLE)
+    return read_bundle(place)
 
 
 def _describe(
@@ -173,6 +187,7 @@ def _describe(
         rejection=start.bundle.rejection if start.bundle else Rejection(),
         training={
             "start": start.described,
+            **({STARTED_FROM: recorded(start.bundle)} if start.bundle else {}),
             "cells": cells.counts(),
             "digest": cells.digest,
             "validation_cells": validation.counts(),
@@ -181,7 +196,10 @@ def _describe(
             "epochs": len(history),
             "best_epoch": history.kept_epoch,
             BIAS: found.bias.tolist(),
+            FITTED: list(found.fitted),
         },
+        # What is made of somebody's weights is still theirs.
+        licence=start.bundle.licence if start.bundle else Bundle.licence,
     )
 
 
