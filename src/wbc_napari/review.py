@@ -4,7 +4,7 @@ Plain data: no layer, no file, no window.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import numpy as np
@@ -45,6 +45,10 @@ class Change:
     at: str
 
 
+#: Changes that are made, and taken back, together.
+Step = tuple[Change, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Reading:
     """What one reader said of each cell: label and time, "" where nothing yet."""
@@ -53,13 +57,21 @@ class Reading:
     at: NDArray[np.object_]
 
 
+@dataclass(frozen=True, eq=False)
+class _History:
+    """Steps of one reader, the last one last: those that can be undone, and made again."""
+
+    done: list[Step] = field(default_factory=list)
+    undone: list[Step] = field(default_factory=list)
+
+
 def now() -> str:
     """Time of day in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 class Review:
-    """Labels of cells by one or more readers; every change can be undone.
+    """Labels of cells by one or more readers; every change can be undone by who made it.
 
     Parameters
     ----------
@@ -77,8 +89,7 @@ class Review:
         self.cell_ids = np.asarray(cell_ids, object)
         self.readings: dict[str, Reading] = {}
         self._clock = clock
-        self._done: list[tuple[Change, ...]] = []
-        self._undone: list[tuple[Change, ...]] = []
+        self._histories: dict[str, _History] = {}
         self.reader = ""
         self.read_as(reader)
 
@@ -90,6 +101,7 @@ class Review:
         if self.reader not in self.readings:
             empty = np.full(len(self.cell_ids), "", object)
             self.readings[self.reader] = Reading(empty, empty.copy())
+            self._histories[self.reader] = _History()
 
     @property
     def labels(self) -> NDArray[np.object_]:
@@ -129,21 +141,23 @@ class Review:
         )
         if step:
             self._apply(step)
-            self._done.append(step)
-            self._undone.clear()
+            self._history.done.append(step)
+            self._history.undone.clear()
         return step
 
     def undo(self) -> tuple[Change, ...]:
-        """Take the last step back; return what changed by that."""
-        return self._move(self._done, self._undone)
+        """Take the last step of the present reader back; return what changed by that."""
+        return self._move(self._history.done, self._history.undone)
 
     def redo(self) -> tuple[Change, ...]:
         """Take the last step that was undone again; return what changed by that."""
-        return self._move(self._undone, self._done)
+        return self._move(self._history.undone, self._history.done)
 
-    def _move(
-        self, source: list[tuple[Change, ...]], target: list[tuple[Change, ...]]
-    ) -> tuple[Change, ...]:
+    @property
+    def _history(self) -> "_History":
+        return self._histories[self.reader]
+
+    def _move(self, source: list[Step], target: list[Step]) -> Step:
         if not source:
             return ()
         at = self._clock()
@@ -156,12 +170,12 @@ class Review:
     @property
     def can_undo(self) -> bool:
         """Whether there is a step to take back."""
-        return bool(self._done)
+        return bool(self._history.done)
 
     @property
     def can_redo(self) -> bool:
         """Whether there is a step to take again."""
-        return bool(self._undone)
+        return bool(self._history.undone)
 
     def restore(self, changes: Sequence[Change]) -> None:
         """Enter what was said earlier, in its order and beyond the history."""

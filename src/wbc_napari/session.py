@@ -272,8 +272,6 @@ class Session:
     def _tell(self, changes: tuple[Change, ...], action: str, show: bool = False) -> None:
         if not changes:
             return
-        if changes[0].by != self.review.reader:  # undone across a change of reader
-            self.read_as(changes[0].by)
         rows = np.array([change.row for change in changes], np.intp)
         cells = self.layer.features
         places = [cells.columns.get_loc(name) for name in REVIEW_COLUMNS]

@@ -215,8 +215,14 @@ class StationWidget(QWidget):
 
     def _read_as(self, reader: str) -> None:
         session = self.session
-        if session is not None and reader.strip() != session.review.reader:
-            telling(lambda: session.read_as(reader))
+        if session is None or reader.strip() == session.review.reader:
+            return
+        telling(lambda: session.read_as(reader))
+        self.review.reader.setText(session.review.reader)  # as it was, where the new one is refused
+        if session.review.reader == reader.strip():  # whose queue is another one
+            self.review.order_queue()
+            if len(session.rows):
+                session.go(int(session.rows[0]))
 
     def keyPressEvent(self, event: Any) -> None:  # noqa: N802  Qt's name
         """Take the keys of a review where no field of the dock wanted them."""

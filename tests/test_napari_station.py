@@ -1,0 +1,91 @@
+"""The dock on cells that were classified before, on a viewer without a window: readers, blindness, keys."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+
+if importlib.util.find_spec("napari") is None:
+    pytest.skip("napari is not installed", allow_module_level=True)
+
+from napari.components import ViewerModel
+from napari.layers import Layer
+from napari.utils.notifications import notification_manager
+
+from wbc_napari.appearance import points_layer
+from wbc_napari.layers import crop_stack
+from wbc_napari.station import StationWidget
+from wbc_napari.tables import cell_table
+
+MODEL = {"name": "m", "sha256": "ab" * 32, "device": "cpu", "preprocessing": {}}
+
+
+def add_cells(viewer, name="slide", seed=0, count=6):
+    """Add a stack of crops to a viewer, and the layer of its cells, the first one the most doubtful."""
+    pixels = np.random.default_rng(seed).integers(0, 255, (count, 40, 40, 3)).astype(np.uint8)
+    image = viewer.add_image(pixels, rgb=True, name=name)
+    crops = crop_stack(image)
+    table = cell_table(crops).assign(status="ok", label="monocyte", predicted="monocyte")
+    numbers = np.linspace(0.4, 0.9, count, dtype=np.float32)
+    table = table.assign(confidence=numbers, margin=numbers, novelty=numbers, prob_monocyte=numbers)
+    return viewer.add_layer(Layer.create(*points_layer(image, crops, table, MODEL)))
+
+
+@pytest.fixture
+def viewer():
+    return ViewerModel()
+
+
+@pytest.fixture
+def dock(viewer, qtbot, tmp_path, monkeypatch):
+    """The dock, its page Review open, on six cells."""
+    monkeypatch.setattr("platformdirs.user_data_path", lambda *_, **__: tmp_path / "journals")
+    add_cells(viewer)
+    widget = StationWidget(viewer)
+    qtbot.addWidget(widget)
+    widget.show()
+    widget.tabs.setCurrentWidget(widget.review)
+    read_as(widget, "ann")
+    notification_manager.records.clear()
+    return widget
+
+
+def read_as(dock, name):
+    dock.review.reader.setText(name)
+    dock.review.reader.editingFinished.emit()
+
+
+def press(dock, *keys):
+    for key in keys:
+        dock._act(key)
+
+
+def test_a_reader_undoes_own_changes_only(dock):
+    press(dock, "1", "2")
+    read_as(dock, "bob")
+    press(dock, "Control-Z")
+    press(dock, "3", "Control-Z", "4")
+    review = dock.session.review
+    assert review.reader == dock.review.reader.text() == "bob"
+    assert review.readings["ann"].label.tolist()[:3] == ["basophil", "eosinophil", ""]
+    assert review.labels.tolist()[:2] == ["monocyte", ""]
+    read_as(dock, "ann")
+    press(dock, "Control-Z")
+    assert review.labels.tolist()[:2] == ["basophil", ""]
+
+
+def test_a_second_reader_begins_with_the_first_of_all_cells(dock):
+    dock.review._open.setChecked(True)
+    press(dock, "1", "2", "3")
+    dock.review.order_queue()
+    assert dock.session.rows.tolist() == [3, 4, 5]
+    read_as(dock, "bob")
+    assert dock.session.rows.tolist() == [0, 1, 2, 3, 4, 5]
+    assert dock.session.row == 0
+
+
+def test_a_reader_without_a_name_is_refused_and_the_name_put_back(dock):
+    read_as(dock, " ")
+    assert dock.review.reader.text() == dock.session.review.reader == "ann"
+    (said,) = notification_manager.records
+    assert "needs the name of its reader" in str(said.message)
