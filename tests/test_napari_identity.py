@@ -207,3 +207,20 @@ def test_a_run_that_fails_for_a_reason_that_nobody_foresaw_says_so():
     with pytest.raises(StopIteration) as end:
         next(said)
     assert "The run ended early: something odd" in end.value.value
+
+
+@pytest.mark.parametrize(
+    ("at", "label"),
+    [
+        ("2999-01-01T10:00:00+00:00", "monocyte"),
+        ("1999-01-01T10:00:00+00:00", "eosinophil"),
+        ("yesterday", "eosinophil"),
+    ],
+)
+def test_of_what_a_table_and_the_journal_say_the_later_counts(at, label):
+    viewer, cells = shown(stack())
+    Session(viewer, cells, "ann").relabel([0], "eosinophil")
+    viewer, cells = shown(stack())  # as from a table that was written over meanwhile
+    review = ["reviewed_label", "reviewed_by", "reviewed_at"]
+    cells.features.loc[0, review] = ["monocyte", "ann", at]
+    assert Session(viewer, cells, "ann").cells["reviewed_label"][0] == label

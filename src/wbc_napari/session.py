@@ -3,6 +3,7 @@
 import getpass
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,14 @@ def default_reader() -> str:
         return getpass.getuser()
     except (OSError, KeyError):
         return "reviewer"
+
+
+def _later(at: str, known: str) -> bool:
+    """Whether a time is later than one that is known (""); a time that cannot be told is not."""
+    try:
+        return not known or datetime.fromisoformat(at) > datetime.fromisoformat(known)
+    except (ValueError, TypeError):  # no time at all; one of them without a time zone
+        return False
 
 
 class Session:
@@ -84,7 +93,7 @@ class Session:
         self.row = -1
         earlier = self.journal.read(self.review.cell_ids.tolist())
         self._unsaved = self._only_in_the_table(cells, earlier)
-        self.review.restore([*self._unsaved, *earlier])
+        self.review.restore([*earlier, *self._unsaved])
         new = self.review.labels != reviewed_labels(cells)
         self.restored = int((self.review.reviewed & new).sum())
         self._show_reading()
@@ -99,17 +108,21 @@ class Session:
         return Journal(path, self.model.get("sha256", ""), pixels)
 
     def _only_in_the_table(self, cells: pd.DataFrame, journal: Sequence[Change]) -> list[Change]:
-        """Return what a review says that came with the table, and the journal does not know."""
+        """Return what the table says of a review, and the journal does not, or what is older."""
         if not set(REVIEW_COLUMNS) <= set(cells.columns):
             return []
-        known = {(change.by, change.cell_id) for change in journal}
+        known = {(change.by, change.cell_id): change.at for change in journal}
         said = cells[reviewed_labels(cells) != ""]
         rows = zip(said.index, *(said[name] for name in ("cell_id", *REVIEW_COLUMNS)), strict=True)
         changes = [
             Change(row, cell_id, "", label, by or self.review.reader, str(at))
             for row, cell_id, label, by, at in rows
         ]
-        return [change for change in changes if (change.by, change.cell_id) not in known]
+        return [
+            change
+            for change in changes
+            if _later(change.at, known.get((change.by, change.cell_id), ""))
+        ]
 
     @property
     def others(self) -> dict[str, int]:
