@@ -11,6 +11,7 @@ if importlib.util.find_spec("napari") is None:
 from napari.components import ViewerModel
 from napari.layers import Layer
 from napari.utils.notifications import notification_manager
+from qtpy.QtWidgets import QWidget
 
 from wbc_napari.appearance import points_layer
 from wbc_napari.layers import crop_stack
@@ -89,3 +90,36 @@ def test_a_reader_without_a_name_is_refused_and_the_name_put_back(dock):
     assert dock.review.reader.text() == dock.session.review.reader == "ann"
     (said,) = notification_manager.records
     assert "needs the name of its reader" in str(said.message)
+
+
+def test_the_keys_are_the_reviews_whatever_layer_is_selected(dock, viewer):
+    before = viewer.add_points([[0, 10, 10]], name="mine")
+    dock.tabs.setCurrentWidget(dock.gallery)
+    layers = [before, viewer.add_labels(np.zeros((40, 40), int), name="new")]
+    for layer, label in zip(layers, ("basophil", "eosinophil"), strict=True):
+        keys = {str(key): action for key, action in layer.keymap.items()}
+        row = dock.session.row
+        keys[{"basophil": "1", "eosinophil": "2"}[label]](layer)
+        assert dock.session.review.labels[row] == label
+    dock.tabs.setCurrentWidget(dock.classify)
+    viewer.add_points([[0, 5, 5]], name="later")
+    assert not any(layer.keymap for layer in viewer.layers)
+
+
+def test_a_layer_that_is_left_in_a_blind_review_shows_all_again(dock, viewer, qtbot):
+    layer = dock.session.layer
+    colours = layer.border_color.copy()
+    for leave in (lambda: dock.review_layer(add_cells(viewer, "other", 1)), lambda: close(dock)):
+        dock.review_layer(layer)
+        dock.review._blind.setChecked(True)
+        assert set(layer.text.values) == {""}
+        leave()
+        assert layer.text.values[0] == "monocyte 40%"
+        assert np.array_equal(layer.border_color, colours)
+
+
+def close(dock):
+    """Take the dock out of its window, as napari does when it is closed."""
+    window = QWidget()
+    dock.setParent(window)
+    dock.setParent(None)

@@ -168,6 +168,12 @@ class Session:
         self.set_queue()
         self.changed.emit(np.arange(len(self.cells)))
 
+    def leave(self) -> None:
+        """End the review: the layer shows all again, and napari's own table is up to date."""
+        if self.blind:
+            repaint(self.layer)
+        self.tell_table()
+
     def read_as(self, reader: str) -> None:
         """Make someone the reader; the layer shows that reader's labels."""
         self.review.read_as(reader)
