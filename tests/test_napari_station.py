@@ -123,3 +123,35 @@ def close(dock):
     window = QWidget()
     dock.setParent(window)
     dock.setParent(None)
+
+
+def test_history_place_and_order_outlive_that_a_cell_is_deleted(dock):
+    dock.review._blind.setChecked(True)
+    session, layer = dock.session, dock.session.layer
+    session.go(int(session.rows[0]))
+    press(dock, "1", "2", "3")
+    order, ids = session.rows.tolist(), session.review.cell_ids
+    layer.selected_data = {order[1]}  # the second cell that was labelled
+    layer.remove_selected()
+    assert dock.session is not session
+    left = [ids[row] for row in order if row != order[1]]
+    assert (dock.session.seed, dock.session.blind) == (session.seed, True)
+    assert dock.session.review.cell_ids[dock.session.rows].tolist() == left
+    assert dock.session.review.cell_ids[dock.session.row] == ids[order[3]]
+    press(dock, "Control-Z", "Control-Z")  # of the third cell, and of the first
+    assert dock.session.review.can_redo
+    assert not dock.session.review.can_undo
+    assert not dock.session.review.reviewed.any()
+    press(dock, "Control-Shift-Z")
+    first = dock.session.review.cell_ids.tolist().index(ids[order[0]])
+    assert dock.session.review.labels[first] == "basophil"
+
+
+def test_where_the_present_cell_is_deleted_the_next_one_is(dock, viewer):
+    press(dock, "Right", "Right")
+    layer = dock.session.layer
+    layer.selected_data = {2}
+    layer.remove_selected()
+    assert dock.session.row == 2
+    assert dock.session.cells["index"][2] == 3
+    assert viewer.dims.current_step[0] == 3

@@ -4,7 +4,7 @@ Plain data: no layer, no file, no window.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -15,7 +15,16 @@ from wbc_batch.errors import InputError
 from wbc_batch.schema import CLASSES, UNIDENTIFIED
 from wbc_napari.tables import PENDING, current_labels, reviewed_labels
 
-__all__ = ["NOT_CLASSIFIED", "ORDERS", "REVIEW_LABELS", "Change", "Reading", "Review", "queue"]
+__all__ = [
+    "NOT_CLASSIFIED",
+    "ORDERS",
+    "REVIEW_LABELS",
+    "Change",
+    "Reading",
+    "Review",
+    "queue",
+    "shuffled",
+]
 
 #: What a reader may say, in the order of the keys 1 to 5 and U.
 REVIEW_LABELS = (*CLASSES, UNIDENTIFIED)
@@ -185,11 +194,37 @@ class Review:
             self._apply((change,))
         self.read_as(reader)
 
+    def carry_on(self, earlier: "Review") -> None:
+        """Take over labels and histories of the same cells, whatever their rows were."""
+        rows = {cell_id: row for row, cell_id in enumerate(self.cell_ids) if cell_id}
+        old = [row for row, cell_id in enumerate(earlier.cell_ids) if cell_id in rows]
+        new = [rows[earlier.cell_ids[row]] for row in old]
+        reader = self.reader
+        for name, said in earlier.readings.items():
+            self.read_as(name)
+            self.labels[new], self.times[new] = said.label[old], said.at[old]
+            history = earlier._histories[name]
+            piles = (
+                [_of_known(step, rows) for step in pile] for pile in (history.done, history.undone)
+            )
+            self._histories[name] = _History(*([step for step in pile if step] for pile in piles))
+        self.read_as(reader)
+
     def _apply(self, step: tuple[Change, ...]) -> None:
         for change in step:
             reading = self.readings[change.by]
             reading.label[change.row] = change.new
             reading.at[change.row] = change.at if change.new else ""
+
+
+def _of_known(step: Step, rows: dict[str, int]) -> Step:
+    """Return the part of a step that is about cells whose rows are known."""
+    return tuple(replace(c, row=rows[c.cell_id]) for c in step if c.cell_id in rows)
+
+
+def shuffled(cell_ids: pd.Series, seed: int) -> NDArray[np.uint64]:
+    """Rank of each cell in the order that a seed gives: of two cells it does not depend on others."""
+    return pd.util.hash_array(cell_ids.to_numpy(object), hash_key=f"{seed:016d}", categorize=False)
 
 
 def queue(
@@ -222,9 +257,7 @@ def queue(
         wanted &= reviewed_labels(cells) == ""
     rows = np.flatnonzero(wanted)
     if seed is not None:
-        # Over all rows, so that the order of two cells does not depend on which others are left.
-        rank = np.random.default_rng(seed).permutation(len(cells))
-        return rows[np.argsort(rank[rows], kind="stable")]
+        return rows[np.argsort(shuffled(cells["cell_id"], seed)[rows], kind="stable")]
     column, falling = ORDERS[order]
     if not column:
         return rows

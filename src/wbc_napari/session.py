@@ -64,6 +64,8 @@ class Session:
     reader : str
     journal : Path, optional
         Default: beside the file that is reviewed, see `wbc_napari.journal.journal_path`.
+    earlier : Session, optional
+        A review of the same layer, before its cells or results were changed, that goes on.
 
     Attributes
     ----------
@@ -77,7 +79,12 @@ class Session:
     moved = Signal(int)
 
     def __init__(
-        self, viewer: "ViewerModel", layer: Layer, reader: str, journal: Path | None = None
+        self,
+        viewer: "ViewerModel",
+        layer: Layer,
+        reader: str,
+        journal: Path | None = None,
+        earlier: "Session | None" = None,
     ) -> None:
         self.viewer, self.layer = viewer, layer
         take_up_new_marks(viewer, layer)
@@ -86,18 +93,30 @@ class Session:
         self.review = Review(cells["cell_id"].fillna("").tolist(), reader)
         self.model: dict[str, Any] = layer.metadata[MARK]["model"]
         self.journal = self._journal(journal)
-        self.seed: int | None = None
+        self.seed: int | None = None if earlier is None else earlier.seed
         self._saving = True
         self._behind = False
         self.rows = np.zeros(0, np.intp)
-        self.row = -1
-        earlier = self.journal.read(self.review.cell_ids.tolist())
-        self._unsaved = self._only_in_the_table(cells, earlier)
-        self.review.restore([*earlier, *self._unsaved])
+        self.row = -1 if earlier is None else self._followed(earlier)
+        saved = self.journal.read(self.review.cell_ids.tolist())
+        self._unsaved = self._only_in_the_table(cells, saved)
+        self.review.restore([*saved, *self._unsaved])
         new = self.review.labels != reviewed_labels(cells)
         self.restored = int((self.review.reviewed & new).sum())
+        if earlier is not None:
+            self.review.carry_on(earlier.review)
         self._show_reading()
         self.set_queue()
+
+    def _followed(self, earlier: "Session") -> int:
+        """Row of the present cell of an earlier review; where that is gone, of the next one in the queue."""
+        if earlier.row < 0:
+            return -1
+        place = earlier.place
+        near = [earlier.row, *earlier.rows[place + 1 :], *earlier.rows[: max(place, 0)][::-1]]
+        rows = {cell_id: row for row, cell_id in enumerate(self.review.cell_ids) if cell_id}
+        ids = (earlier.review.cell_ids[row] for row in near)
+        return next((rows[cell_id] for cell_id in ids if cell_id in rows), -1)
 
     def _journal(self, path: Path | None) -> Journal:
         pixels = self.crops.fingerprint()

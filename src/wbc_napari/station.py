@@ -151,12 +151,14 @@ class StationWidget(QWidget):
         self.review_layer(self._layers.itemData(number))
 
     def review_layer(self, layer: Layer | None) -> None:
-        """Review the cells of another layer, or none; its journal is read."""
+        """Review the cells of another layer, or none; its journal is read. That of the same layer goes on."""
+        earlier = self.session
         self._leave_session()
         if layer is not None:
             reader = self.review.reader.text().strip() or default_reader()
+            earlier = earlier if earlier is not None and earlier.layer is layer else None
             try:
-                self.session = Session(self._viewer, layer, reader)
+                self.session = Session(self._viewer, layer, reader, earlier=earlier)
             except WbcError as error:
                 show_error(str(error))
         self._watch(True)
@@ -164,7 +166,7 @@ class StationWidget(QWidget):
             page.set_session(self.session)
         self._list(cells_layers(self._viewer))
         if self.session is not None:
-            if self.review.blind:
+            if self.review.blind and not self.session.blind:
                 self._blind(True)
             self._tell_restored(self.session)
         self._bind_keys()
@@ -209,6 +211,10 @@ class StationWidget(QWidget):
         count = len(session.layer.data)
         if count == len(session.layer.features) and count != len(session.review.cell_ids):
             self.review_layer(session.layer)
+            if session.row >= 0 and self.session is not None and self._reviewing():
+                left = session.review.cell_ids[session.row] in self.session.review.cell_ids
+                if not left and self.session.row >= 0:
+                    self.session.go(self.session.row)
 
     # --- what buttons and keys do ---
 
