@@ -3,6 +3,7 @@
 import importlib.util
 
 import numpy as np
+import pandas as pd
 import pytest
 
 if importlib.util.find_spec("napari") is None:
@@ -14,6 +15,7 @@ from napari.utils.notifications import notification_manager
 from qtpy.QtWidgets import QWidget
 
 from wbc_napari.appearance import points_layer
+from wbc_napari.blinding import whole_table
 from wbc_napari.layers import crop_stack
 from wbc_napari.station import StationWidget
 from wbc_napari.tables import cell_table
@@ -106,7 +108,7 @@ def test_the_keys_are_the_reviews_whatever_layer_is_selected(dock, viewer):
     assert not any(layer.keymap for layer in viewer.layers)
 
 
-def test_a_layer_that_is_left_in_a_blind_review_shows_all_again(dock, viewer, qtbot):
+def test_a_layer_that_is_left_in_a_blind_review_shows_all_again(dock, viewer):
     layer = dock.session.layer
     colours = layer.border_color.copy()
     for leave in (lambda: dock.review_layer(add_cells(viewer, "other", 1)), lambda: close(dock)):
@@ -155,3 +157,40 @@ def test_where_the_present_cell_is_deleted_the_next_one_is(dock, viewer):
     assert dock.session.row == 2
     assert dock.session.cells["index"][2] == 3
     assert viewer.dims.current_step[0] == 3
+
+
+def test_a_blind_reader_is_told_nothing_of_the_model_by_napari(dock):
+    layer = dock.session.layer
+    before = layer.features.copy()
+
+    def told():
+        place = {"view_direction": None, "dims_displayed": [1, 2]}
+        words = layer._get_tooltip_text(layer.data[0], **place)
+        return f"{words} {layer.get_status(layer.data[0], **place)} {layer.features.to_csv()}"
+
+    assert "prob_monocyte" in told()
+    dock.review._blind.setChecked(True)
+    for word in ("monocyte", "0.4", "predicted", "confidence"):
+        assert word not in told()
+    dock.session.go(0)
+    press(dock, "1")
+    dock.session.go(0)
+    assert "reviewed_label: basophil" in told()
+    assert dock.session.cells["reviewed_label"][0] == "basophil"
+    whole = whole_table(layer)
+    dock.review._blind.setChecked(False)
+    pd.testing.assert_frame_equal(layer.features, whole)
+    unreviewed = [name for name in before if not name.startswith("reviewed")]
+    pd.testing.assert_frame_equal(layer.features[unreviewed], before[unreviewed])
+
+
+def test_what_the_model_said_stays_with_its_cells_where_one_is_deleted_meanwhile(dock):
+    layer = dock.session.layer
+    before = layer.features.set_index("cell_id")["confidence"]
+    dock.review._blind.setChecked(True)
+    layer.selected_data = {2}
+    layer.remove_selected()
+    assert "confidence" not in layer.features
+    dock.review._blind.setChecked(False)
+    after = layer.features.set_index("cell_id")["confidence"]
+    pd.testing.assert_series_equal(after, before.drop(before.index[2]))

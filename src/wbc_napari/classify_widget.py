@@ -18,6 +18,7 @@ from wbc_batch.errors import InputError, WbcError
 from wbc_batch.schema import STATUS_ERROR
 from wbc_napari.appearance import MARK, LayerData, dress, points_layer, repaint
 from wbc_napari.batch_run import listed_points
+from wbc_napari.blinding import whole_table
 from wbc_napari.canonical import canonical_layer
 from wbc_napari.classify_form import ClassifyForm
 from wbc_napari.commands import classify_command
@@ -172,7 +173,7 @@ class ClassifyWidget(QWidget):
     def _known(self, crops: Crops, results: bool) -> pd.DataFrame:
         """List the cells, with what reviewers said of them and, if wanted, what was classified."""
         layer, table = self._results(), cell_table(crops)
-        return table if layer is None else resumed(table, layer.features, results)
+        return table if layer is None else resumed(table, whole_table(layer), results)
 
     def find(self) -> None:
         """Find the cells of all fields of view of the image; boxes come as a Shapes layer."""

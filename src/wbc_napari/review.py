@@ -250,9 +250,8 @@ def queue(
         Shuffle them instead: the same seed gives the same order.
     """
     wanted = np.array(cells["status"] != PENDING)
-    labels = current_labels(cells)
     if label:
-        wanted &= labels == (label if label != NOT_CLASSIFIED else "")
+        wanted &= current_labels(cells) == (label if label != NOT_CLASSIFIED else "")
     if unreviewed:
         wanted &= reviewed_labels(cells) == ""
     rows = np.flatnonzero(wanted)
@@ -263,7 +262,7 @@ def queue(
         return rows
     if column == "label":
         place = {name: number for number, name in enumerate(REVIEW_LABELS)}
-        confidence = cells["confidence"].to_numpy(float)[rows]
+        labels, confidence = current_labels(cells), cells["confidence"].to_numpy(float)[rows]
         places = np.array([place.get(labels[row], len(place)) for row in rows], np.intp)
         return rows[np.lexsort((confidence, places))]
     values = cells[column].to_numpy(float)[rows]

@@ -16,6 +16,7 @@ from psygnal import Signal
 from wbc_batch.errors import InputError, RunError
 from wbc_batch.schema import STATUS_ERROR
 from wbc_napari.appearance import MARK, repaint
+from wbc_napari.blinding import hide_model, kept_table, show_model
 from wbc_napari.companions import crops_behind, image_of, take_up_new_marks
 from wbc_napari.crops import FieldCrops
 from wbc_napari.geometry import world_matrix
@@ -53,6 +54,15 @@ def _later(at: str, known: str) -> bool:
         return False
 
 
+def _enter(cells: Any, changes: Sequence[Change]) -> None:
+    """Enter changes into a table, in place."""
+    places = [cells.columns.get_loc(name) for name in REVIEW_COLUMNS]
+    for change in changes:
+        said = (change.new, change.by, change.at) if change.new else ("", "", "")
+        for place, value in zip(places, said, strict=True):
+            cells.iat[change.row, place] = value
+
+
 class Session:
     """Looks at the cells of a layer one after the other, and labels them.
 
@@ -87,6 +97,7 @@ class Session:
         earlier: "Session | None" = None,
     ) -> None:
         self.viewer, self.layer = viewer, layer
+        show_model(layer)
         take_up_new_marks(viewer, layer)
         self.crops = crops_behind(viewer, layer)
         cells = layer.features
@@ -160,8 +171,9 @@ class Session:
 
     @property
     def cells(self) -> pd.DataFrame:
-        """The table of the layer."""
-        return self.layer.features
+        """The table of the layer; in blind mode, too, with what the model said."""
+        kept = kept_table(self.layer)
+        return self.layer.features if kept is None else kept
 
     @property
     def blind(self) -> bool:
@@ -183,13 +195,14 @@ class Session:
     def set_blind(self, seed: int | None) -> None:
         """Hide what the model said and shuffle the queue by a seed; None shows all again."""
         self.seed = seed
-        repaint(self.layer, hidden=self.blind)
+        self._show()
         self.set_queue()
         self.changed.emit(np.arange(len(self.cells)))
 
     def leave(self) -> None:
         """End the review: the layer shows all again, and napari's own table is up to date."""
         if self.blind:
+            show_model(self.layer)
             repaint(self.layer)
         self.tell_table()
 
@@ -201,6 +214,7 @@ class Session:
 
     def _show_reading(self) -> None:
         self._save_what_the_table_loses()
+        show_model(self.layer)
         review, cells = self.review, self.layer.features
         reviewed = review.reviewed
         cells["reviewed_label"] = pd.Series(review.labels, cells.index, dtype=object)
@@ -209,6 +223,14 @@ class Session:
         )
         cells["reviewed_at"] = pd.Series(review.times, cells.index, dtype=object)
         self.layer.features = cells
+        self._show()
+
+    def _show(self) -> None:
+        """Show the cells on the canvas, and what is to be seen of them in napari's own words."""
+        if self.blind:
+            hide_model(self.layer)
+        else:
+            show_model(self.layer)
         repaint(self.layer, hidden=self.blind)
 
     def _save_what_the_table_loses(self) -> None:
@@ -312,11 +334,9 @@ class Session:
             return
         rows = np.array([change.row for change in changes], np.intp)
         cells = self.layer.features
-        places = [cells.columns.get_loc(name) for name in REVIEW_COLUMNS]
-        for change in changes:
-            said = (change.new, change.by, change.at) if change.new else ("", "", "")
-            for place, value in zip(places, said, strict=True):
-                cells.iat[change.row, place] = value
+        _enter(cells, changes)
+        if self.blind:
+            _enter(self.cells, changes)
         self._behind = True
         if len(cells) <= _FOLLOWED:
             self.tell_table()
