@@ -27,7 +27,7 @@ from wbc_napari.crops import Crops, CropStack, FieldCrops
 from wbc_napari.images import remember_source
 from wbc_napari.layers import CropSize, crops_of, found_layer, is_listed, whole_fields
 from wbc_napari.runner import Found, Plan, Step, classify, find_cells, load_for, saying_why
-from wbc_napari.tables import PENDING, cell_table, resumed, with_results
+from wbc_napari.tables import PENDING, cell_table, resumed, review_of_other_size, with_results
 
 if TYPE_CHECKING:
     import napari
@@ -305,6 +305,8 @@ class ClassifyWidget(QWidget):
         if run.marks is not None and not isinstance(run.marks, Labels):
             # Marks may have been drawn, moved or deleted meanwhile: results go where their cells are now.
             table = resumed(cell_table(crops_of(run.image, run.marks, run.size)), table, True)
+            if isinstance(run.marks, Points):
+                table = review_of_other_size(table, run.marks.features)
             left = int((table["status"] == PENDING).sum())
             if left and not run.trouble and len(run.steps) > len(crops.batches(run.wanted)):
                 run.note = f"{left} cells were marked during the run; press Classify again."

@@ -234,8 +234,12 @@ class Session:
         repaint(self.layer, hidden=self.blind)
 
     def _save_what_the_table_loses(self) -> None:
-        """Write into the journal what another reader said and only the table knows: it shows one reading."""
-        lost = [change for change in self._unsaved if change.by != self.review.reader]
+        """Write into the journal what another reader said and only the table knows: it shows one reading.
+
+        Of a run the table is a file, else it is lost with the layer.
+        """
+        kept = "run" in self.layer.metadata[MARK]
+        lost = [change for change in self._unsaved if not kept or change.by != self.review.reader]
         if not lost:
             return
         with suppress(RunError):  # told when the reader says something
