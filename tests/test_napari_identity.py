@@ -20,7 +20,7 @@ from wbc_napari.images import remember_source
 from wbc_napari.layers import CropSize, crop_stack, crops_of
 from wbc_napari.runner import saying_why
 from wbc_napari.session import Session
-from wbc_napari.tables import cell_table, resumed
+from wbc_napari.tables import cell_table, resumed, review_of_other_size
 from wbc_napari.thumbnails import Thumbnails
 
 MODEL = {"name": "m", "sha256": "ab" * 32, "device": "cpu", "preprocessing": {}}
@@ -207,3 +207,41 @@ def test_a_run_that_fails_for_a_reason_that_nobody_foresaw_says_so():
     with pytest.raises(StopIteration) as end:
         next(said)
     assert "The run ended early: something odd" in end.value.value
+
+
+@pytest.mark.parametrize(
+    ("at", "label"),
+    [
+        ("2999-01-01T10:00:00+00:00", "monocyte"),
+        ("1999-01-01T10:00:00+00:00", "eosinophil"),
+        ("yesterday", "eosinophil"),
+    ],
+)
+def test_of_what_a_table_and_the_journal_say_the_later_counts(at, label):
+    viewer, cells = shown(stack())
+    Session(viewer, cells, "ann").relabel([0], "eosinophil")
+    viewer, cells = shown(stack())  # as from a table that was written over meanwhile
+    review = ["reviewed_label", "reviewed_by", "reviewed_at"]
+    cells.features.loc[0, review] = ["monocyte", "ann", at]
+    assert Session(viewer, cells, "ann").cells["reviewed_label"][0] == label
+
+
+def test_labels_of_points_outlive_that_another_size_is_cut_out():
+    pixels, found, _ = draw_field(seed=0, width=640, height=480, leukocytes=5)
+    viewer = ViewerModel()
+    image = viewer.add_image(pixels, rgb=True, name="field")
+    points = viewer.add_points(found[:3, [1, 0]] + found[:3, [3, 2]] / 2)
+
+    def classify(size):
+        table = classified(crops_of(image, points, CropSize(size)))
+        dress(points, review_of_other_size(table, points.features), image, MODEL, size)
+        return Session(viewer, points, "ann")
+
+    classify(100).relabel([0, 1], "basophil")
+    points.data = np.add(points.data, [[0, 0], [5, 0], [0, 0]])  # the second is another cell now
+    session = classify(121)
+    assert session.cells["reviewed_label"].tolist() == ["basophil", "", ""]
+    session.relabel([2], "eosinophil")
+    points.features = classified(crops_of(image, points, CropSize(121)))  # as after a crash
+    assert Session(viewer, points, "ann").restored == 2
+    assert classify(100).cells["reviewed_label"].tolist() == ["basophil", "", "eosinophil"]

@@ -164,6 +164,20 @@ def test_a_pasted_box_is_taken_up_by_the_review(dock, field, tmp_path):
     assert dock.said() == []
 
 
+def test_points_keep_their_labels_when_another_size_is_classified(dock, field):
+    centres = [box.mean(axis=0) for box in field[1][:2]]
+    marked(dock, field, lambda viewer: viewer.add_points(centres))
+    for size in (100, 120):
+        dock.widget.classify.form.size.value = size
+        dock.button("Classify").click()
+        dock.finish()
+        cells = dock.widget.session.cells
+        assert (cells["width"] == size).all()
+        dock.widget.session.relabel([0], "basophil")
+    assert cells["reviewed_label"].tolist() == ["basophil", ""]
+    assert not dock.widget.session.review.can_undo  # it had the label
+
+
 def test_two_layers_of_labels_on_one_image_keep_their_results_apart(dock, field):
     def areas(boxes):
         labels = np.zeros((480, 640), int)

@@ -26,6 +26,7 @@ from qtpy.QtWidgets import (
 from wbc_batch.errors import WbcError
 from wbc_napari.adapt import Adaptation, Comparison, Progress, adapt, adaptation, train_command
 from wbc_napari.appearance import MARK
+from wbc_napari.blinding import whole_table
 from wbc_napari.companions import cells_layers, crops_behind
 from wbc_napari.docking import share_place
 from wbc_napari.runner import chosen_model, saying_why
@@ -150,7 +151,7 @@ class AdaptWidget(QWidget):
                 return None
             crops = crops_behind(self._viewer, layer)
             model = chosen_model(self._model.value)
-            return adaptation(layer.features, crops, folder.expanduser().resolve(), model)
+            return adaptation(whole_table(layer), crops, folder.expanduser().resolve(), model)
         except WbcError as error:
             show_error(str(error))
         except RuntimeError:  # of expanduser

@@ -18,6 +18,7 @@ from wbc_batch.errors import InputError, WbcError
 from wbc_batch.schema import STATUS_ERROR
 from wbc_napari.appearance import MARK, LayerData, dress, points_layer, repaint
 from wbc_napari.batch_run import listed_points
+from wbc_napari.blinding import whole_table
 from wbc_napari.canonical import canonical_layer
 from wbc_napari.classify_form import ClassifyForm
 from wbc_napari.commands import classify_command
@@ -26,7 +27,7 @@ from wbc_napari.crops import Crops, CropStack, FieldCrops
 from wbc_napari.images import remember_source
 from wbc_napari.layers import CropSize, crops_of, found_layer, is_listed, whole_fields
 from wbc_napari.runner import Found, Plan, Step, classify, find_cells, load_for, saying_why
-from wbc_napari.tables import PENDING, cell_table, resumed, with_results
+from wbc_napari.tables import PENDING, cell_table, resumed, review_of_other_size, with_results
 
 if TYPE_CHECKING:
     import napari
@@ -172,7 +173,7 @@ class ClassifyWidget(QWidget):
     def _known(self, crops: Crops, results: bool) -> pd.DataFrame:
         """List the cells, with what reviewers said of them and, if wanted, what was classified."""
         layer, table = self._results(), cell_table(crops)
-        return table if layer is None else resumed(table, layer.features, results)
+        return table if layer is None else resumed(table, whole_table(layer), results)
 
     def find(self) -> None:
         """Find the cells of all fields of view of the image; boxes come as a Shapes layer."""
@@ -304,6 +305,8 @@ class ClassifyWidget(QWidget):
         if run.marks is not None and not isinstance(run.marks, Labels):
             # Marks may have been drawn, moved or deleted meanwhile: results go where their cells are now.
             table = resumed(cell_table(crops_of(run.image, run.marks, run.size)), table, True)
+            if isinstance(run.marks, Points):
+                table = review_of_other_size(table, run.marks.features)
             left = int((table["status"] == PENDING).sum())
             if left and not run.trouble and len(run.steps) > len(crops.batches(run.wanted)):
                 run.note = f"{left} cells were marked during the run; press Classify again."

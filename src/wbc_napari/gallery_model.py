@@ -8,7 +8,7 @@ from qtpy.QtCore import QAbstractListModel, QMimeData, QModelIndex, QSize, Qt
 from qtpy.QtGui import QPixmap
 
 from wbc_batch.schema import STATUS_ERROR
-from wbc_napari.review import NOT_CLASSIFIED
+from wbc_napari.review import NOT_CLASSIFIED, shuffled
 from wbc_napari.thumbnails import Thumbnails
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ class GalleryModel(QAbstractListModel):
         self.beginResetModel()
         self.label = label
         found = np.flatnonzero(self._session.labels() == label)
-        if self._session.blind:
-            rank = np.random.default_rng(self._session.seed).permutation(len(self._session.cells))
+        if self._session.seed is not None:
+            rank = shuffled(self._session.cells["cell_id"], self._session.seed)
             found = found[np.argsort(rank[found], kind="stable")]
         else:
             confidence = self._session.cells["confidence"].to_numpy(float)

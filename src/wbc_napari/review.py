@@ -4,7 +4,7 @@ Plain data: no layer, no file, no window.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -15,7 +15,16 @@ from wbc_batch.errors import InputError
 from wbc_batch.schema import CLASSES, UNIDENTIFIED
 from wbc_napari.tables import PENDING, current_labels, reviewed_labels
 
-__all__ = ["NOT_CLASSIFIED", "ORDERS", "REVIEW_LABELS", "Change", "Reading", "Review", "queue"]
+__all__ = [
+    "NOT_CLASSIFIED",
+    "ORDERS",
+    "REVIEW_LABELS",
+    "Change",
+    "Reading",
+    "Review",
+    "queue",
+    "shuffled",
+]
 
 #: What a reader may say, in the order of the keys 1 to 5 and U.
 REVIEW_LABELS = (*CLASSES, UNIDENTIFIED)
@@ -45,6 +54,10 @@ class Change:
     at: str
 
 
+#: Changes that are made, and taken back, together.
+Step = tuple[Change, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Reading:
     """What one reader said of each cell: label and time, "" where nothing yet."""
@@ -53,13 +66,21 @@ class Reading:
     at: NDArray[np.object_]
 
 
+@dataclass(frozen=True, eq=False)
+class _History:
+    """Steps of one reader, the last one last: those that can be undone, and made again."""
+
+    done: list[Step] = field(default_factory=list)
+    undone: list[Step] = field(default_factory=list)
+
+
 def now() -> str:
     """Time of day in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 class Review:
-    """Labels of cells by one or more readers; every change can be undone.
+    """Labels of cells by one or more readers; every change can be undone by who made it.
 
     Parameters
     ----------
@@ -77,8 +98,7 @@ class Review:
         self.cell_ids = np.asarray(cell_ids, object)
         self.readings: dict[str, Reading] = {}
         self._clock = clock
-        self._done: list[tuple[Change, ...]] = []
-        self._undone: list[tuple[Change, ...]] = []
+        self._histories: dict[str, _History] = {}
         self.reader = ""
         self.read_as(reader)
 
@@ -90,6 +110,7 @@ class Review:
         if self.reader not in self.readings:
             empty = np.full(len(self.cell_ids), "", object)
             self.readings[self.reader] = Reading(empty, empty.copy())
+            self._histories[self.reader] = _History()
 
     @property
     def labels(self) -> NDArray[np.object_]:
@@ -129,21 +150,23 @@ class Review:
         )
         if step:
             self._apply(step)
-            self._done.append(step)
-            self._undone.clear()
+            self._history.done.append(step)
+            self._history.undone.clear()
         return step
 
     def undo(self) -> tuple[Change, ...]:
-        """Take the last step back; return what changed by that."""
-        return self._move(self._done, self._undone)
+        """Take the last step of the present reader back; return what changed by that."""
+        return self._move(self._history.done, self._history.undone)
 
     def redo(self) -> tuple[Change, ...]:
         """Take the last step that was undone again; return what changed by that."""
-        return self._move(self._undone, self._done)
+        return self._move(self._history.undone, self._history.done)
 
-    def _move(
-        self, source: list[tuple[Change, ...]], target: list[tuple[Change, ...]]
-    ) -> tuple[Change, ...]:
+    @property
+    def _history(self) -> "_History":
+        return self._histories[self.reader]
+
+    def _move(self, source: list[Step], target: list[Step]) -> Step:
         if not source:
             return ()
         at = self._clock()
@@ -156,12 +179,12 @@ class Review:
     @property
     def can_undo(self) -> bool:
         """Whether there is a step to take back."""
-        return bool(self._done)
+        return bool(self._history.done)
 
     @property
     def can_redo(self) -> bool:
         """Whether there is a step to take again."""
-        return bool(self._undone)
+        return bool(self._history.undone)
 
     def restore(self, changes: Sequence[Change]) -> None:
         """Enter what was said earlier, in its order and beyond the history."""
@@ -171,11 +194,37 @@ class Review:
             self._apply((change,))
         self.read_as(reader)
 
+    def carry_on(self, earlier: "Review") -> None:
+        """Take over labels and histories of the same cells, whatever their rows were."""
+        rows = {cell_id: row for row, cell_id in enumerate(self.cell_ids) if cell_id}
+        old = [row for row, cell_id in enumerate(earlier.cell_ids) if cell_id in rows]
+        new = [rows[earlier.cell_ids[row]] for row in old]
+        reader = self.reader
+        for name, said in earlier.readings.items():
+            self.read_as(name)
+            self.labels[new], self.times[new] = said.label[old], said.at[old]
+            history = earlier._histories[name]
+            piles = (
+                [_of_known(step, rows) for step in pile] for pile in (history.done, history.undone)
+            )
+            self._histories[name] = _History(*([step for step in pile if step] for pile in piles))
+        self.read_as(reader)
+
     def _apply(self, step: tuple[Change, ...]) -> None:
         for change in step:
             reading = self.readings[change.by]
             reading.label[change.row] = change.new
             reading.at[change.row] = change.at if change.new else ""
+
+
+def _of_known(step: Step, rows: dict[str, int]) -> Step:
+    """Return the part of a step that is about cells whose rows are known."""
+    return tuple(replace(c, row=rows[c.cell_id]) for c in step if c.cell_id in rows)
+
+
+def shuffled(cell_ids: pd.Series, seed: int) -> NDArray[np.uint64]:
+    """Rank of each cell in the order that a seed gives: of two cells it does not depend on others."""
+    return pd.util.hash_array(cell_ids.to_numpy(object), hash_key=f"{seed:016d}", categorize=False)
 
 
 def queue(
@@ -201,22 +250,19 @@ def queue(
         Shuffle them instead: the same seed gives the same order.
     """
     wanted = np.array(cells["status"] != PENDING)
-    labels = current_labels(cells)
     if label:
-        wanted &= labels == (label if label != NOT_CLASSIFIED else "")
+        wanted &= current_labels(cells) == (label if label != NOT_CLASSIFIED else "")
     if unreviewed:
         wanted &= reviewed_labels(cells) == ""
     rows = np.flatnonzero(wanted)
     if seed is not None:
-        # Over all rows, so that the order of two cells does not depend on which others are left.
-        rank = np.random.default_rng(seed).permutation(len(cells))
-        return rows[np.argsort(rank[rows], kind="stable")]
+        return rows[np.argsort(shuffled(cells["cell_id"], seed)[rows], kind="stable")]
     column, falling = ORDERS[order]
     if not column:
         return rows
     if column == "label":
         place = {name: number for number, name in enumerate(REVIEW_LABELS)}
-        confidence = cells["confidence"].to_numpy(float)[rows]
+        labels, confidence = current_labels(cells), cells["confidence"].to_numpy(float)[rows]
         places = np.array([place.get(labels[row], len(place)) for row in rows], np.intp)
         return rows[np.lexsort((confidence, places))]
     values = cells[column].to_numpy(float)[rows]

@@ -3,6 +3,7 @@
 import getpass
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from psygnal import Signal
 from wbc_batch.errors import InputError, RunError
 from wbc_batch.schema import STATUS_ERROR
 from wbc_napari.appearance import MARK, repaint
+from wbc_napari.blinding import hide_model, kept_table, show_model
 from wbc_napari.companions import crops_behind, image_of, take_up_new_marks
 from wbc_napari.crops import FieldCrops
 from wbc_napari.geometry import world_matrix
@@ -44,6 +46,23 @@ def default_reader() -> str:
         return "reviewer"
 
 
+def _later(at: str, known: str) -> bool:
+    """Whether a time is later than one that is known (""); a time that cannot be told is not."""
+    try:
+        return not known or datetime.fromisoformat(at) > datetime.fromisoformat(known)
+    except (ValueError, TypeError):  # no time at all; one of them without a time zone
+        return False
+
+
+def _enter(cells: Any, changes: Sequence[Change]) -> None:
+    """Enter changes into a table, in place."""
+    places = [cells.columns.get_loc(name) for name in REVIEW_COLUMNS]
+    for change in changes:
+        said = (change.new, change.by, change.at) if change.new else ("", "", "")
+        for place, value in zip(places, said, strict=True):
+            cells.iat[change.row, place] = value
+
+
 class Session:
     """Looks at the cells of a layer one after the other, and labels them.
 
@@ -55,6 +74,8 @@ class Session:
     reader : str
     journal : Path, optional
         Default: beside the file that is reviewed, see `wbc_napari.journal.journal_path`.
+    earlier : Session, optional
+        A review of the same layer, before its cells or results were changed, that goes on.
 
     Attributes
     ----------
@@ -68,27 +89,45 @@ class Session:
     moved = Signal(int)
 
     def __init__(
-        self, viewer: "ViewerModel", layer: Layer, reader: str, journal: Path | None = None
+        self,
+        viewer: "ViewerModel",
+        layer: Layer,
+        reader: str,
+        journal: Path | None = None,
+        earlier: "Session | None" = None,
     ) -> None:
         self.viewer, self.layer = viewer, layer
+        show_model(layer)
         take_up_new_marks(viewer, layer)
         self.crops = crops_behind(viewer, layer)
         cells = layer.features
         self.review = Review(cells["cell_id"].fillna("").tolist(), reader)
         self.model: dict[str, Any] = layer.metadata[MARK]["model"]
         self.journal = self._journal(journal)
-        self.seed: int | None = None
+        self.seed: int | None = None if earlier is None else earlier.seed
         self._saving = True
         self._behind = False
         self.rows = np.zeros(0, np.intp)
-        self.row = -1
-        earlier = self.journal.read(self.review.cell_ids.tolist())
-        self._unsaved = self._only_in_the_table(cells, earlier)
-        self.review.restore([*self._unsaved, *earlier])
+        self.row = -1 if earlier is None else self._followed(earlier)
+        saved = self.journal.read(self.review.cell_ids.tolist())
+        self._unsaved = self._only_in_the_table(cells, saved)
+        self.review.restore([*saved, *self._unsaved])
         new = self.review.labels != reviewed_labels(cells)
         self.restored = int((self.review.reviewed & new).sum())
+        if earlier is not None:
+            self.review.carry_on(earlier.review)
         self._show_reading()
         self.set_queue()
+
+    def _followed(self, earlier: "Session") -> int:
+        """Row of the present cell of an earlier review; where that is gone, of the next one in the queue."""
+        if earlier.row < 0:
+            return -1
+        place = earlier.place
+        near = [earlier.row, *earlier.rows[place + 1 :], *earlier.rows[: max(place, 0)][::-1]]
+        rows = {cell_id: row for row, cell_id in enumerate(self.review.cell_ids) if cell_id}
+        ids = (earlier.review.cell_ids[row] for row in near)
+        return next((rows[cell_id] for cell_id in ids if cell_id in rows), -1)
 
     def _journal(self, path: Path | None) -> Journal:
         pixels = self.crops.fingerprint()
@@ -99,17 +138,21 @@ class Session:
         return Journal(path, self.model.get("sha256", ""), pixels)
 
     def _only_in_the_table(self, cells: pd.DataFrame, journal: Sequence[Change]) -> list[Change]:
-        """Return what a review says that came with the table, and the journal does not know."""
+        """Return what the table says of a review, and the journal does not, or what is older."""
         if not set(REVIEW_COLUMNS) <= set(cells.columns):
             return []
-        known = {(change.by, change.cell_id) for change in journal}
+        known = {(change.by, change.cell_id): change.at for change in journal}
         said = cells[reviewed_labels(cells) != ""]
         rows = zip(said.index, *(said[name] for name in ("cell_id", *REVIEW_COLUMNS)), strict=True)
         changes = [
             Change(row, cell_id, "", label, by or self.review.reader, str(at))
             for row, cell_id, label, by, at in rows
         ]
-        return [change for change in changes if (change.by, change.cell_id) not in known]
+        return [
+            change
+            for change in changes
+            if _later(change.at, known.get((change.by, change.cell_id), ""))
+        ]
 
     @property
     def others(self) -> dict[str, int]:
@@ -128,8 +171,9 @@ class Session:
 
     @property
     def cells(self) -> pd.DataFrame:
-        """The table of the layer."""
-        return self.layer.features
+        """The table of the layer; in blind mode, too, with what the model said."""
+        kept = kept_table(self.layer)
+        return self.layer.features if kept is None else kept
 
     @property
     def blind(self) -> bool:
@@ -151,9 +195,16 @@ class Session:
     def set_blind(self, seed: int | None) -> None:
         """Hide what the model said and shuffle the queue by a seed; None shows all again."""
         self.seed = seed
-        repaint(self.layer, hidden=self.blind)
+        self._show()
         self.set_queue()
         self.changed.emit(np.arange(len(self.cells)))
+
+    def leave(self) -> None:
+        """End the review: the layer shows all again, and napari's own table is up to date."""
+        if self.blind:
+            show_model(self.layer)
+            repaint(self.layer)
+        self.tell_table()
 
     def read_as(self, reader: str) -> None:
         """Make someone the reader; the layer shows that reader's labels."""
@@ -163,6 +214,7 @@ class Session:
 
     def _show_reading(self) -> None:
         self._save_what_the_table_loses()
+        show_model(self.layer)
         review, cells = self.review, self.layer.features
         reviewed = review.reviewed
         cells["reviewed_label"] = pd.Series(review.labels, cells.index, dtype=object)
@@ -171,11 +223,23 @@ class Session:
         )
         cells["reviewed_at"] = pd.Series(review.times, cells.index, dtype=object)
         self.layer.features = cells
+        self._show()
+
+    def _show(self) -> None:
+        """Show the cells on the canvas, and what is to be seen of them in napari's own words."""
+        if self.blind:
+            hide_model(self.layer)
+        else:
+            show_model(self.layer)
         repaint(self.layer, hidden=self.blind)
 
     def _save_what_the_table_loses(self) -> None:
-        """Write into the journal what another reader said and only the table knows: it shows one reading."""
-        lost = [change for change in self._unsaved if change.by != self.review.reader]
+        """Write into the journal what another reader said and only the table knows: it shows one reading.
+
+        Of a run the table is a file, else it is lost with the layer.
+        """
+        kept = "run" in self.layer.metadata[MARK]
+        lost = [change for change in self._unsaved if not kept or change.by != self.review.reader]
         if not lost:
             return
         with suppress(RunError):  # told when the reader says something
@@ -272,15 +336,11 @@ class Session:
     def _tell(self, changes: tuple[Change, ...], action: str, show: bool = False) -> None:
         if not changes:
             return
-        if changes[0].by != self.review.reader:  # undone across a change of reader
-            self.read_as(changes[0].by)
         rows = np.array([change.row for change in changes], np.intp)
         cells = self.layer.features
-        places = [cells.columns.get_loc(name) for name in REVIEW_COLUMNS]
-        for change in changes:
-            said = (change.new, change.by, change.at) if change.new else ("", "", "")
-            for place, value in zip(places, said, strict=True):
-                cells.iat[change.row, place] = value
+        _enter(cells, changes)
+        if self.blind:
+            _enter(self.cells, changes)
         self._behind = True
         if len(cells) <= _FOLLOWED:
             self.tell_table()

@@ -1,7 +1,7 @@
 """The dock: pages that share one review. Wires them to the viewer, and lets go of it on close."""
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from qtpy.QtWidgets import (
 from wbc_batch.errors import WbcError
 from wbc_napari import keys
 from wbc_napari.classify_widget import ClassifyWidget
-from wbc_napari.companions import adopt_reopened, cells_layers, has_pixels, image_of
+from wbc_napari.companions import adopt_reopened, cells_layers, has_pixels
 from wbc_napari.docking import share_place
 from wbc_napari.focus import keep_keys
 from wbc_napari.gallery_view import GalleryView
@@ -118,6 +118,7 @@ class StationWidget(QWidget):
         changes = (events.inserted, events.removed, events.reordered, events.renamed)
         return [
             *((signal, self.reset_choices) for signal in changes),
+            (events.inserted, self._bind_new),
             (camera(self._viewer).events.zoom, self._show_captions),
         ]
 
@@ -150,14 +151,14 @@ class StationWidget(QWidget):
         self.review_layer(self._layers.itemData(number))
 
     def review_layer(self, layer: Layer | None) -> None:
-        """Review the cells of another layer, or none; its journal is read."""
-        self._release_keys()
-        self._watch(False)
-        self.session = None
+        """Review the cells of another layer, or none; its journal is read. That of the same layer goes on."""
+        earlier = self.session
+        self._leave_session()
         if layer is not None:
             reader = self.review.reader.text().strip() or default_reader()
+            earlier = earlier if earlier is not None and earlier.layer is layer else None
             try:
-                self.session = Session(self._viewer, layer, reader)
+                self.session = Session(self._viewer, layer, reader, earlier=earlier)
             except WbcError as error:
                 show_error(str(error))
         self._watch(True)
@@ -165,11 +166,19 @@ class StationWidget(QWidget):
             page.set_session(self.session)
         self._list(cells_layers(self._viewer))
         if self.session is not None:
-            if self.review.blind:
+            if self.review.blind and not self.session.blind:
                 self._blind(True)
             self._tell_restored(self.session)
         self._bind_keys()
         self._show_captions()
+
+    def _leave_session(self) -> None:
+        """Let go of the layer that is reviewed, and leave it as anybody may see it."""
+        self._release_keys()
+        self._watch(False)
+        if self.session is not None:
+            self.session.leave()
+        self.session = None
 
     def _tell_restored(self, session: Session) -> None:
         """Tell once of a layer that labels of an earlier session were found for it."""
@@ -202,6 +211,10 @@ class StationWidget(QWidget):
         count = len(session.layer.data)
         if count == len(session.layer.features) and count != len(session.review.cell_ids):
             self.review_layer(session.layer)
+            if session.row >= 0 and self.session is not None and self._reviewing():
+                left = session.review.cell_ids[session.row] in self.session.review.cell_ids
+                if not left and self.session.row >= 0:
+                    self.session.go(self.session.row)
 
     # --- what buttons and keys do ---
 
@@ -215,8 +228,14 @@ class StationWidget(QWidget):
 
     def _read_as(self, reader: str) -> None:
         session = self.session
-        if session is not None and reader.strip() != session.review.reader:
-            telling(lambda: session.read_as(reader))
+        if session is None or reader.strip() == session.review.reader:
+            return
+        telling(lambda: session.read_as(reader))
+        self.review.reader.setText(session.review.reader)  # as it was, where the new one is refused
+        if session.review.reader == reader.strip():  # whose queue is another one
+            self.review.order_queue()
+            if len(session.rows):
+                session.go(int(session.rows[0]))
 
     def keyPressEvent(self, event: Any) -> None:  # noqa: N802  Qt's name
         """Take the keys of a review where no field of the dock wanted them."""
@@ -244,12 +263,20 @@ class StationWidget(QWidget):
             return
         if self.tabs.currentWidget() is self.review:  # not before: the view would move by itself
             self.review.begin()
-        actions = {
-            key: partial(telling, action) for key, action in keys.key_actions(session).items()
-        }
-        layers = [session.layer, image_of(self._viewer, session.layer)]
-        self._bound = keys.bind([layer for layer in layers if layer is not None], actions)
         self._viewer.layers.selection.active = session.layer
+        self._bind(self._viewer.layers)
+
+    def _bind_new(self, event: Any) -> None:
+        if self._bound:
+            self._bind([event.value])
+
+    def _bind(self, layers: Iterable[Layer]) -> None:
+        """Bind the keys on layers of all kinds: 1 would delete points of another one that is selected."""
+        assert self.session is not None
+        actions = {
+            key: partial(telling, action) for key, action in keys.key_actions(self.session).items()
+        }
+        self._bound += keys.bind(layers, actions)
 
     def _release_keys(self) -> None:
         keys.release(self._bound)
@@ -267,13 +294,9 @@ class StationWidget(QWidget):
         super().changeEvent(event)
         if event.type() == QEvent.Type.ParentChange and self.parent() is None and not self._closed:
             self._closed = True
-            if self.session is not None:
-                self.session.tell_table()
-            self._release_keys()
-            self._watch(False)
+            self._leave_session()
             for page in (self.review, self.gallery, self.report):
                 page.set_session(None)
-            self.session = None
             self.classify.let_go()
             for signal, callback in self._signals():
                 signal.disconnect(callback)

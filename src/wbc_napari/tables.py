@@ -20,6 +20,7 @@ __all__ = [
     "cell_table",
     "current_labels",
     "resumed",
+    "review_of_other_size",
     "reviewed_labels",
     "with_results",
     "without_results",
@@ -145,6 +146,35 @@ def resumed(table: pd.DataFrame, earlier: pd.DataFrame, results: bool) -> pd.Dat
         if name in known:
             table.loc[places, name] = known[name].astype(table[name].dtype).to_numpy()
     return table
+
+
+def review_of_other_size(table: pd.DataFrame, earlier: pd.DataFrame) -> pd.DataFrame:
+    """Take over what a reviewer said of the same points when their crops had another size, so another name.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As `cell_table` returns it, of points.
+    earlier : DataFrame
+        The features of these points, row by row.
+    """
+    needed = {"cell_id", "index", *BOX_COLUMNS, *REVIEW_COLUMNS}
+    if len(table) != len(earlier) or not needed <= set(earlier.columns):
+        return table
+    now, then = (_centres(cells) for cells in (table, earlier))
+    # Each edge is rounded to a pixel.
+    there = (np.abs(now - then) <= 1).all(axis=1) & ~earlier["cell_id"].duplicated().to_numpy()
+    resized = (table["width"].to_numpy(float) != earlier["width"].to_numpy(float)) & there
+    rows = resized & (reviewed_labels(table) == "") & (reviewed_labels(earlier) != "")
+    for name in REVIEW_COLUMNS:
+        table.loc[rows, name] = earlier[name].to_numpy()[rows]
+    return table
+
+
+def _centres(cells: pd.DataFrame) -> NDArray[np.float64]:
+    """Centres of boxes, with the number of their field, 0 where there is one only."""
+    x, y, width, height, field = cells[[*BOX_COLUMNS, "index"]].to_numpy(float, na_value=np.nan).T
+    return np.column_stack([x + width / 2, y + height / 2, np.nan_to_num(field)])
 
 
 def current_labels(cells: pd.DataFrame) -> NDArray[np.object_]:

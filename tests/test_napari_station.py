@@ -1,0 +1,196 @@
+"""The dock on cells that were classified before, on a viewer without a window: readers, blindness, keys."""
+
+import importlib.util
+
+import numpy as np
+import pandas as pd
+import pytest
+
+if importlib.util.find_spec("napari") is None:
+    pytest.skip("napari is not installed", allow_module_level=True)
+
+from napari.components import ViewerModel
+from napari.layers import Layer
+from napari.utils.notifications import notification_manager
+from qtpy.QtWidgets import QWidget
+
+from wbc_napari.appearance import points_layer
+from wbc_napari.blinding import whole_table
+from wbc_napari.layers import crop_stack
+from wbc_napari.station import StationWidget
+from wbc_napari.tables import cell_table
+
+MODEL = {"name": "m", "sha256": "ab" * 32, "device": "cpu", "preprocessing": {}}
+
+
+def add_cells(viewer, name="slide", seed=0, count=6):
+    """Add a stack of crops to a viewer, and the layer of its cells, the first one the most doubtful."""
+    pixels = np.random.default_rng(seed).integers(0, 255, (count, 40, 40, 3)).astype(np.uint8)
+    image = viewer.add_image(pixels, rgb=True, name=name)
+    crops = crop_stack(image)
+    table = cell_table(crops).assign(status="ok", label="monocyte", predicted="monocyte")
+    numbers = np.linspace(0.4, 0.9, count, dtype=np.float32)
+    table = table.assign(confidence=numbers, margin=numbers, novelty=numbers, prob_monocyte=numbers)
+    return viewer.add_layer(Layer.create(*points_layer(image, crops, table, MODEL)))
+
+
+@pytest.fixture
+def viewer():
+    return ViewerModel()
+
+
+@pytest.fixture
+def dock(viewer, qtbot, tmp_path, monkeypatch):
+    """The dock, its page Review open, on six cells."""
+    monkeypatch.setattr("platformdirs.user_data_path", lambda *_, **__: tmp_path / "journals")
+    add_cells(viewer)
+    widget = StationWidget(viewer)
+    qtbot.addWidget(widget)
+    widget.show()
+    widget.tabs.setCurrentWidget(widget.review)
+    read_as(widget, "ann")
+    notification_manager.records.clear()
+    return widget
+
+
+def read_as(dock, name):
+    dock.review.reader.setText(name)
+    dock.review.reader.editingFinished.emit()
+
+
+def press(dock, *keys):
+    for key in keys:
+        dock._act(key)
+
+
+def test_a_reader_undoes_own_changes_only(dock):
+    press(dock, "1", "2")
+    read_as(dock, "bob")
+    press(dock, "Control-Z")
+    press(dock, "3", "Control-Z", "4")
+    review = dock.session.review
+    assert review.reader == dock.review.reader.text() == "bob"
+    assert review.readings["ann"].label.tolist()[:3] == ["basophil", "eosinophil", ""]
+    assert review.labels.tolist()[:2] == ["monocyte", ""]
+    read_as(dock, "ann")
+    press(dock, "Control-Z")
+    assert review.labels.tolist()[:2] == ["basophil", ""]
+
+
+def test_a_second_reader_begins_with_the_first_of_all_cells(dock):
+    dock.review._open.setChecked(True)
+    press(dock, "1", "2", "3")
+    dock.review.order_queue()
+    assert dock.session.rows.tolist() == [3, 4, 5]
+    read_as(dock, "bob")
+    assert dock.session.rows.tolist() == [0, 1, 2, 3, 4, 5]
+    assert dock.session.row == 0
+
+
+def test_a_reader_without_a_name_is_refused_and_the_name_put_back(dock):
+    read_as(dock, " ")
+    assert dock.review.reader.text() == dock.session.review.reader == "ann"
+    (said,) = notification_manager.records
+    assert "needs the name of its reader" in str(said.message)
+
+
+def test_the_keys_are_the_reviews_whatever_layer_is_selected(dock, viewer):
+    before = viewer.add_points([[0, 10, 10]], name="mine")
+    dock.tabs.setCurrentWidget(dock.gallery)
+    layers = [before, viewer.add_labels(np.zeros((40, 40), int), name="new")]
+    for layer, label in zip(layers, ("basophil", "eosinophil"), strict=True):
+        keys = {str(key): action for key, action in layer.keymap.items()}
+        row = dock.session.row
+        keys[{"basophil": "1", "eosinophil": "2"}[label]](layer)
+        assert dock.session.review.labels[row] == label
+    dock.tabs.setCurrentWidget(dock.classify)
+    viewer.add_points([[0, 5, 5]], name="later")
+    assert not any(layer.keymap for layer in viewer.layers)
+
+
+def test_a_layer_that_is_left_in_a_blind_review_shows_all_again(dock, viewer):
+    layer = dock.session.layer
+    colours = layer.border_color.copy()
+    for leave in (lambda: dock.review_layer(add_cells(viewer, "other", 1)), lambda: close(dock)):
+        dock.review_layer(layer)
+        dock.review._blind.setChecked(True)
+        assert set(layer.text.values) == {""}
+        leave()
+        assert layer.text.values[0] == "monocyte 40%"
+        assert np.array_equal(layer.border_color, colours)
+
+
+def close(dock):
+    """Take the dock out of its window, as napari does when it is closed."""
+    window = QWidget()
+    dock.setParent(window)
+    dock.setParent(None)
+
+
+def test_history_place_and_order_outlive_that_a_cell_is_deleted(dock):
+    dock.review._blind.setChecked(True)
+    session, layer = dock.session, dock.session.layer
+    session.go(int(session.rows[0]))
+    press(dock, "1", "2", "3")
+    order, ids = session.rows.tolist(), session.review.cell_ids
+    layer.selected_data = {order[1]}  # the second cell that was labelled
+    layer.remove_selected()
+    assert dock.session is not session
+    left = [ids[row] for row in order if row != order[1]]
+    assert (dock.session.seed, dock.session.blind) == (session.seed, True)
+    assert dock.session.review.cell_ids[dock.session.rows].tolist() == left
+    assert dock.session.review.cell_ids[dock.session.row] == ids[order[3]]
+    press(dock, "Control-Z", "Control-Z")  # of the third cell, and of the first
+    assert dock.session.review.can_redo
+    assert not dock.session.review.can_undo
+    assert not dock.session.review.reviewed.any()
+    press(dock, "Control-Shift-Z")
+    first = dock.session.review.cell_ids.tolist().index(ids[order[0]])
+    assert dock.session.review.labels[first] == "basophil"
+
+
+def test_where_the_present_cell_is_deleted_the_next_one_is(dock, viewer):
+    press(dock, "Right", "Right")
+    layer = dock.session.layer
+    layer.selected_data = {2}
+    layer.remove_selected()
+    assert dock.session.row == 2
+    assert dock.session.cells["index"][2] == 3
+    assert viewer.dims.current_step[0] == 3
+
+
+def test_a_blind_reader_is_told_nothing_of_the_model_by_napari(dock):
+    layer = dock.session.layer
+    before = layer.features.copy()
+
+    def told():
+        place = {"view_direction": None, "dims_displayed": [1, 2]}
+        words = layer._get_tooltip_text(layer.data[0], **place)
+        return f"{words} {layer.get_status(layer.data[0], **place)} {layer.features.to_csv()}"
+
+    assert "prob_monocyte" in told()
+    dock.review._blind.setChecked(True)
+    for word in ("monocyte", "0.4", "predicted", "confidence"):
+        assert word not in told()
+    dock.session.go(0)
+    press(dock, "1")
+    dock.session.go(0)
+    assert "reviewed_label: basophil" in told()
+    assert dock.session.cells["reviewed_label"][0] == "basophil"
+    whole = whole_table(layer)
+    dock.review._blind.setChecked(False)
+    pd.testing.assert_frame_equal(layer.features, whole)
+    unreviewed = [name for name in before if not name.startswith("reviewed")]
+    pd.testing.assert_frame_equal(layer.features[unreviewed], before[unreviewed])
+
+
+def test_what_the_model_said_stays_with_its_cells_where_one_is_deleted_meanwhile(dock):
+    layer = dock.session.layer
+    before = layer.features.set_index("cell_id")["confidence"]
+    dock.review._blind.setChecked(True)
+    layer.selected_data = {2}
+    layer.remove_selected()
+    assert "confidence" not in layer.features
+    dock.review._blind.setChecked(False)
+    after = layer.features.set_index("cell_id")["confidence"]
+    pd.testing.assert_series_equal(after, before.drop(before.index[2]))
