@@ -26,6 +26,7 @@ from wbc_napari.appearance import MARK
 from wbc_napari.batch_run import open_run
 from wbc_napari.companions import crops_behind
 from wbc_napari.export import Export, write_export
+from wbc_napari.layers import whole_fields
 from wbc_napari.readers import read_crops, read_run, write_corrections
 from wbc_napari.report_page import agreements
 from wbc_napari.session import Session
@@ -39,6 +40,18 @@ def test_a_zarr_array_of_crops_is_opened_lazily(tmp_path):
     assert isinstance(array, zarr.Array)
     layer = Layer.create(array, attributes, kind)
     np.testing.assert_array_equal(np.asarray(layer.data[3]), data[3])
+
+
+@pytest.mark.parametrize("axis", [0, 2])
+def test_a_zarr_array_of_one_picture_is_opened_as_a_field(axis, tmp_path):
+    shape = (20, 30, 3) if axis == 2 else (3, 20, 30)
+    data = np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)
+    zarr.create_array(tmp_path / "field.zarr", data=data)
+    layer = Layer.create(*read_crops(str(tmp_path / "field.zarr"))(None)[0])
+    assert layer.rgb == (axis == 2)
+    fields = whole_fields(layer)
+    assert len(fields) == 1
+    np.testing.assert_array_equal(next(fields.read([0])), np.moveaxis(data, axis, -1))
 
 
 def test_other_stores_and_files_are_left_to_other_readers(tmp_path):
