@@ -15,6 +15,7 @@ if importlib.util.find_spec("napari") is None:
 import npe2
 from napari.components import ViewerModel
 from napari.layers import Layer
+from napari.utils.notifications import notification_manager
 from report_runs import draw
 
 from wbc_batch.errors import ImageError, InputError
@@ -87,6 +88,21 @@ def test_a_run_is_opened_with_its_crops_and_corrections_are_saved(tmp_path):
     path = str(tmp_path / "c.csv")
     assert write_corrections(path, points.data, points._get_state()) == [path]
     assert pd.read_csv(path)["cell_id"].tolist() == [cells["cell_id"][2]]
+
+
+def test_a_run_whose_crops_are_gone_is_opened_with_a_word(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = edited_table(tmp_path)
+    draw(tmp_path / "in" / "a.png")
+    for there in (True, False):
+        if not there:
+            (tmp_path / "in" / "a.png").unlink()
+        notification_manager.records.clear()
+        assert len(read_run(str(path))(None)) == 2
+        told = [str(record.message) for record in notification_manager.records]
+        assert len(told) == (not there)
+    assert f"The crops of '{tmp_path.name}' cannot be read" in told[0]
+    assert f"found them in {tmp_path / 'in'};" in told[0]
 
 
 HEAD = {

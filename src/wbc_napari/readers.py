@@ -15,11 +15,20 @@ Reader = Callable[[Any], list[LayerData]]
 
 def read_run(path: str | list[str]) -> Reader | None:
     """Offer to read a run directory or a ``cells.csv``; None for anything else."""
-    from wbc_napari.batch_run import is_run, open_run, run_layers
+    from napari.utils.notifications import show_warning
+
+    from wbc_napari.batch_run import is_run, lost_crops, open_run, run_layers
 
     if isinstance(path, list) or not is_run(Path(path)):
         return None
-    return lambda _path: run_layers(open_run(Path(path)))
+
+    def read(_path: Any) -> list[LayerData]:
+        run = open_run(Path(path))
+        if why := lost_crops(run):
+            show_warning(why)
+        return run_layers(run)
+
+    return read
 
 
 def read_crops(path: str | list[str]) -> Reader | None:
