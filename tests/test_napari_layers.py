@@ -211,6 +211,20 @@ def test_three_planes_of_a_field_are_its_colours():
     np.testing.assert_array_equal(next(crops.read([0])), np.moveaxis(data, 0, -1)[30:50, 20:40])
 
 
+def test_a_series_of_three_fields_that_says_so_is_no_picture_of_three_colours():
+    series = Image(np.zeros((3, 90, 80), np.uint8), axis_labels=("t", "y", "x"))
+    assert len(whole_fields(series)) == 3
+    assert crops_of(series, Points([[2, 40, 30]]), CropSize(20)).frames.tolist() == [2]
+    assert len(whole_fields(Image(series.data, axis_labels=("c", "y", "x")))) == 1
+
+
+def test_a_picture_whose_colours_are_not_shown_as_such_is_no_stack_of_its_rows():
+    image = Image(np.zeros((90, 80, 3), np.uint8), rgb=False, name="field")
+    for take in (crop_stack, whole_fields):
+        with pytest.raises(InputError, match="'field' has its colours in the last axis"):
+            take(image)
+
+
 def test_a_box_outside_the_image_is_an_error_of_that_cell(field):
     outside, inside = crops_of(field, Points([[-90, -90], [10, 10]]), CropSize(20)).read([0, 1])
     assert isinstance(outside, ImageError)

@@ -15,6 +15,7 @@ if importlib.util.find_spec("napari") is None:
 import npe2
 from napari.components import ViewerModel
 from napari.layers import Layer
+from napari.utils.notifications import notification_manager
 from report_runs import draw
 
 from wbc_batch.errors import ImageError, InputError
@@ -26,6 +27,7 @@ from wbc_napari.appearance import MARK
 from wbc_napari.batch_run import open_run
 from wbc_napari.companions import crops_behind
 from wbc_napari.export import Export, write_export
+from wbc_napari.layers import whole_fields
 from wbc_napari.readers import read_crops, read_run, write_corrections
 from wbc_napari.report_page import agreements
 from wbc_napari.session import Session
@@ -39,6 +41,18 @@ def test_a_zarr_array_of_crops_is_opened_lazily(tmp_path):
     assert isinstance(array, zarr.Array)
     layer = Layer.create(array, attributes, kind)
     np.testing.assert_array_equal(np.asarray(layer.data[3]), data[3])
+
+
+@pytest.mark.parametrize("axis", [0, 2])
+def test_a_zarr_array_of_one_picture_is_opened_as_a_field(axis, tmp_path):
+    shape = (20, 30, 3) if axis == 2 else (3, 20, 30)
+    data = np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)
+    zarr.create_array(tmp_path / "field.zarr", data=data)
+    layer = Layer.create(*read_crops(str(tmp_path / "field.zarr"))(None)[0])
+    assert layer.rgb == (axis == 2)
+    fields = whole_fields(layer)
+    assert len(fields) == 1
+    np.testing.assert_array_equal(next(fields.read([0])), np.moveaxis(data, axis, -1))
 
 
 def test_other_stores_and_files_are_left_to_other_readers(tmp_path):
@@ -74,6 +88,21 @@ def test_a_run_is_opened_with_its_crops_and_corrections_are_saved(tmp_path):
     path = str(tmp_path / "c.csv")
     assert write_corrections(path, points.data, points._get_state()) == [path]
     assert pd.read_csv(path)["cell_id"].tolist() == [cells["cell_id"][2]]
+
+
+def test_a_run_whose_crops_are_gone_is_opened_with_a_word(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = edited_table(tmp_path)
+    draw(tmp_path / "in" / "a.png")
+    for there in (True, False):
+        if not there:
+            (tmp_path / "in" / "a.png").unlink()
+        notification_manager.records.clear()
+        assert len(read_run(str(path))(None)) == 2
+        told = [str(record.message) for record in notification_manager.records]
+        assert len(told) == (not there)
+    assert f"The crops of '{tmp_path.name}' cannot be read" in told[0]
+    assert f"found them in {tmp_path / 'in'};" in told[0]
 
 
 HEAD = {

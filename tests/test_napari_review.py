@@ -22,13 +22,14 @@ from wbc_batch.sources import Cell
 from wbc_napari.appearance import points_layer
 from wbc_napari.batch_run import is_run, listed_crops, open_run, run_layers
 from wbc_napari.commands import classify_command, report_command
+from wbc_napari.crops import ListedCrops
 from wbc_napari.export import Export, save_corrections, write_export
 from wbc_napari.journal import Journal, journal_path
 from wbc_napari.keys import bind, key_actions, release
 from wbc_napari.layers import CropSize, crop_stack, crops_of
 from wbc_napari.review import ORDERS, Change, Review, queue
 from wbc_napari.session import Session
-from wbc_napari.tables import cell_table
+from wbc_napari.tables import cell_table, resumed
 
 SHA = "ab" * 32
 
@@ -268,6 +269,58 @@ def test_a_report_made_anew_in_an_export_keeps_its_review_and_its_boxes(tmp_path
     # The crops are files of their own now: no GeoJSON lays boxes of the field over them.
     assert not (folder / "geojson").exists()
     assert "No picture" not in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def exported(folder, cells, crops, **model):
+    list(write_export(Export(folder, cells, crops, model)))
+    return open_run(folder)
+
+
+@pytest.mark.usefixtures("blank_drawings")
+def test_an_export_that_was_moved_has_its_crops_along(session, tmp_path):
+    exported(tmp_path / "one", session.cells, session.crops)
+    (tmp_path / "one").rename(tmp_path / "two")
+    run = open_run(tmp_path / "two")
+    crops = listed_crops("two", run.cells, run.base)
+    for seen, cut in zip(crops.read(range(4)), session.crops.read(range(4)), strict=True):
+        np.testing.assert_array_equal(seen, cut)
+    page = rebuild_report(tmp_path / "two", tmp_path / "again")
+    assert "No picture" not in page.read_text(encoding="utf-8")
+    assert cell_table(crops)["cell_id"].tolist() == session.cells["cell_id"].tolist()
+    # Exported into its own folder it keeps its crops, and can be moved again.
+    exported(tmp_path / "two", run.cells, crops)
+    (tmp_path / "two").rename(tmp_path / "three")
+    (array, _, _), _ = run_layers(open_run(tmp_path / "three"))
+    assert np.asarray(array[3]).std() > 0
+
+
+@pytest.mark.usefixtures("blank_drawings")
+def test_a_smaller_export_leaves_no_crops_or_corrections_of_the_one_before(session, tmp_path):
+    folder = tmp_path / "out"
+    session.relabel([0], "basophil")
+    exported(folder, session.cells.copy(), session.crops)
+    (folder / "crops" / "own.png").write_bytes(b"somebody's")
+    session.undo()
+    few = session.cells.iloc[:2]
+    run = exported(folder, few, crop_stack(session.viewer.layers["slide"]))
+    left = {path.stem for path in (folder / "crops").iterdir()}
+    assert left == {*few["cell_id"], "own"}
+    assert not (folder / "corrections.csv").exists()
+    # What a run was made of stays, also where another export of it takes the place of the first.
+    crops = [Cell(str(folder), f"crops/{name}.png", None, "g") for name in few["cell_id"]]
+    cells = classified(ListedCrops("run", crops), ["monocyte", "basophil"], [0.9, 0.5])
+    exported(folder, cells, ListedCrops("run", crops))
+    assert {path.stem for path in (folder / "crops").iterdir()} == left
+    assert run.cells["label"].tolist() == ["monocyte", "basophil"]
+
+
+@pytest.mark.usefixtures("blank_drawings")
+def test_an_export_keeps_what_a_table_said_that_cells_are(session, tmp_path):
+    cells = session.cells.assign(given_label=["monocyte", "", "-1", "neutrophil"])
+    run = exported(tmp_path / "out", cells, session.crops)
+    assert run.cells["given_label"].tolist() == ["monocyte", "", "-1", "neutrophil"]
+    fresh = resumed(run.cells.drop(columns="given_label"), run.cells, results=False)
+    assert fresh["given_label"].tolist() == run.cells["given_label"].tolist()
 
 
 @pytest.mark.usefixtures("blank_drawings")

@@ -2,6 +2,7 @@
 
 import importlib.util
 
+import dask
 import dask.array as da
 import numpy as np
 import pytest
@@ -99,7 +100,22 @@ def test_the_cells_of_a_field_are_found_and_classified():
 def test_a_field_of_floats_is_refused_with_its_name():
     layer = ViewerModel().add_image(np.zeros((40, 60, 3), np.float32), rgb=True, name="field")
     with pytest.raises(ImageError, match=r"'field' cannot be searched for cells: .*float"):
-        next(find_cells(whole_fields(layer)))
+        list(find_cells(whole_fields(layer)))
+
+
+def test_a_field_that_cannot_be_read_costs_no_boxes_of_the_others():
+    image, boxes, _ = draw_field(seed=0, width=640, height=480, leukocytes=3)
+
+    def field(number):
+        if number == 2:  # the canvas shows the one in the middle
+            raise OSError("cut off")
+        return image
+
+    fields = [da.from_delayed(dask.delayed(field)(n), image.shape, np.uint8) for n in range(3)]
+    layer = ViewerModel().add_image(da.stack(fields), rgb=True, name="series")
+    found = list(find_cells(whole_fields(layer)))
+    assert [len(step.boxes) for step in found] == [len(boxes), len(boxes), 0]
+    assert ["cut off" in step.error for step in found] == [False, False, True]
 
 
 @pytest.mark.parametrize("kind", ["dask", "zarr"])

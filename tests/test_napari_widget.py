@@ -236,6 +236,15 @@ class HeldFields(HeldArray):
         return self.data[key]
 
 
+class BrokenFields(HeldArray):
+    """Fields of view of which the second one cannot be read for a search; the canvas shows it."""
+
+    def __getitem__(self, key):
+        if key[0] == 1 and threading.current_thread() is not threading.main_thread():
+            raise OSError("cut off")
+        return self.data[key]
+
+
 @pytest.fixture
 def half_done(dock, crops, qtbot):
     """A run that has classified 64 of 134 cells and stands before the next batch."""
@@ -528,6 +537,29 @@ def test_a_search_that_is_cancelled_keeps_the_fields_that_were_searched(dock, fi
     said = [label.text() for label in dock.widget.classify.findChildren(QLabel)]
     assert "Stopped; 2 of 3 fields were searched." in said
     assert dock.said() == []
+
+
+def test_a_field_that_cannot_be_read_is_named_and_the_boxes_of_the_others_are_there(dock, fields):
+    data, drawn = fields
+    dock.viewer.add_image(BrokenFields(data), rgb=True, name="fields")
+    dock.button("Find cells").click()
+    dock.finish()
+    assert on_each(dock.viewer.layers["fields cells"], 3) == [drawn[0], 0, drawn[2]]
+    assert len(dock.said()) == 1
+    assert "1 of 3 fields could not be read; the first is field 1 of the slider:" in dock.said()[0]
+
+
+@pytest.mark.parametrize("labels", [None, ("t", "y", "x")])
+def test_grey_planes_that_are_taken_for_colours_are_told(dock, fields, labels):
+    data, _ = fields
+    grey = data.mean(-1).astype(np.uint8)
+    dock.viewer.add_image(grey, name="grey", axis_labels=labels)
+    dock.button("Find cells").click()
+    dock.finish()
+    said = [label.text() for label in dock.widget.classify.findChildren(QLabel)]
+    assert any("3 planes of 'grey' were taken for the colours" in text for text in said) == (
+        labels is None
+    )
 
 
 def test_a_field_without_cells_is_told(dock):

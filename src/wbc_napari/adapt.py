@@ -3,6 +3,7 @@
 The training itself is ``wbc-batch train --init`` in a process of its own: a window does not train.
 """
 
+import atexit
 import queue
 import re
 import subprocess
@@ -20,7 +21,8 @@ from numpy.typing import NDArray
 
 from wbc_batch.classifier.images import as_rgb
 from wbc_batch.errors import ImageError, InputError, ModelError, RunError
-from wbc_batch.schema import CLASSES
+from wbc_batch.files import exists
+from wbc_batch.schema import CLASSES, STATUS_OK
 from wbc_napari.tables import reviewed_labels
 from wbc_napari.torchvision_loader import load_torchvision
 
@@ -60,6 +62,8 @@ class Adaptation:
         The model to start from; where to compute.
     options : tuple of str
         More words for ``wbc-batch train``.
+    left_out : int
+        Reviewed cells that are not classified: their crops can be of no use.
     """
 
     folder: Path
@@ -71,6 +75,7 @@ class Adaptation:
     model: str = "default"
     device: str = "auto"
     options: tuple[str, ...] = ()
+    left_out: int = 0
 
     @property
     def bundle(self) -> Path:
@@ -96,11 +101,14 @@ class Comparison:
         Reviewer and model; an unidentified cell agrees with none.
     bundle : Path
         The adapted model.
+    notes : tuple of str
+        Sentences on which cells these are.
     """
 
     before: "Agreement"
     after: "Agreement"
     bundle: Path
+    notes: tuple[str, ...] = ()
 
 
 def adaptation(
@@ -118,7 +126,7 @@ def adaptation(
     Parameters
     ----------
     cells : DataFrame
-        ``cell_id`` and ``reviewed_label``.
+        ``cell_id`` and ``reviewed_label``; with ``status`` those that are not classified are left out.
     crops : Crops
         In the order of `cells`.
     folder, model, device, options
@@ -127,23 +135,31 @@ def adaptation(
     Raises
     ------
     InputError
-        If too few cells were reviewed.
+        If too few cells were reviewed, or cells of one class only.
     """
     labels = reviewed_labels(cells)
-    rows = np.flatnonzero(np.isin(labels.astype(str), CLASSES))
+    reviewed = np.isin(labels.astype(str), CLASSES)
+    rows = np.flatnonzero(reviewed & (cells.get("status", STATUS_OK) == STATUS_OK))
+    left_out = int(reviewed.sum()) - len(rows)
     if len(rows) < LEAST_CELLS:
+        besides = f", besides {left_out} that are not classified" if left_out else ""
         raise InputError(
-            f"Only {len(rows)} cells of the five classes were reviewed; {LEAST_CELLS} are the least to "
-            "adapt a model with, and some hundred are better."
+            f"Only {len(rows)} cells of the five classes were reviewed{besides}; {LEAST_CELLS} are the "
+            "least to adapt a model with, and some hundred are better."
         )
     said = labels[rows]
+    if len(set(said)) == 1:
+        raise InputError(
+            f"Only {said[0]}s were reviewed; the adapted model would lose the other classes: review some of "
+            "each."
+        )
     names = cells["cell_id"].to_numpy(object)[rows]
     held = np.zeros(len(rows), bool)
     for label in CLASSES:
         of_class = np.flatnonzero(said == label)
         ordered = of_class[np.argsort(names[of_class].astype(str))]
         held[ordered[: int(_HELD_OUT * len(ordered))]] = True
-    return Adaptation(folder, crops, rows, said, names, held, model, device, options)
+    return Adaptation(folder, crops, rows, said, names, held, model, device, options, left_out)
 
 
 def train_command(plan: Adaptation) -> list[str]:
@@ -191,38 +207,57 @@ def adapt(plan: Adaptation, stop: threading.Event) -> Iterator[Progress | Compar
     """
     yield Progress("Writing the crops…")
     try:
-        _write_crops(plan)
+        _write_crops(plan, stop)
     except OSError as error:
         raise RunError(
             f"{plan.folder}: crops cannot be written there ({error.strerror})."
         ) from error
-    yield from _train(train_command(plan), stop)
+    if not stop.is_set():
+        yield from _train(train_command(plan), stop)
     if not stop.is_set():
         yield Progress("Comparing both models on the held-out cells…", 1.0)
-        yield _compare(plan)
+        comparison = _compare(plan, stop)
+        if comparison is not None:
+            yield comparison
 
 
-def _write_crops(plan: Adaptation) -> None:
+def _write_crops(plan: Adaptation, stop: threading.Event) -> None:
     training = ~plan.held_out
     names = [f"{name}.png" for name in plan.names[training]]
     chosen = list(zip(plan.rows[training], plan.labels[training], names, strict=True))
-    _refuse_other_cells(plan.folder, {(label, name) for _, label, name in chosen})
+    _refuse_other_cells(plan, {(label, name): row for row, label, name in chosen})
     for row, label, name in chosen:
-        image = next(iter(plan.crops.read([int(row)])))
-        if isinstance(image, ImageError):
+        if stop.is_set():
+            return
+        image = _picture(plan, row)
+        if image is None:
             continue
         folder = plan.folder / "cells" / label
         folder.mkdir(parents=True, exist_ok=True)
-        _, png = cv2.imencode(".png", as_rgb(image)[..., ::-1])
+        _, png = cv2.imencode(".png", image[..., ::-1])
         (folder / name).write_bytes(png.tobytes())
 
 
-def _refuse_other_cells(folder: Path, wanted: set[tuple[str, str]]) -> None:
-    """Refuse to mix the crops of two adaptations: a cell would have the old label and the new one."""
-    there = {(path.parent.name, path.name) for path in (folder / "cells").glob("*/*.png")}
-    if there - wanted:
+def _picture(plan: Adaptation, row: int) -> NDArray[np.uint8] | None:
+    """Return a crop as it is learned from; None if it cannot be read."""
+    image = next(iter(plan.crops.read([int(row)])))
+    try:
+        return None if isinstance(image, ImageError) else as_rgb(image)
+    except ImageError:
+        return None
+
+
+def _refuse_other_cells(plan: Adaptation, wanted: dict[tuple[str, str], int]) -> None:
+    """Refuse to mix the crops of two adaptations, before any is written.
+
+    A cell would have the old label and the new one; and a training that has begun does not go on with more.
+    """
+    there = {(path.parent.name, path.name) for path in (plan.folder / "cells").glob("*/*.png")}
+    begun = exists(plan.folder / "training" / "training.json")
+    new = [row for key, row in wanted.items() if begun and key not in there]
+    if there - wanted.keys() or any(_picture(plan, row) is not None for row in new):
         raise RunError(
-            f"{folder} holds an adaptation from other corrections; choose a new folder for this one."
+            f"{plan.folder} holds an adaptation from other corrections; choose a new folder for this one."
         )
 
 
@@ -234,6 +269,8 @@ def _train(words: Sequence[str], stop: threading.Event) -> Iterator[Progress]:
         lines: queue.Queue[str | None] = queue.Queue()
         reader = threading.Thread(target=_read_lines, args=(process, lines), daemon=True)
         reader.start()
+        # Where the program ends, this thread does not come to its own end.
+        atexit.register(process.terminate)
         last, done = "The training begins…", 0.0
         try:
             while True:
@@ -251,6 +288,7 @@ def _train(words: Sequence[str], stop: threading.Event) -> Iterator[Progress]:
                     done = int(found[1]) / int(found[2]) if found else done
                 yield Progress(last, done)
         finally:
+            atexit.unregister(process.terminate)
             if process.poll() is None:
                 process.terminate()
         if process.wait() != 0 and not stop.is_set():
@@ -264,7 +302,7 @@ def _read_lines(process: "subprocess.Popen[str]", lines: "queue.Queue[str | None
     lines.put(None)
 
 
-def _compare(plan: Adaptation) -> Comparison:
+def _compare(plan: Adaptation, stop: threading.Event) -> Comparison | None:
     load_torchvision()
     from wbc_batch.classifier import Classifier
     from wbc_batch.report.agreement import agreement
@@ -275,6 +313,10 @@ def _compare(plan: Adaptation) -> Comparison:
         if not isinstance(image, ImageError):
             images.append(image)
             labels.append(label)
+    if not images:
+        raise RunError(
+            f"None of the held-out cells can be read, so there is no comparison; the model is {plan.bundle}."
+        )
     found = []
     for model in (plan.model, str(plan.bundle)):
         try:
@@ -282,4 +324,19 @@ def _compare(plan: Adaptation) -> Comparison:
         except ImageError as error:
             raise ModelError(f"{model} cannot be compared: {error}") from error
         found.append(agreement(labels, predictions.label))
-    return Comparison(found[0], found[1], plan.bundle)
+        if stop.is_set():
+            return None
+    return Comparison(found[0], found[1], plan.bundle, _notes(plan, labels))
+
+
+def _notes(plan: Adaptation, labels: Sequence[str]) -> tuple[str, ...]:
+    """Say which cells were not compared on."""
+    notes = []
+    absent = [label for label in CLASSES if label not in labels]
+    if absent:
+        notes.append(
+            f"Among the held-out cells is no {' and no '.join(absent)}: nothing is said of those."
+        )
+    if plan.left_out:
+        notes.append(f"{plan.left_out} reviewed cells are left out: they are not classified.")
+    return tuple(notes)

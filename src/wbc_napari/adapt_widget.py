@@ -56,6 +56,7 @@ class AdaptWidget(QWidget):
         self._viewer = viewer
         self._worker: GeneratorWorker | None = None
         self._stop = Event()
+        self._compared = False
         self._closed = False
         self._build()
         self._begin.clicked.connect(self.begin)
@@ -164,6 +165,10 @@ class AdaptWidget(QWidget):
         if plan is None:
             return
         self._stop = Event()
+        self.destroyed.connect(
+            self._stop.set
+        )  # with the window; of the dock alone, see changeEvent
+        self._compared = False
         self._table.hide()
         worker = create_worker(saying_why, adapt(plan, self._stop), _ignore_errors=True)
         self._worker = worker
@@ -199,13 +204,14 @@ class AdaptWidget(QWidget):
             show_error(trouble)
 
     def _on_finished(self) -> None:
-        stopped = self._stop.is_set()
+        stopped = self._stop.is_set() and not self._compared
         self._worker = None
         self._set_busy(False)
         if stopped:
-            self._line.setText("Stopped. Adapt goes on with the next epoch.")
+            self._line.setText("Stopped. Adapt goes on from there with the same corrections.")
 
     def _show(self, comparison: Comparison) -> None:
+        self._compared = True
         for row, agreed in enumerate((comparison.before, comparison.after)):
             lower, upper = (100 * limit for limit in agreed.limits)
             texts = (str(agreed.cells), f"{agreed.agreeing} ({100 * agreed.fraction:.0f} %)")
@@ -214,9 +220,8 @@ class AdaptWidget(QWidget):
         self._table.resizeColumnsToContents()
         self._table.show()
         self._progress.setValue(100)
-        self._line.setText(
-            f"The adapted model: {comparison.bundle}\nChoose it as Model in Classify cells."
-        )
+        about = f"The adapted model: {comparison.bundle}\nChoose it as Model in Classify cells."
+        self._line.setText("\n".join((about, *comparison.notes)))
 
     def _set_busy(self, busy: bool) -> None:
         for part in (

@@ -9,8 +9,16 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from wbc_batch.errors import InputError, RunError
-from wbc_batch.schema import BOX_COLUMNS, CELL_COLUMNS, CELL_TYPES, PLACE_TYPES, RECORD_FILE
+from wbc_batch.errors import ImageError, InputError, RunError
+from wbc_batch.schema import (
+    BOX_COLUMNS,
+    CELL_COLUMNS,
+    CELL_TYPES,
+    GIVEN_LABEL_COLUMN,
+    PLACE_TYPES,
+    RECORD_FILE,
+    STATUS_OK,
+)
 from wbc_batch.sources import cell_of, list_cells
 from wbc_napari.appearance import MARK, LayerData, colours, text_of
 from wbc_napari.crop_array import CropArray
@@ -22,6 +30,7 @@ __all__ = [
     "is_run",
     "listed_crops",
     "listed_points",
+    "lost_crops",
     "open_run",
     "packed_layer",
     "run_layers",
@@ -84,11 +93,13 @@ def open_run(path: Path) -> BatchRun:
     InputError
         If a value in it cannot be used, with its column and row named.
     """
+    from wbc_batch.report.provenance import base_of
     from wbc_batch.report.review import known_labels
     from wbc_batch.report.tables import unguard_text
 
     table = path / "cells.csv" if path.is_dir() else path
     text = [name for name, kind in CELL_TYPES.items() if kind == "string"] + list(REVIEW_COLUMNS)
+    text.append(GIVEN_LABEL_COLUMN)
     try:
         cells = pd.read_csv(
             table, dtype=dict.fromkeys(text, object), keep_default_na=False, na_values=[""]
@@ -101,6 +112,7 @@ def open_run(path: Path) -> BatchRun:
     for name in REVIEW_COLUMNS:
         if name not in cells:
             cells[name] = ""
+    text = [name for name in text if name in cells]
     cells[text] = cells[text].fillna("")
     for name in (*_INTEGERS, *_FRACTIONS):
         if name in cells:
@@ -108,15 +120,15 @@ def open_run(path: Path) -> BatchRun:
     for name in ("label", "reviewed_label"):
         cells[name] = known_labels(table, _by_row(cells[name])).to_numpy()
     cells["reviewed_by"] = cells["reviewed_by"].str.strip()  # blank: nobody said who it was
-    for name in ("source", "member", "group", "error", "reviewed_by"):
+    guarded = ("source", "member", "group", "error", "reviewed_by", GIVEN_LABEL_COLUMN)
+    for name in [name for name in guarded if name in cells]:
         risky = cells[name].str.startswith("'")
         cells.loc[risky, name] = cells.loc[risky, name].map(unguard_text)
     cells = _with_places(cells, table.parent / "shards")
     record = _record(table.parent)
     model = {"name": "not recorded", "sha256": "", "device": record.get("device") or "not recorded"}
     model |= record.get("model") or {}
-    base = record.get("directory")
-    return BatchRun(path, cells, model, Path(base) if isinstance(base, str) else None)
+    return BatchRun(path, cells, model, base_of(record, table.parent))
 
 
 def _numbers(table: Path, column: pd.Series, whole: bool) -> pd.Series:
@@ -175,7 +187,7 @@ def listed_crops(name: str, cells: pd.DataFrame, base: Path | None) -> ListedCro
     columns = ["source", "member", "index", "group", *more]
     rows = zip(*(cells[key].tolist() for key in columns), strict=True)
     listed = [cell_of(dict(zip(columns, row, strict=True))) for row in rows]
-    return ListedCrops(name, listed, base)
+    return ListedCrops(name, listed, base, cells["cell_id"].tolist())
 
 
 def run_layers(run: BatchRun) -> list[LayerData]:
@@ -184,6 +196,19 @@ def run_layers(run: BatchRun) -> list[LayerData]:
     array, attributes, kind = _image(crops, run.path, run.base)
     origin = attributes["metadata"][MARK]
     return [(array, attributes, kind), listed_points(array, origin, run.cells, run.model)]
+
+
+def lost_crops(run: BatchRun) -> str:
+    """Say that the crops of a run cannot be read, judged by its first ones; "" if they can."""
+    fine = run.cells[run.cells["status"] == STATUS_OK].head(3)
+    crops = listed_crops(run.name, fine, run.base)
+    found = list(crops.read(range(len(fine))))
+    if not found or not all(isinstance(image, ImageError) for image in found):
+        return ""
+    return (
+        f"The crops of '{run.name}' cannot be read and are shown blank: {found[0]}. "
+        f"The run found them in {crops.sources[0]}; put them back there, and open it again."
+    )
 
 
 def packed_layer(path: Path) -> LayerData:

@@ -24,7 +24,7 @@ from wbc_napari.classify_form import ClassifyForm
 from wbc_napari.commands import classify_command
 from wbc_napari.companions import classified_by, companion, extent, results_of
 from wbc_napari.crops import Crops, CropStack, FieldCrops
-from wbc_napari.images import remember_source
+from wbc_napari.images import full_resolution, remember_source, unnamed_colours
 from wbc_napari.layers import CropSize, crops_of, found_layer, is_listed, whole_fields
 from wbc_napari.runner import Found, Plan, Step, classify, find_cells, load_for, saying_why
 from wbc_napari.tables import PENDING, cell_table, resumed, review_of_other_size, with_results
@@ -278,6 +278,12 @@ class ClassifyWidget(QWidget):
             except WbcError as error:
                 run.trouble = str(error)
         self._show_results()
+        if isinstance(run.crops, FieldCrops) and unnamed_colours(run.image) and not run.note:
+            planes = len(full_resolution(run.image))
+            run.note = (
+                f"The {planes} planes of '{run.image.name}' were taken for the colours of one picture; "
+                "if they are fields, name the axes of the layer: axis_labels = ('t', 'y', 'x')."
+            )
         if run.trouble:
             self._complain(run.trouble)
         elif run.note:
@@ -330,8 +336,6 @@ class ClassifyWidget(QWidget):
         self.classified.emit(layer)
 
     def _finish_finding(self, run: "_Run") -> None:
-        if run.trouble:
-            return
         fields = run.crops
         assert isinstance(fields, FieldCrops)
         found = {step.field: step.boxes for step in run.steps}
@@ -339,8 +343,14 @@ class ClassifyWidget(QWidget):
         stopped = len(found) < len(fields)
         if stopped:
             run.note = f"Stopped; {searched} were searched."
+        failed = [step for step in run.steps if step.error]
+        if failed and not run.trouble:
+            show_warning(
+                f"{len(failed)} of {len(fields)} fields could not be read; "
+                f"the first is field {failed[0].field} of the slider: {failed[0].error}."
+            )
         if not any(len(boxes) for boxes in found.values()):
-            if not stopped:
+            if not stopped and not run.trouble:
                 raise InputError(f"No leukocyte was found in '{run.name}'; mark the cells by hand.")
             return
         layer = self._viewer.add_layer(Layer.create(*found_layer(run.image, fields, found)))

@@ -239,11 +239,14 @@ class ListedCrops:
     cells : sequence of Cell
     base : Path or None
         The folder that relative sources start from; None for the current one.
+    ids : sequence of str
+        What the run calls the cells: in an export as before their crops became files. Empty: as they say.
     """
 
     name: str
     cells: Sequence[Cell] = field(repr=False)
     base: Path | None = None
+    ids: Sequence[str] = field(default=(), repr=False)
 
     @property
     def sources(self) -> list[str]:

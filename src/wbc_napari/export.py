@@ -1,6 +1,7 @@
 """Write a review as files: tables and page as a batch run has them, corrections, a picture of the gallery."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,8 +14,8 @@ import pandas as pd
 
 from wbc_batch.classifier.images import as_rgb
 from wbc_batch.errors import ImageError, RunError
-from wbc_batch.files import write_file
-from wbc_batch.schema import BOX_COLUMNS, PLACE_TYPES, RECORD_FILE, STATUS_OK
+from wbc_batch.files import resolved, write_file
+from wbc_batch.schema import BOX_COLUMNS, OPTIONAL_TYPES, PLACE_TYPES, RECORD_FILE, STATUS_OK
 from wbc_napari.crops import Crops, ListedCrops
 from wbc_napari.pictures import gallery_picture
 from wbc_napari.tables import PENDING, REVIEW_COLUMNS, reviewed_labels
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
     from wbc_batch.report import Profile, ReportOptions
 
 __all__ = ["Export", "save_corrections", "write_export"]
+
+#: Of an export: a folder of crops as files called by their ids; the reviewed cells.
+_CROPS, _CORRECTIONS = "crops", "corrections.csv"
+
+_A_CROP = re.compile(r"[0-9a-f]{16}\.png")
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,9 +114,15 @@ def write_export(export: Export) -> Iterator[int]:
         if not listed:
             yield from _save_crops(export.crops, rows, cells["cell_id"].tolist(), folder)
             cells = cells.assign(
-                source="crops", member=[f"{name}.png" for name in cells["cell_id"]], index=np.nan
+                source=_CROPS, member=[f"{name}.png" for name in cells["cell_id"]], index=np.nan
             )
-        _write_tables(export, cells)
+        base = export.crops.base if isinstance(export.crops, ListedCrops) else folder
+        own = base is not None and resolved(base) == resolved(folder)
+        saved = own and bool(
+            (cells["source"] == _CROPS).all()
+        )  # also of an export opened from there
+        _remove_earlier(folder, cells, base or Path.cwd())
+        _write_tables(export, cells, saved)
         picture = gallery_picture(cells, export.crops, rows)
         _, png = cv2.imencode(".png", picture[..., ::-1])
         write_file(folder / "gallery.png", png.tobytes())
@@ -136,50 +148,63 @@ def _exported(folder: Path) -> bool:
 
 
 def _save_crops(crops: Crops, rows: Any, names: list[str], folder: Path) -> Iterator[int]:
-    (folder / "crops").mkdir(exist_ok=True)
+    (folder / _CROPS).mkdir(exist_ok=True)
     done = 0
     for batch in crops.batches(rows):
         for image in crops.read(batch):
             if not isinstance(image, ImageError):
                 try:
                     _, png = cv2.imencode(".png", as_rgb(image)[..., ::-1])
-                    (folder / "crops" / f"{names[done]}.png").write_bytes(png.tobytes())
+                    (folder / _CROPS / f"{names[done]}.png").write_bytes(png.tobytes())
                 except ImageError:  # its row says what is wrong with it
                     pass
             done += 1
         yield done
 
 
-def _write_tables(export: Export, cells: pd.DataFrame) -> None:
+def _remove_earlier(folder: Path, cells: pd.DataFrame, base: Path) -> None:
+    """Remove what an earlier export left and this one lacks: its crops would be taken for this one's."""
+    places = {source: resolved(base / source) for source in cells["source"].unique()}
+    kept = {places[s] / member for s, member in zip(cells["source"], cells["member"], strict=True)}
+    for path in resolved(folder / _CROPS).glob("*.png"):
+        if _A_CROP.fullmatch(path.name) and path not in kept:
+            path.unlink()
+    if not (reviewed_labels(cells) != "").any():
+        (folder / _CORRECTIONS).unlink(missing_ok=True)
+
+
+def _write_tables(export: Export, cells: pd.DataFrame, saved: bool) -> None:
     """Write what ``wbc-batch`` writes of a run: record, shard, reports; the review is merged as it does."""
     from wbc_batch.report import ReportOptions, read_review, write_reports
     from wbc_batch.report.tables import CELL_SCHEMA
 
     folder, review = export.folder, None
     if (reviewed_labels(cells) != "").any():
-        save_corrections(cells, folder / "corrections.csv")
-        review = read_review(folder / "corrections.csv")
+        save_corrections(cells, folder / _CORRECTIONS)
+        review = read_review(folder / _CORRECTIONS)
     options = ReportOptions(profile=export.profile, review=review)
-    _write_record(export, len(cells), options)
-    more = {name: kind for name, kind in PLACE_TYPES.items() if name in cells}
-    if set(BOX_COLUMNS) <= set(cells.columns):
-        more |= dict.fromkeys(BOX_COLUMNS, "int64")
+    _write_record(export, len(cells), options, saved)
+    boxed = set(BOX_COLUMNS) <= set(cells.columns)
+    more = {
+        name: kind
+        for name, kind in (PLACE_TYPES | OPTIONAL_TYPES).items()
+        if name in cells and (boxed or name not in BOX_COLUMNS)
+    }
     shard = _write_shard(export, cells, _with_fields(CELL_SCHEMA, more))
     write_reports(folder, [shard], options=options)
 
 
-def _write_record(export: Export, count: int, options: "ReportOptions") -> None:
+def _write_record(export: Export, count: int, options: "ReportOptions", saved: bool) -> None:
     from wbc_batch import __version__
 
-    listed = isinstance(export.crops, ListedCrops)
     base = export.crops.base if isinstance(export.crops, ListedCrops) else None
     about_run = ("device", "rejection")
     record = {
         "state": "finished",
         "command": "napari",
-        "directory": str(base or (Path.cwd() if listed else export.folder.resolve())),
+        "directory": str(resolved(export.folder) if saved else base or Path.cwd()),
         "cells": count,
-        "saved_crops": not listed,
+        "saved_crops": saved,
         "model": {key: value for key, value in export.model.items() if key not in about_run},
         "device": export.model.get("device"),
         "report": options.to_record(),

@@ -16,6 +16,7 @@ __all__ = [
     "plane_axes",
     "remember_source",
     "source_of",
+    "unnamed_colours",
 ]
 
 NO_IMAGE = (
@@ -57,7 +58,8 @@ def colour_axis(layer: "Image") -> int | None:
     """Return the number of the axis that holds colours; None where there is none.
 
     An RGB layer says so. Else the axis is one with a name of colours; else, of four axes, one before the
-    last two that has three or four steps; else the last one, if it has.
+    last two that has three or four steps; else, of three or four, the last one, if it has: nothing else is
+    as narrow.
     """
     shape = tuple(int(side) for side in full_resolution(layer).shape)
     if layer.rgb:
@@ -65,12 +67,18 @@ def colour_axis(layer: "Image") -> int | None:
     for axis, label in enumerate(layer.axis_labels):
         if str(label).lower() in _COLOUR_LABELS and shape[axis] in _COLOURS:
             return axis
-    if len(shape) != 4:
-        return None
-    for axis in (1, 0, 3):
+    for axis in {3: (2,), 4: (1, 0, 3)}.get(len(shape), ()):
         if shape[axis] in _COLOURS:
             return axis
     return None
+
+
+def unnamed_colours(layer: "Image") -> bool:
+    """Whether a layer that may be one picture has three or four planes, and does not say what they are."""
+    shape = full_resolution(layer).shape
+    # Names that napari gives itself: "-3", "axis -3" or "axis 0", depending on its version.
+    unnamed = str(layer.axis_labels[0]).removeprefix("axis ").removeprefix("-").isdigit()
+    return colour_axis(layer) is None and len(shape) == 3 and shape[0] in _COLOURS and unnamed
 
 
 def plane_axes(layer: "Image", colours: int | None) -> list[int]:

@@ -22,6 +22,7 @@ from wbc_napari.images import (
     overlay_axes,
     plane_axes,
     source_of,
+    unnamed_colours,
 )
 
 __all__ = [
@@ -102,6 +103,7 @@ def crop_stack(layer: Image | None) -> CropStack:
     colours = colour_axis(layer)
     spatial = len(shape) - (colours is not None)
     if spatial == 2:
+        plane_axes(layer, colours)
         raise InputError(
             f"'{layer.name}' is one picture, not a stack of crops; press Find cells, or mark its cells "
             "on a Points, Shapes or Labels layer and choose that."
@@ -204,7 +206,7 @@ def _axes_of_fields(image: Image) -> tuple[int | None, list[int]]:
     """Axis of the colours, and those of the plane, with one of fields before them if there are several."""
     shape = tuple(int(side) for side in full_resolution(image).shape)
     colours = colour_axis(image)
-    if colours is None and len(shape) == 3 and shape[0] in (3, 4) and not image.rgb:
+    if unnamed_colours(image):
         colours = 0  # of a field, as opposed to a stack, three planes are its colours
     axes = plane_axes(image, colours)
     if len(axes) not in (2, 3):

@@ -8,20 +8,31 @@ from wbc_napari.appearance import MARK, LayerData
 
 __all__ = ["read_crops", "read_run", "write_corrections"]
 
+_COLOURS = (3, 4)
+
 Reader = Callable[[Any], list[LayerData]]
 
 
 def read_run(path: str | list[str]) -> Reader | None:
     """Offer to read a run directory or a ``cells.csv``; None for anything else."""
-    from wbc_napari.batch_run import is_run, open_run, run_layers
+    from napari.utils.notifications import show_warning
+
+    from wbc_napari.batch_run import is_run, lost_crops, open_run, run_layers
 
     if isinstance(path, list) or not is_run(Path(path)):
         return None
-    return lambda _path: run_layers(open_run(Path(path)))
+
+    def read(_path: Any) -> list[LayerData]:
+        run = open_run(Path(path))
+        if why := lost_crops(run):
+            show_warning(why)
+        return run_layers(run)
+
+    return read
 
 
 def read_crops(path: str | list[str]) -> Reader | None:
-    """Offer to read crops lazily: a zarr array (N, Y, X, 3) or (N, Y, X), or a packed store; else None."""
+    """Offer to read zarr lazily: crops (N, Y, X, 3) or (N, Y, X), a field (Y, X, 3), a packed store."""
     if isinstance(path, list) or not Path(path).is_dir():
         return None
     if _is_packed(Path(path)):
@@ -32,7 +43,10 @@ def read_crops(path: str | list[str]) -> Reader | None:
     if array is None:
         return None
     name = Path(path).name.removesuffix(".zarr")
-    attributes = {"name": name, "rgb": array.ndim == 4, "axis_labels": ("cell", "y", "x")}
+    attributes = {"name": name, "rgb": array.shape[-1] in _COLOURS}
+    one_picture = array.ndim == 3 and (attributes["rgb"] or array.shape[0] in _COLOURS)
+    if not one_picture:
+        attributes["axis_labels"] = ("cell", "y", "x")
     return lambda _path: [(array, attributes, "image")]
 
 
@@ -49,7 +63,7 @@ def _is_packed(path: Path) -> bool:
 
 
 def _crops(path: Path) -> Any:
-    """Return the array of crops in a store: itself, or the one named ``crops`` or ``images`` in a group."""
+    """Return the array of a store: itself, or the one named ``crops`` or ``images`` in a group."""
     import zarr
 
     try:
@@ -59,7 +73,7 @@ def _crops(path: Path) -> Any:
             node = node[names[0]] if names else None
     except Exception:  # noqa: BLE001 - whatever is wrong with it, another reader may know it
         return None
-    coloured = node is not None and node.ndim == 4 and node.shape[-1] in (3, 4)
+    coloured = node is not None and node.ndim == 4 and node.shape[-1] in _COLOURS
     return node if coloured or (node is not None and node.ndim == 3) else None
 
 

@@ -93,10 +93,13 @@ class Found:
         Its number among those that are searched.
     boxes : ndarray of int64, shape (n, 4)
         x, y, width, height, pixels.
+    error : str
+        Why the field could not be searched; "" if it was.
     """
 
     field: int
     boxes: NDArray[np.int64]
+    error: str = ""
 
 
 def chosen_model(folder: Path | None) -> str:
@@ -173,23 +176,29 @@ def classify(plan: Plan) -> Iterator[Step]:
 def find_cells(fields: Crops) -> Iterator[Found]:
     """Find the leukocytes of fields of view, one field after the other.
 
+    A field that cannot be read has no boxes, and the reason.
+
     Raises
     ------
     ImageError
-        If a field cannot be read, or is of no usable type.
+        In the end, if no field can be read, or they are of no usable type.
     """
     from wbc_batch.classifier import field as finder
     from wbc_batch.classifier.images import as_rgb
 
+    errors = []
     for number in range(len(fields)):
         image = next(iter(fields.read([number])))
         try:
             if isinstance(image, ImageError):
                 raise image
-            boxes = finder.find_cells(as_rgb(image))
+            found = Found(number, finder.find_cells(as_rgb(image)))
         except ImageError as error:
-            raise ImageError(f"'{fields.name}' cannot be searched for cells: {error}.") from error
-        yield Found(number, boxes)
+            found = Found(number, np.zeros((0, 4), np.int64), str(error))
+            errors.append(found.error)
+        yield found
+    if len(errors) == len(fields):
+        raise ImageError(f"'{fields.name}' cannot be searched for cells: {errors[0]}.")
 
 
 def _load(plan: Plan) -> "Classifier":

@@ -7,7 +7,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from wbc_batch.schema import BOX_COLUMNS, CELL_COLUMNS, PLACE_TYPES, STATUS_ERROR, STATUS_OK
+from wbc_batch.schema import (
+    BOX_COLUMNS,
+    CELL_COLUMNS,
+    GIVEN_LABEL_COLUMN,
+    PLACE_TYPES,
+    STATUS_ERROR,
+    STATUS_OK,
+)
 from wbc_batch.sources import Cell
 from wbc_napari.crops import Crops, FieldCrops
 
@@ -47,7 +54,7 @@ def cell_table(crops: Crops) -> pd.DataFrame:
     cells = [crops.cell(index) for index in range(len(crops))]
     table = pd.DataFrame(
         {
-            "cell_id": [cell.cell_id for cell in cells],
+            "cell_id": getattr(crops, "ids", None) or [cell.cell_id for cell in cells],
             "source": [cell.source for cell in cells],
             "member": [cell.member for cell in cells],
             "index": pd.array([cell.index for cell in cells], dtype="Float64").to_numpy(
@@ -142,6 +149,9 @@ def resumed(table: pd.DataFrame, earlier: pd.DataFrame, results: bool) -> pd.Dat
     if results:
         first, last = CELL_COLUMNS.index("status"), CELL_COLUMNS.index("error")
         names += CELL_COLUMNS[first : last + 1]
+    if GIVEN_LABEL_COLUMN in known:  # a table said it, no model and no reviewer
+        table[GIVEN_LABEL_COLUMN] = ""
+        names.append(GIVEN_LABEL_COLUMN)
     for name in names:
         if name in known:
             table.loc[places, name] = known[name].astype(table[name].dtype).to_numpy()

@@ -11,11 +11,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from wbc_batch.files import resolved
 from wbc_batch.report.confusion import Confusion, confusion_from_record
 from wbc_batch.report.gallery import Canonical
 from wbc_batch.schema import RECORD_FILE
 
-__all__ = ["NOT_RECORDED", "Provenance", "read_provenance"]
+__all__ = ["NOT_RECORDED", "Provenance", "base_of", "read_provenance"]
 
 NOT_RECORDED = "not recorded"
 
@@ -59,7 +60,6 @@ def read_provenance(run_dir: Path) -> Provenance:
         run = None
     run = run if isinstance(run, dict) else {}
     model = _part(run, "model")
-    base = run.get("directory")
     facts = (
         ("Model", model.get("name")),
         ("SHA-256 of the weights", model.get("sha256")),
@@ -79,11 +79,27 @@ def read_provenance(run_dir: Path) -> Provenance:
         started=_time(run.get("started")),
         rate=_text(run.get("cells_per_second")),
         facts=tuple((fact, _text(value) or NOT_RECORDED) for fact, value in facts),
-        base=Path(base) if isinstance(base, str) else None,
+        base=base_of(run, run_dir),
         canonical=_canonical(_part(model, "preprocessing")),
         confusion=confusion_from_record(model.get("confusion")),
         saved_crops=run.get("saved_crops") is True,
     )
+
+
+def base_of(run: Mapping[str, Any], run_dir: Path) -> Path | None:
+    """Return the folder that relative inputs of a run start from; None where that is not recorded.
+
+    Parameters
+    ----------
+    run : mapping
+        What ``run.json`` says.
+    run_dir : Path
+        The run directory: crops that were saved in it are in it wherever it was moved.
+    """
+    if run.get("saved_crops") is True:
+        return resolved(run_dir)
+    base = run.get("directory")
+    return Path(base) if isinstance(base, str) else None
 
 
 def _part(whole: Any, key: str) -> Mapping[str, Any]:
