@@ -16,7 +16,7 @@ import psutil
 import pytest
 from distributed import Client, LocalCluster
 from distributed.security import Security
-from runs import command, dask_cluster, dask_process, wait_for, worker_processes
+from runs import command, dask_cluster, dask_process, powerless, wait_for, worker_processes
 
 from wbc_batch.engine import clusters, preflight
 from wbc_batch.engine.cluster_file import read_cluster_file
@@ -103,6 +103,22 @@ def test_workers_without_the_package_are_named(slides: Path, tmp_path: Path) -> 
     ):
         classify_paths(slides, tmp_path / "run", scheduler_file=cluster.file)
     assert not list((tmp_path / "run" / "shards").iterdir())
+
+
+def test_workers_whose_files_cannot_be_read_are_named_before_the_work(
+    slides: Path, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    options = ("--scheduler-file", str(tmp_path / "scheduler.json"))
+    whole = [*powerless(), *command(slides, run_dir, *options)]
+    with dask_cluster(tmp_path) as cluster:
+        with Client(scheduler_file=str(cluster.file), set_as_default=False) as client:
+            client.run(os.umask, 0o777)
+        run = subprocess.run(whole, capture_output=True, text=True)
+    assert run.returncode == ExitCode.FATAL
+    assert "writes files to" in run.stderr
+    assert "that this machine cannot read (permission denied)" in run.stderr
+    assert not list((run_dir / "shards").iterdir())
 
 
 def test_a_scheduler_that_does_not_answer_is_named(tmp_path: Path) -> None:

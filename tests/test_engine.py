@@ -8,7 +8,6 @@ import runpy
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -24,7 +23,7 @@ import pytest
 import tifffile
 import zarr
 from distributed.protocol.pickle import dumps, loads
-from runs import command, draw, stopped_run
+from runs import command, draw, powerless, stopped_run
 
 from wbc_batch.classifier import Classifier, Predictions, read_bundle
 from wbc_batch.classifier.preprocessing import CanonicalCrop
@@ -365,26 +364,37 @@ def test_what_is_in_the_way_of_results_is_said_before_the_work(
     assert (tmp_path / name).exists()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there folders are never read-only")
 @pytest.mark.parametrize(("place", "options"), [("run", ()), ("run/shards", ("--force",))])
 def test_a_folder_that_is_read_only_is_refused_and_stays_as_it_is(
     place: str, options: tuple[str, ...], slides: Path, tmp_path: Path
 ) -> None:
-    powerless = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
-    if powerless and not shutil.which("setpriv"):
-        pytest.skip("root may write everywhere")
     with locked(tmp_path / "run"):
         write_record(tmp_path / "run", {"state": "interrupted"})
     (tmp_path / "run" / "shards" / "000000-0123456789abcdef.parquet").touch()
     before = sorted((tmp_path / "run").rglob("*"))
     (tmp_path / place).chmod(0o555)
-    whole = [*powerless, *command(slides / "slide-0", tmp_path / "run", *options)]
+    whole = [*powerless(), *command(slides / "slide-0", tmp_path / "run", *options)]
     run = subprocess.run(whole, capture_output=True, text=True)
     (tmp_path / place).chmod(0o755)
     assert run.returncode == ExitCode.FATAL
     assert f"{tmp_path / place} cannot be used for results (permission denied)" in run.stderr
     assert len(run.stderr.splitlines()) == 1
     assert sorted((tmp_path / "run").rglob("*")) == before
+
+
+def test_shards_that_may_not_be_read_are_not_done_anew(slides: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    whole = [*powerless(), *command(slides / "slide-0", run_dir, "--workers", "1")]
+    with locked(run_dir):
+        write_record(run_dir, {"state": "interrupted"})
+    note = run_dir / SHARDS / "000000-0123456789abcdef.json"
+    note.write_text("{}")
+    note.chmod(0)
+    run = subprocess.run(whole, capture_output=True, text=True)
+    assert run.returncode == ExitCode.INCOMPLETE
+    assert f"{note} may not be read" in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+    assert note.exists()
 
 
 def test_an_unfinished_run_goes_on_with_the_same_settings_only(
