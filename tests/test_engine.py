@@ -231,6 +231,29 @@ def test_a_folder_that_goes_while_it_is_read_makes_no_rows(
         run_shard(spec)
 
 
+@pytest.mark.parametrize("left", [(), ("other.txt", "slide-1")])
+def test_a_folder_that_is_not_mounted_any_more_makes_no_rows(
+    left: tuple[str, ...], job: Job, slides: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "disk"
+    shutil.copytree(slides / "slide-0", folder / "slide-0")
+    (spec,) = plan_shards(list_cells([folder]), job, 200)
+    shutil.rmtree(folder / "slide-0")
+    for name in left:
+        (folder / name).mkdir()
+    with pytest.raises(FileNotFoundError, match=r"the worker (sees nothing in|does not see)"):
+        run_shard(spec)
+    assert not list(Path(job.shards).iterdir())
+
+
+def test_files_that_go_one_by_one_are_rows(job: Job, slides: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(slides / "slide-0", tmp_path / "disk"))
+    (spec,) = plan_shards(list_cells([folder]), job, 200)
+    for cell in spec.cells[1:]:
+        (folder / cell.member).unlink()
+    assert run_shard(spec).errors == len(spec.cells) - 1
+
+
 def test_file_names_that_are_not_utf8_are_rows(job: Job, tmp_path: Path) -> None:
     folder = tmp_path / "odd"
     folder.mkdir()
