@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,8 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import dask
+import numpy as np
 import psutil
 import pytest
+import zarr
 from distributed import Client, LocalCluster
 from distributed.security import Security
 from runs import command, dask_cluster, dask_process, powerless, wait_for, worker_processes
@@ -68,6 +71,9 @@ def test_workers_that_do_not_fit_are_named(
     with clusters.existing_workers(foreign.scheduler_address) as client:
         assert check_workers(client, job, seen) == (2, "fp32")
         assert not list(shards.iterdir())
+        zarr.create_array(tmp_path / "crops.zarr", data=np.full((2, 40, 40, 3), 200, np.uint8))
+        packed = shutil.make_archive(str(tmp_path / "crops"), "zip", tmp_path / "crops.zarr")
+        assert check_workers(client, job, list(list_cells([f"zip::{packed}"]))) == (2, "fp32")
         with pytest.raises(ClusterError, match=r"does not see .*missing; put it on a file system"):
             check_workers(client, job, [Cell("missing", "1.png", None, "")])
         with pytest.raises(ClusterError, match="has another model"):

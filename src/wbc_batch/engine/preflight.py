@@ -19,7 +19,7 @@ from wbc_batch.engine.connection import asked
 from wbc_batch.engine.plan import Job, model_digest
 from wbc_batch.errors import ClusterError, IncompleteRunError, WbcError
 from wbc_batch.files import exists
-from wbc_batch.sources import Cell, list_cells
+from wbc_batch.sources import Cell, is_url, list_cells
 
 __all__ = [
     "GPU",
@@ -198,7 +198,7 @@ def _look_around(token: Path, job: Job, samples: Sequence[Cell]) -> _View:
 def _sample_trouble(cell: Cell, base: Path) -> str:
     """Why this worker cannot read a source; the images themselves may be as bad as they like."""
     try:
-        if "://" in cell.store:
+        if is_url(cell.store):
             next(list_cells([cell.store]))
             return ""
         place = base / cell.store
