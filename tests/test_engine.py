@@ -42,7 +42,7 @@ from wbc_batch.engine.plan import (
 )
 from wbc_batch.engine.run_folder import Settings, locked, start, write_record
 from wbc_batch.engine.work import FATAL_REASON, WorkerError, attempt, run_shard
-from wbc_batch.errors import ExitCode, ImageError, ModelError, RunError
+from wbc_batch.errors import ClusterError, ExitCode, ImageError, ModelError, RunError
 from wbc_batch.rebuild import rebuild_report
 from wbc_batch.run import classify_paths
 from wbc_batch.schema import CELL_COLUMNS, CLASSES, UNIDENTIFIED
@@ -190,6 +190,12 @@ def test_bad_files_are_rows_and_spoil_no_neighbour(job: Job, slides: Path, tmp_p
     assert bad[["label", "predicted", "confidence", "prob_basophil"]].isna().all(axis=None)
     good = rows[rows["status"] == "ok"].reset_index(drop=True)
     pd.testing.assert_frame_equal(good, expected, check_exact=True)
+
+
+def test_a_worker_that_cannot_compute_as_the_run_does_is_named(job: Job, slides: Path) -> None:
+    (spec,) = plan_shards(list_cells([slides / "slide-0"]), replace(job, precision="fp64"), 50)
+    with pytest.raises(ClusterError, match=rf"on .* \(process {os.getpid()}\) cannot .*'fp64'"):
+        run_shard(spec)
 
 
 def test_a_shard_of_bad_files_only_is_a_shard(job: Job, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What happens on a worker: one shard in, one Parquet file out. Plain functions, without Dask."""
 
 import os
+import platform
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ from wbc_batch.classifier import Classifier
 from wbc_batch.classifier.preprocessing import CanonicalCrop, stacked
 from wbc_batch.engine.ledger import ShardResult, commit
 from wbc_batch.engine.plan import Job, ShardSpec, model_digest
-from wbc_batch.errors import ClusterError, ImageError, ModelError, WbcError
+from wbc_batch.errors import ClusterError, ImageError, InputError, ModelError, WbcError
 from wbc_batch.files import exists, is_folder
 from wbc_batch.schema import (
     BOX_COLUMNS,
@@ -90,9 +91,14 @@ def _require(wanted: str) -> None:
     installed = version("wbc-napari")
     if installed != wanted:
         raise ClusterError(
-            f"a worker has wbc-napari {installed}; install {wanted}, the same as where the run was "
+            f"{_this_worker()} has wbc-napari {installed}; install {wanted}, the same as where the run was "
             "started, on every worker"
         )
+
+
+def _this_worker() -> str:
+    """Say which worker it is; one that joined during the run was not asked before."""
+    return f"the worker on {platform.node()} (process {os.getpid()})"
 
 
 def run_shard(spec: ShardSpec) -> ShardResult:
@@ -112,6 +118,8 @@ def run_shard(spec: ShardSpec) -> ShardResult:
     ------
     ModelError
         If the model cannot be loaded here, or is another one than the run's.
+    ClusterError
+        If it cannot be used here as the run does, such as in its precision.
     OSError
         If the rows cannot be written, or nothing of the input is there.
     """
@@ -221,7 +229,10 @@ def _load_classifier(job: Job) -> Classifier:
 
     torch.set_num_threads(job.threads)
     calm_decoders()
-    classifier = Classifier.load(job.model, job.device, job.precision, job.backend)
+    try:
+        classifier = Classifier.load(job.model, job.device, job.precision, job.backend)
+    except InputError as error:  # such as that it lacks the run's precision
+        raise ClusterError(f"{_this_worker()} cannot do its part: {error}") from error
     if model_digest(classifier.bundle) != job.model_digest:
         raise ModelError(
             f"{classifier.bundle.path} is another model on the workers than where the run began; "
