@@ -1,6 +1,7 @@
 """What tests of whole runs share: drawn slides, workers with traps, runs that are stopped."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import pytest
 from distributed import Client
 from PIL import Image
 
@@ -53,6 +55,17 @@ def command(slides: Path, run_dir: Path, *options: str) -> list[str]:
     code = "from wbc_batch.cli import main; main()"
     inputs = ["classify", str(slides), "-o", str(run_dir), "--device", "cpu"]
     return [sys.executable, "-c", code, *inputs, *options]
+
+
+def powerless() -> list[str]:
+    """What goes before a command so that permissions hold for it, also where root runs the tests."""
+    if sys.platform == "win32":
+        pytest.skip("there nothing is forbidden in this way")
+    if os.geteuid() != 0:
+        return []
+    if not shutil.which("setpriv"):
+        pytest.skip("root may read and write everywhere")
+    return ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
 
 
 def stopped_run(

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,11 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import dask
+import numpy as np
 import psutil
 import pytest
+import zarr
 from distributed import Client, LocalCluster
 from distributed.security import Security
-from runs import command, dask_cluster, dask_process, wait_for, worker_processes
+from runs import command, dask_cluster, dask_process, powerless, wait_for, worker_processes
 
 from wbc_batch.engine import clusters, preflight
 from wbc_batch.engine.cluster_file import read_cluster_file
@@ -68,6 +71,9 @@ def test_workers_that_do_not_fit_are_named(
     with clusters.existing_workers(foreign.scheduler_address) as client:
         assert check_workers(client, job, seen) == (2, "fp32")
         assert not list(shards.iterdir())
+        zarr.create_array(tmp_path / "crops.zarr", data=np.full((2, 40, 40, 3), 200, np.uint8))
+        packed = shutil.make_archive(str(tmp_path / "crops"), "zip", tmp_path / "crops.zarr")
+        assert check_workers(client, job, list(list_cells([f"zip::{packed}"]))) == (2, "fp32")
         with pytest.raises(ClusterError, match=r"does not see .*missing; put it on a file system"):
             check_workers(client, job, [Cell("missing", "1.png", None, "")])
         with pytest.raises(ClusterError, match="has another model"):
@@ -103,6 +109,22 @@ def test_workers_without_the_package_are_named(slides: Path, tmp_path: Path) -> 
     ):
         classify_paths(slides, tmp_path / "run", scheduler_file=cluster.file)
     assert not list((tmp_path / "run" / "shards").iterdir())
+
+
+def test_workers_whose_files_cannot_be_read_are_named_before_the_work(
+    slides: Path, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    options = ("--scheduler-file", str(tmp_path / "scheduler.json"))
+    whole = [*powerless(), *command(slides, run_dir, *options)]
+    with dask_cluster(tmp_path) as cluster:
+        with Client(scheduler_file=str(cluster.file), set_as_default=False) as client:
+            client.run(os.umask, 0o777)
+        run = subprocess.run(whole, capture_output=True, text=True)
+    assert run.returncode == ExitCode.FATAL
+    assert "writes files to" in run.stderr
+    assert "that this machine cannot read (permission denied)" in run.stderr
+    assert not list((run_dir / "shards").iterdir())
 
 
 def test_a_scheduler_that_does_not_answer_is_named(tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 """Data sets: the published layouts and their split, own folders with patients, manifests that are read."""
 
 import csv
+import inspect
 import json
 import logging
 import re
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,6 +18,7 @@ import pytest
 from commands import invoke, room_for
 
 from wbc_batch.classifier.preprocessing import Preprocessing
+from wbc_batch.datasets.class_folders import list_class_folders
 from wbc_batch.datasets.labelled import merge, read_dataset, refuse_shared_images
 from wbc_batch.datasets.manifest import ManifestPart, read_manifest
 from wbc_batch.datasets.naming import named_folders, named_validation
@@ -537,6 +540,22 @@ def test_a_prepared_data_set_is_trained_on_and_measured(small, tmp_path):
     done = invoke("evaluate", output / "bundle", *place, "--device", "cpu", "--json")
     assert done.exit_code == 0, done.stderr
     assert "pbc-test" in done.stdout
+
+
+def test_folders_may_be_nested_deeper_than_calls(tmp_path):
+    folder = tmp_path / "neutrophil"
+    for _ in range(150):
+        folder.mkdir()
+        folder /= "a"
+    folder.mkdir()
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 120)
+    try:
+        (folder / "1.png").write_bytes(b"a picture")
+        (file,) = list_class_folders("own", tmp_path)
+    finally:
+        sys.setrecursionlimit(limit)
+    assert file.label == "neutrophil"
 
 
 def test_an_empty_class_folder_is_refused_before_training(tmp_path):

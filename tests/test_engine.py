@@ -8,7 +8,6 @@ import runpy
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -24,7 +23,7 @@ import pytest
 import tifffile
 import zarr
 from distributed.protocol.pickle import dumps, loads
-from runs import command, draw, stopped_run
+from runs import command, draw, powerless, stopped_run
 
 from wbc_batch.classifier import Classifier, Predictions, read_bundle
 from wbc_batch.classifier.preprocessing import CanonicalCrop
@@ -43,7 +42,7 @@ from wbc_batch.engine.plan import (
 )
 from wbc_batch.engine.run_folder import Settings, locked, start, write_record
 from wbc_batch.engine.work import FATAL_REASON, WorkerError, attempt, run_shard
-from wbc_batch.errors import ExitCode, ImageError, ModelError, RunError
+from wbc_batch.errors import ClusterError, ExitCode, ImageError, ModelError, RunError
 from wbc_batch.rebuild import rebuild_report
 from wbc_batch.run import classify_paths
 from wbc_batch.schema import CELL_COLUMNS, CLASSES, UNIDENTIFIED
@@ -193,6 +192,12 @@ def test_bad_files_are_rows_and_spoil_no_neighbour(job: Job, slides: Path, tmp_p
     pd.testing.assert_frame_equal(good, expected, check_exact=True)
 
 
+def test_a_worker_that_cannot_compute_as_the_run_does_is_named(job: Job, slides: Path) -> None:
+    (spec,) = plan_shards(list_cells([slides / "slide-0"]), replace(job, precision="fp64"), 50)
+    with pytest.raises(ClusterError, match=rf"on .* \(process {os.getpid()}\) cannot .*'fp64'"):
+        run_shard(spec)
+
+
 def test_a_shard_of_bad_files_only_is_a_shard(job: Job, tmp_path: Path) -> None:
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "1.png").touch()
@@ -230,6 +235,29 @@ def test_a_folder_that_goes_while_it_is_read_makes_no_rows(
     monkeypatch.setattr(work, "prepared_crops", reading)
     with pytest.raises(FileNotFoundError, match="does not see"):
         run_shard(spec)
+
+
+@pytest.mark.parametrize("left", [(), ("other.txt", "slide-1")])
+def test_a_folder_that_is_not_mounted_any_more_makes_no_rows(
+    left: tuple[str, ...], job: Job, slides: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "disk"
+    shutil.copytree(slides / "slide-0", folder / "slide-0")
+    (spec,) = plan_shards(list_cells([folder]), job, 200)
+    shutil.rmtree(folder / "slide-0")
+    for name in left:
+        (folder / name).mkdir()
+    with pytest.raises(FileNotFoundError, match=r"the worker (sees nothing in|does not see)"):
+        run_shard(spec)
+    assert not list(Path(job.shards).iterdir())
+
+
+def test_files_that_go_one_by_one_are_rows(job: Job, slides: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(slides / "slide-0", tmp_path / "disk"))
+    (spec,) = plan_shards(list_cells([folder]), job, 200)
+    for cell in spec.cells[1:]:
+        (folder / cell.member).unlink()
+    assert run_shard(spec).errors == len(spec.cells) - 1
 
 
 def test_file_names_that_are_not_utf8_are_rows(job: Job, tmp_path: Path) -> None:
@@ -365,26 +393,37 @@ def test_what_is_in_the_way_of_results_is_said_before_the_work(
     assert (tmp_path / name).exists()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there folders are never read-only")
 @pytest.mark.parametrize(("place", "options"), [("run", ()), ("run/shards", ("--force",))])
 def test_a_folder_that_is_read_only_is_refused_and_stays_as_it_is(
     place: str, options: tuple[str, ...], slides: Path, tmp_path: Path
 ) -> None:
-    powerless = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
-    if powerless and not shutil.which("setpriv"):
-        pytest.skip("root may write everywhere")
     with locked(tmp_path / "run"):
         write_record(tmp_path / "run", {"state": "interrupted"})
     (tmp_path / "run" / "shards" / "000000-0123456789abcdef.parquet").touch()
     before = sorted((tmp_path / "run").rglob("*"))
     (tmp_path / place).chmod(0o555)
-    whole = [*powerless, *command(slides / "slide-0", tmp_path / "run", *options)]
+    whole = [*powerless(), *command(slides / "slide-0", tmp_path / "run", *options)]
     run = subprocess.run(whole, capture_output=True, text=True)
     (tmp_path / place).chmod(0o755)
     assert run.returncode == ExitCode.FATAL
     assert f"{tmp_path / place} cannot be used for results (permission denied)" in run.stderr
     assert len(run.stderr.splitlines()) == 1
     assert sorted((tmp_path / "run").rglob("*")) == before
+
+
+def test_shards_that_may_not_be_read_are_not_done_anew(slides: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    whole = [*powerless(), *command(slides / "slide-0", run_dir, "--workers", "1")]
+    with locked(run_dir):
+        write_record(run_dir, {"state": "interrupted"})
+    note = run_dir / SHARDS / "000000-0123456789abcdef.json"
+    note.write_text("{}")
+    note.chmod(0)
+    run = subprocess.run(whole, capture_output=True, text=True)
+    assert run.returncode == ExitCode.INCOMPLETE
+    assert f"{note} may not be read" in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+    assert note.exists()
 
 
 def test_an_unfinished_run_goes_on_with_the_same_settings_only(

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from runs import dask_cluster
+from runs import dask_cluster, draw
 from typer.testing import CliRunner
 
 from wbc_batch.cli import app
@@ -22,6 +22,15 @@ MIB = 2**20
 
 def lines_of(output: str) -> dict[str, str]:
     return {name: text for name, _, text in (line.partition(" ") for line in output.splitlines())}
+
+
+def test_folders_of_classes_are_no_groups_as_in_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wbc_batch.dry_run.try_out", lambda *_: None)
+    for place in ("s1/Monocyte", "s1/neutrophil", "s2/Monocyte"):
+        draw(tmp_path / place / "1.png", 1)
+    assert plan_run(tmp_path, device="cpu").groups == {"s1": 2, "s2": 1}
 
 
 def test_a_plan_tells_what_the_run_does(slides: Path, undisturbed: Path) -> None:

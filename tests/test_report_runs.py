@@ -3,6 +3,7 @@
 import errno
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,15 @@ def test_a_report_is_made_anew_without_classifying(run: Path, real_drawings: Non
     assert "measured on elsewhere (not trained on)" in text
     assert "slide-1 too few cells 0.0 0.0–33.6 0.0" in text  # none of 9, in the table of groups
     assert "Too few cells : 9 cells are identified, fewer than 100" in text
+
+
+def test_reports_do_not_replace_those_of_another_run(run: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(run, tmp_path / "other"))
+    before = sorted((path, path.stat().st_mtime_ns) for path in other.rglob("*"))
+    told = invoke("report", run, "-o", other, "--force")
+    assert told.exit_code == 1
+    assert f"{other} holds another run" in told.stderr
+    assert sorted((path, path.stat().st_mtime_ns) for path in other.rglob("*")) == before
 
 
 def test_nothing_is_overwritten_without_force(run: Path, tmp_path: Path) -> None:

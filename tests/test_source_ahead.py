@@ -12,7 +12,14 @@ from runs import wait_for
 
 from wbc_batch.classifier import read_bundle
 from wbc_batch.errors import ImageError
-from wbc_batch.sources import ahead, attempt_read, list_cells, prepared_crops, prepared_readers
+from wbc_batch.sources import (
+    ahead,
+    attempt_read,
+    list_cells,
+    prepared_crops,
+    prepared_readers,
+    refuse_silent,
+)
 from wbc_batch.sources.pack import pack
 
 # Reads as a worker does, and tells of its processes; with the argument "die" it kills one of them.
@@ -122,3 +129,8 @@ def _children(worker: subprocess.Popen) -> list[int]:
     children = [int(pid) for pid in worker.stdout.readline().split()]
     assert len(children) == 2
     return children
+
+
+def test_a_store_that_does_not_answer_is_heard_of_through_processes() -> None:
+    with pytest.raises(ConnectionError, match="does not answer"):
+        list(ahead.map_apart(refuse_silent, ["http://127.0.0.1:1/a.zarr"], 1))

@@ -174,6 +174,33 @@ def test_links_in_a_tar_archive_are_followed(tmp_path: Path) -> None:
     assert all((found == PICTURES[0]).all() for found in read_all(cells))
 
 
+def test_a_hard_link_is_what_its_target_was_when_it_was_made(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "s.tar", "w") as archive:
+        for name, number in (("a.png", 0), ("b.png", None), ("a.png", 5)):
+            info = tarfile.TarInfo(name)
+            if number is None:
+                info.type, info.linkname = tarfile.LNKTYPE, "a.png"
+                archive.addfile(info)
+                continue
+            data = png(PICTURES[number])
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    link, last = list_cells([tmp_path / "s.tar"])
+    assert (link.member, last.member) == ("b.png", "a.png")
+    assert_pictures([link, last], PICTURES[[0, 5]])
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_a_tar_archive_that_was_changed_after_it_was_listed_gives_no_neighbour(
+    mode: str, tmp_path: Path
+) -> None:
+    files = [("0.png", png(PICTURES[0])), ("1.png", png(PICTURES[0]))]
+    path = write_tar(tmp_path / f"a.tar{mode[2:] and '.gz'}", files, mode)
+    cells = list(list_cells([path]))
+    write_tar(path, files[::-1], mode)
+    assert all("changed after it was listed" in reason for reason in reasons(cells))
+
+
 def test_members_are_found_by_their_names_alone(tmp_path: Path) -> None:
     for path in (
         write_zip(tmp_path / "a.zip", members()),

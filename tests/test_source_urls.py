@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -22,7 +23,7 @@ from wbc_batch.cli import app
 from wbc_batch.engine.plan import Job, plan_shards
 from wbc_batch.engine.work import run_shard
 from wbc_batch.errors import ExitCode, InputError
-from wbc_batch.sources import list_cells, read_image
+from wbc_batch.sources import list_cells, read_image, readers
 from wbc_batch.sources.pack import pack
 
 CELLS, PLAIN = 48, 32
@@ -43,13 +44,39 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+# How often a request for a file whose name ends so is not answered, and how that is done.
+OUTAGES: dict[str, list[str]] = {}
+
+
+@web.middleware
+async def _failing(request: web.Request, handler: Any) -> web.StreamResponse:
+    for name, ways in OUTAGES.items():
+        if request.path.endswith(name) and ways:
+            way = ways.pop()
+            if way.isdigit():
+                return web.Response(status=int(way))
+            cut = web.StreamResponse(headers={"Content-Length": "1000"})
+            await cut.prepare(request)
+            await cut.write(b"half")
+            request.transport.close()
+            return cut
+    return await handler(request)
+
+
+@pytest.fixture
+def outages(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, list[str]]]:
+    monkeypatch.setattr("wbc_batch.sources.remote._PAUSES", (0.01, 0.01, 0.01))
+    yield OUTAGES
+    OUTAGES.clear()
+
+
 @pytest.fixture(scope="module")
 def server(folder: Path) -> Iterator[str]:
     """A server that answers requests for parts of files, as object stores do."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    application = web.Application()
+    application = web.Application(middlewares=[_failing])
     application.router.add_static("/", folder)
     runner = web.AppRunner(application)
 
@@ -131,6 +158,30 @@ def test_a_server_that_is_gone_makes_no_rows(server: str, job: Job) -> None:
         cells = tuple(replace(cell, source=url, place=None) for cell in spec.cells)
         with pytest.raises(ConnectionError, match=reason):
             run_shard(replace(spec, cells=cells))
+    assert not list(Path(job.shards).iterdir())
+
+
+@pytest.mark.parametrize("ways", [["503", "503"], ["cut", "cut"]])
+def test_a_short_outage_is_no_damage(
+    ways: list[str], folder: Path, server: str, outages: dict[str, list[str]]
+) -> None:
+    crops = zarr.open_array(folder / "plain.zarr", mode="r")[:]
+    cells = list(list_cells([f"{server}/plain.zarr"]))
+    outages["c/1/0/0/0"] = ways
+    for crop, read in zip(crops, readers(cells), strict=True):
+        np.testing.assert_array_equal(read(), crop)
+    assert not ways
+
+
+@pytest.mark.parametrize("way", ["503", "403", "cut"])
+def test_a_long_outage_makes_no_rows(
+    way: str, server: str, outages: dict[str, list[str]], job: Job
+) -> None:
+    for store, file in (("plain", "c/1/0/0/0"), ("packed", "crops/c/0/0/0/0")):
+        (spec,) = plan_shards(list_cells([f"{server}/{store}.zarr"]), job, CELLS)
+        outages[file] = 100 * [way]
+        with pytest.raises(ConnectionError, match=f"does not give {file}"):
+            run_shard(spec)
     assert not list(Path(job.shards).iterdir())
 
 

@@ -14,6 +14,7 @@ from wbc_batch.engine.crew import Crew, choose_crew
 from wbc_batch.engine.plan import Job, model_digest, shard_size
 from wbc_batch.engine.preflight import gpu_workers, memory_limits
 from wbc_batch.engine.trial import try_out
+from wbc_batch.report.groups import AS_LISTED
 from wbc_batch.request import refuse_unfit_model
 from wbc_batch.sources import AnyInput, Cell, list_cells
 
@@ -33,7 +34,7 @@ class RunPlan:
     ----------
     cells : int
     groups : dict of str to int
-        Cells per group, in the order in which groups begin.
+        Cells per group of the report, in the order in which groups begin.
     model : str
         Its name.
     place : str
@@ -113,7 +114,7 @@ def plan_run(
     groups: Counter[str] = Counter()
     firsts: list[Cell] = []
     for cell in list_cells(paths, group_by):
-        groups[cell.group] += 1
+        groups[AS_LISTED.rule(cell.source, cell.member, cell.group)] += 1
         if len(firsts) < _TRIAL_CELLS:
             firsts.append(cell)
     cells = groups.total()

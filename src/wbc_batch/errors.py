@@ -14,6 +14,7 @@ __all__ = [
     "InputError",
     "ModelError",
     "RunError",
+    "UnreachableError",
     "WbcError",
 ]
 
@@ -43,6 +44,10 @@ class InputError(WbcError, ValueError):
 
 class ImageError(WbcError, ValueError):
     """One image cannot be read or classified; it becomes a row with ``status=error``."""
+
+
+class UnreachableError(ImageError, ConnectionError):
+    """A store that a URL names does not answer. Nothing is known of its cells, so no row says so."""
 
 
 class ModelError(WbcError, ValueError):

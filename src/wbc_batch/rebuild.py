@@ -113,7 +113,8 @@ def rebuild_report(
     Raises
     ------
     RunError
-        If there is no such run, it is not finished, or reports would be overwritten.
+        If there is no such run, it is not finished, reports would be overwritten, or `output` holds
+        another run.
     InputError
         If the options cannot be used, or do not fit the run.
     """
@@ -130,6 +131,10 @@ def rebuild_report(
     sets = run.record.get("prediction_sets") or {}
     # A run that only others may write to can be reported elsewhere.
     own = resolved(place) == resolved(run_dir)
+    if not own and exists(place / RECORD_FILE):
+        raise RunError(
+            f"{place} holds another run, whose reports would be replaced; name another folder with -o"
+        )
     with (
         locked(run_dir) if own else nullcontext(),
         _results_folder(place, REPORT_FILES, REPORT_FOLDERS, force=force),

@@ -21,7 +21,7 @@ from wbc_batch.engine.run_folder import (
     start,
     write_record,
 )
-from wbc_batch.errors import ExitCode, RunError
+from wbc_batch.errors import ExitCode, IncompleteRunError, RunError
 from wbc_batch.files import resolved, unwritable
 from wbc_batch.report import read_options, write_reports
 from wbc_batch.report.ranges import DEFAULT_PROFILE
@@ -202,7 +202,13 @@ def _classify(request: Request, record: Record) -> Record:
     seconds = time.monotonic() - begun
     results = committed(request.run_dir)
     cells = sum(result.cells for result in results)
-    if cells != request.listing.cells:
+    if cells < request.listing.cells:
+        raise IncompleteRunError(
+            f"{request.run_dir} holds {cells} rows for {request.listing.cells} cells, though all were "
+            "classified: files of its shards are gone, damaged, or not to be seen from this machine yet; "
+            "repeat the command to continue"
+        )
+    if cells > request.listing.cells:
         raise RunError(
             f"{request.run_dir} holds {cells} rows for {request.listing.cells} cells; its shards "
             "do not belong to this run, so add --force to begin anew"

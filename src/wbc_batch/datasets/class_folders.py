@@ -1,6 +1,5 @@
 """Images that lie in folders named after their classes."""
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from wbc_batch.errors import InputError
 from wbc_batch.files import is_file, resolved
 from wbc_batch.schema import CLASSES
 from wbc_batch.sources import list_cells
-from wbc_batch.sources.folders import LITTER
+from wbc_batch.sources.folders import empty_folders
 
 __all__ = ["OUT_OF_CLASS", "LabelledFile", "list_class_folders", "name_groups"]
 
@@ -154,8 +153,5 @@ def _label(folder: Path, member: str, meanings: Mapping[str, str]) -> str:
 
 
 def _refuse_empty_folders(folder: Path) -> None:
-    for place, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        seen = [n for n in files if not n.startswith(".") and n.lower() not in LITTER]
-        if not (folders or seen):
-            raise InputError(f"{place} is an empty folder; put its cells there, or remove it")
+    for place in empty_folders(folder):
+        raise InputError(f"{place} is an empty folder; put its cells there, or remove it")

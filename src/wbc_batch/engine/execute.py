@@ -29,7 +29,7 @@ from wbc_batch.engine.ledger import UNFINISHED, ShardResult
 from wbc_batch.engine.plan import SHARDS_AT_ONCE, ShardSpec
 from wbc_batch.engine.preflight import GPU, gpu_workers, lacks_package
 from wbc_batch.engine.work import attempt_packed, read_cells, run_shard
-from wbc_batch.errors import ClusterError, IncompleteRunError, WbcError
+from wbc_batch.errors import ClusterError, IncompleteRunError, UnreachableError, WbcError
 
 __all__ = ["execute", "find_fatal"]
 
@@ -216,7 +216,8 @@ def _deaths(shard: _Shard, error: KilledWorker) -> int:
 def _after(shard: _Shard, error: Exception) -> _Shard:
     if isinstance(error, KilledWorker):
         return replace(shard, deaths=_deaths(shard, error))
-    if isinstance(error, WbcError) or shard.failures + 1 == _FAILURES:
+    ours = isinstance(error, WbcError) and not isinstance(error, UnreachableError)
+    if ours or shard.failures + 1 == _FAILURES:
         raise _given_up(error)
     return replace(shard, failures=shard.failures + 1)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from wbc_batch.errors import IncompleteRunError
 from wbc_batch.files import UNFINISHED, write_file
 
 __all__ = [
@@ -92,6 +93,11 @@ def committed(run_dir: Path) -> list[ShardResult]:
     """Read what is done, in the order of the run.
 
     A shard whose files are damaged or do not belong together does not count; it will be done anew.
+
+    Raises
+    ------
+    IncompleteRunError
+        If one may not be read: it may be whole.
     """
     found = (_read(path) for path in (run_dir / SHARDS).glob("*.json"))
     return sorted((result for result in found if result), key=lambda result: result.number)
@@ -114,6 +120,11 @@ def _read(path: Path) -> ShardResult | None:
     try:
         result = ShardResult(**json.loads(path.read_text(encoding="utf-8")))
         whole = (path.parent / result.file).stat().st_size == result.size
+    except PermissionError as error:
+        raise IncompleteRunError(
+            f"{error.filename} may not be read by this user ({(error.strerror or '').lower()}); make the "
+            "files of the run readable, then repeat the command to continue"
+        ) from error
     except (OSError, ValueError, TypeError):
         return None
     return result if whole else None

@@ -19,7 +19,7 @@ from wbc_batch.engine.connection import asked
 from wbc_batch.engine.plan import Job, model_digest
 from wbc_batch.errors import ClusterError, IncompleteRunError, WbcError
 from wbc_batch.files import exists
-from wbc_batch.sources import Cell, list_cells
+from wbc_batch.sources import Cell, is_url, list_cells
 
 __all__ = [
     "GPU",
@@ -43,13 +43,14 @@ _TRIES = 3
 class _View:
     """What a worker has and sees; `trouble` is empty where all is well.
 
-    The precision is the one that it computes in.
+    The precision is the one that it computes in; `probe` is the file that it wrote among the results.
     """
 
     version: str
     cores: int
     precision: str
     trouble: str
+    probe: Path
 
 
 def check_workers(client: Client, job: Job, samples: Sequence[Cell]) -> tuple[int, str]:
@@ -73,7 +74,7 @@ def check_workers(client: Client, job: Job, samples: Sequence[Cell]) -> tuple[in
     ------
     ClusterError
         If a worker lacks this version of wbc-napari, has another model, cannot read an input or
-        cannot write results where this machine finds them; or if they would not all compute in one
+        cannot write results that this machine can read; or if they would not all compute in one
         precision.
     IncompleteRunError
         If no worker is left.
@@ -85,12 +86,13 @@ def check_workers(client: Client, job: Job, samples: Sequence[Cell]) -> tuple[in
             answers = _answers(client, partial(_look_around, token, job, tuple(samples)))
             if not any(isinstance(answer, OSError) for answer in answers.values()):
                 break
+        ours = version("wbc-napari")
+        complaints = {worker: _complaint(answer, ours) for worker, answer in answers.items()}
     finally:
         for left in token.parent.glob(f"{token.name}*"):
             left.unlink()
-    ours = version("wbc-napari")
-    for worker, answer in sorted(answers.items()):
-        if complaint := _complaint(answer, ours):
+    for worker, complaint in sorted(complaints.items()):
+        if complaint:
             raise ClusterError(f"the Dask worker {worker} {complaint}")
     gpus = _gpus(client, job.device)
     views = {
@@ -187,14 +189,16 @@ def _look_around(token: Path, job: Job, samples: Sequence[Cell]) -> _View:
     """Tell, on a worker, what it has and sees."""
     troubles = [_sample_trouble(cell, Path(job.base)) for cell in samples]
     model_trouble, precision = _try_model(job)
-    troubles += [_place_trouble(token), model_trouble]
-    return _View(version("wbc-napari"), CPU_COUNT, precision, next(filter(None, troubles), ""))
+    probe = token.with_name(f"{token.name}-{uuid4().hex}")
+    troubles += [_place_trouble(token, probe), model_trouble]
+    trouble = next(filter(None, troubles), "")
+    return _View(version("wbc-napari"), CPU_COUNT, precision, trouble, probe)
 
 
 def _sample_trouble(cell: Cell, base: Path) -> str:
     """Why this worker cannot read a source; the images themselves may be as bad as they like."""
     try:
-        if "://" in cell.store:
+        if is_url(cell.store):
             next(list_cells([cell.store]))
             return ""
         place = base / cell.store
@@ -212,11 +216,11 @@ def _sample_trouble(cell: Cell, base: Path) -> str:
     return ""
 
 
-def _place_trouble(token: Path) -> str:
+def _place_trouble(token: Path, probe: Path) -> str:
     if not exists(token):
         return f"does not see {token.parent}; put it on a file system that all share"
     try:
-        token.with_name(f"{token.name}-{uuid4().hex}").touch()
+        probe.touch()
     except OSError as error:
         return f"cannot write to {token.parent} ({error.strerror})"
     return ""
@@ -244,4 +248,17 @@ def _complaint(answer: _View | Exception, ours: str) -> str:
         return f"does not answer ({type(answer).__name__}: {answer})"
     if answer.version != ours:
         return f"has wbc-napari {answer.version}; install {ours}, the same as here, on every worker"
-    return answer.trouble
+    return answer.trouble or _unreadable(answer.probe)
+
+
+def _unreadable(probe: Path) -> str:
+    """Why this machine cannot read what a worker writes."""
+    try:
+        probe.open("rb").close()
+    except OSError as error:
+        return (
+            f"writes files to {probe.parent} that this machine cannot read "
+            f"({(error.strerror or type(error).__name__).lower()}); run it as the same user as the "
+            "command, or with a umask that lets others read, such as 022"
+        )
+    return ""

@@ -1,6 +1,7 @@
 """One run in one directory: its lock, its ``run.json``, and what may be continued in it."""
 
 import json
+import os
 import platform
 import shutil
 import traceback
@@ -148,10 +149,11 @@ def locked(run_dir: Path) -> Iterator[None]:
 
 
 def _try_folders(run_dir: Path) -> None:
-    """Find out that a folder is read-only before anything in it is removed."""
+    """Find out that a folder is read-only, or shows nothing, before anything in it is removed."""
     for folder in (run_dir, run_dir / SHARDS):
         try:
             folder.mkdir(exist_ok=True)
+            os.scandir(folder).close()
             try_writing(folder)
         except OSError as error:
             raise unwritten(folder, error) from error

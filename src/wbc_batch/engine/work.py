@@ -2,13 +2,14 @@
 
 import os
 import pickle
+import platform
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from importlib.metadata import version
 from itertools import chain, islice
-from pathlib import Path
+from pathlib import Path, PurePath
 from threading import Lock
 from typing import Any
 
@@ -21,8 +22,8 @@ from wbc_batch.classifier import Classifier
 from wbc_batch.classifier.preprocessing import CanonicalCrop, stacked
 from wbc_batch.engine.ledger import ShardResult, commit
 from wbc_batch.engine.plan import Job, ShardSpec, model_digest
-from wbc_batch.errors import ClusterError, ImageError, ModelError, WbcError
-from wbc_batch.files import exists
+from wbc_batch.errors import ClusterError, ImageError, InputError, ModelError, WbcError
+from wbc_batch.files import exists, is_folder
 from wbc_batch.schema import (
     BOX_COLUMNS,
     CELL_COLUMNS,
@@ -42,6 +43,7 @@ from wbc_batch.sources import (
     prepared_readers,
     refuse_silent,
 )
+from wbc_batch.sources.folders import is_hidden
 
 __all__ = [
     "FATAL_REASON",
@@ -108,9 +110,14 @@ def _require(wanted: str) -> None:
     installed = version("wbc-napari")
     if installed != wanted:
         raise ClusterError(
-            f"a worker has wbc-napari {installed}; install {wanted}, the same as where the run was "
+            f"{_this_worker()} has wbc-napari {installed}; install {wanted}, the same as where the run was "
             "started, on every worker"
         )
+
+
+def _this_worker() -> str:
+    """Say which worker it is; one that joined during the run was not asked before."""
+    return f"the worker on {platform.node()} (process {os.getpid()})"
 
 
 def run_shard(spec: ShardSpec) -> ShardResult:
@@ -130,6 +137,8 @@ def run_shard(spec: ShardSpec) -> ShardResult:
     ------
     ModelError
         If the model cannot be loaded here, or is another one than the run's.
+    ClusterError
+        If it cannot be used here as the run does, such as in its precision.
     OSError
         If the rows cannot be written, or nothing of the input is there.
     """
@@ -141,7 +150,8 @@ def run_shard(spec: ShardSpec) -> ShardResult:
         started = time.perf_counter()
         rows = _classify(classifier, spec, crops)
     if rows["error"].null_count < rows.num_rows - len(spec.fatal):
-        _refuse_blind(spec)  # it may have gone meanwhile
+        _refuse_blind(spec)  # it may have gone meanwhile,
+        _refuse_emptied(spec)  # or before, and left a place
     sink = pa.BufferOutputStream()
     pq.write_table(rows, sink, compression="zstd")
     content = sink.getvalue().to_pybytes()
@@ -180,6 +190,40 @@ def _refuse_blind(spec: ShardSpec) -> None:
         refuse_silent(url)
 
 
+def _refuse_emptied(spec: ShardSpec) -> None:
+    """Likewise one that is not mounted any more: its folder is there, and nothing in it."""
+    base = Path(spec.job.base)
+    folders = {cell.store for cell in spec.cells if not is_url(cell.store)}
+    folders = {store for store in folders if is_folder(base / store)}
+    for store in folders:
+        if _is_empty(base / store):
+            raise FileNotFoundError(f"the worker sees nothing in {store}")
+    # Of an array only the store is known, not where its cells lie in it.
+    listed = [cell for cell in spec.cells if cell.store in folders and cell.place is None]
+    if len(listed) == len(spec.cells) and all(
+        _is_gone(base / cell.store / cell.member) for cell in listed
+    ):
+        first = PurePath(listed[0].store, listed[0].member)
+        raise FileNotFoundError(f"the worker does not see {first}, nor what was listed beside it")
+
+
+def _is_empty(folder: Path) -> bool:
+    try:
+        return all(is_hidden(name) for name in os.listdir(folder))  # noqa: PTH208 - names are enough
+    except PermissionError:  # who knows
+        return False
+
+
+def _is_gone(path: Path) -> bool:
+    try:
+        path.lstat()
+    except PermissionError:  # it is there, for others
+        return False
+    except OSError:
+        return True
+    return False
+
+
 def read_cells(spec: ShardSpec, positions: Sequence[int], trail: Path) -> None:
     """Read and prepare some cells of a shard one after the other, and keep nothing.
 
@@ -204,7 +248,10 @@ def _load_classifier(job: Job) -> Classifier:
 
     torch.set_num_threads(job.threads)
     calm_decoders()
-    classifier = Classifier.load(job.model, job.device, job.precision, job.backend)
+    try:
+        classifier = Classifier.load(job.model, job.device, job.precision, job.backend)
+    except InputError as error:  # such as that it lacks the run's precision
+        raise ClusterError(f"{_this_worker()} cannot do its part: {error}") from error
     if model_digest(classifier.bundle) != job.model_digest:
         raise ModelError(
             f"{classifier.bundle.path} is another model on the workers than where the run began; "

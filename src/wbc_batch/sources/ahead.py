@@ -22,6 +22,8 @@ from threading import Lock
 from typing import TypeVar
 from weakref import finalize
 
+from wbc_batch.errors import UnreachableError
+
 __all__ = ["map_apart", "run_ahead"]
 
 _Item = TypeVar("_Item")
@@ -90,7 +92,8 @@ def map_apart(
     Parameters
     ----------
     function : callable
-        Gives a result for each item; with its arguments it can be pickled. Must not raise.
+        Gives a result for each item; with its arguments it can be pickled. An `UnreachableError` that it
+        raises is raised here; nothing else may be.
     items : iterable
         Can be pickled.
     processes : int
@@ -114,12 +117,14 @@ def map_apart(
         child = crew.get()
         try:
             _send(child, (function, some))
-            results: list[_Result] = _receive(child)
+            results: list[_Result] | UnreachableError = _receive(child)
         except (EOFError, OSError, pickle.UnpicklingError) as error:
             _crew.cache_clear()
             raise ChildProcessError("a process that reads images has died") from error
         finally:
             crew.put(child)  # a dead one, too: those that wait for it shall hear of it
+        if isinstance(results, UnreachableError):
+            raise results
         return results
 
     todo = iter(items)
@@ -159,7 +164,7 @@ def _send(child: _Child, task: object) -> None:
     child.process.stdin.flush()
 
 
-def _receive(child: _Child) -> list[_Result]:
+def _receive(child: _Child) -> list[_Result] | UnreachableError:
     assert child.process.stdout
     content, sizes = pickle.load(child.process.stdout)
     arrays = []
@@ -170,7 +175,7 @@ def _receive(child: _Child) -> list[_Result]:
         for size in sizes:
             arrays.append(all_arrays[start : start + size])
             start += size
-    results: list[_Result] = pickle.loads(content, buffers=arrays)
+    results: list[_Result] | UnreachableError = pickle.loads(content, buffers=arrays)
     return results
 
 
@@ -182,14 +187,18 @@ def _serve(memory: int | None) -> None:
     try:
         while True:
             function, some = pickle.load(tasks)
-            answer = _packed(function(some), memory)
+            try:
+                results = function(some)
+            except UnreachableError as error:
+                results = error
+            answer = _packed(results, memory)
             pickle.dump(answer, answers, pickle.HIGHEST_PROTOCOL)
             answers.flush()
     except (EOFError, BrokenPipeError, pickle.UnpicklingError):
         os._exit(0)
 
 
-def _packed(results: list[object], memory: int | None) -> tuple[bytes, list[int]]:
+def _packed(results: object, memory: int | None) -> tuple[bytes, list[int]]:
     """Put the arrays of some results into the memory; return the rest, and the bytes of each array."""
     if memory is None:
         return pickle.dumps(results, pickle.HIGHEST_PROTOCOL), []

@@ -192,12 +192,14 @@ class TarMembers:
     def _read(self, cell: Cell) -> bytes:
         if not cell.member:
             raise ImageError(_LOST)
-        offset = cell.place.position if cell.place else self._find(cell.member)
         try:
             stream, archive = self._open()
-            info = self._header(archive, stream, offset)
+            offset = cell.place.position if cell.place else self._find(cell.member)
+            info = self._header(archive, stream, offset, cell.member)
             if info.islnk() or info.issym():
-                info = self._header(archive, stream, self._find(_target(info)))
+                # A hard link is what its target was at that time: a later file of that name replaces it.
+                offset = self._find(_target(info), info.offset if info.islnk() else None)
+                info = self._header(archive, stream, offset, _target(info))
             if not info.isreg() or info.issparse():
                 raise ImageError("this is not a regular file in the archive")
             refuse_large_file(info.size)
@@ -219,26 +221,36 @@ class TarMembers:
         return cast(tuple[BinaryIO, tarfile.TarFile], self._local.view)
 
     @staticmethod
-    def _header(archive: tarfile.TarFile, stream: BinaryIO, offset: int) -> tarfile.TarInfo:
+    def _header(
+        archive: tarfile.TarFile, stream: BinaryIO, offset: int, name: str
+    ) -> tarfile.TarInfo:
         stream.seek(offset)
-        return tarfile.TarInfo.fromtarfile(archive)
+        info = tarfile.TarInfo.fromtarfile(archive)
+        if posixpath.normpath(info.name) != name:
+            raise ImageError(
+                "the archive was changed after it was listed; leave it alone meanwhile"
+            )
+        return info
 
-    def _find(self, member: str) -> int:
+    def _find(self, member: str, before: int | None = None) -> int:
+        """Where the last file of a name is, or the last one before some place."""
         if self._compressed:
             raise ImageError("a link inside a compressed archive cannot be followed; unpack it")
-        try:
-            return self._offsets[member]
-        except KeyError as error:
-            raise ImageError("the archive holds no such file") from error
+        offsets = self._offsets.get(member, [])
+        if before is not None:
+            offsets = [offset for offset in offsets if offset < before]
+        if not offsets:
+            raise ImageError("the archive holds no such file")
+        return offsets[-1]
 
     @cached_property
-    def _offsets(self) -> dict[str, int]:
+    def _offsets(self) -> dict[str, list[int]]:
         """Where each file is; only needed for links, and for cells that know their name alone."""
-        offsets = {}
+        offsets: dict[str, list[int]] = {}
         with _tar_stream(self._path) as stream, _tar(stream) as archive:
             try:
                 for info in archive:
-                    offsets[posixpath.normpath(info.name)] = info.offset
+                    offsets.setdefault(posixpath.normpath(info.name), []).append(info.offset)
             except _DAMAGE:
                 pass  # what is there can be read
         return offsets

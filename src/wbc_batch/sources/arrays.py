@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import Any
 
@@ -10,7 +11,7 @@ from fsspec.core import url_to_fs
 from numpy.typing import NDArray
 
 from wbc_batch.classifier.preprocessing import CanonicalCrop, Preprocessing
-from wbc_batch.errors import ImageError, InputError
+from wbc_batch.errors import ImageError, InputError, UnreachableError
 from wbc_batch.files import exists
 from wbc_batch.sources import packed
 from wbc_batch.sources.blocks import Blocks
@@ -105,13 +106,11 @@ class CropArray:
         ImageError
             If that is missing or damaged.
         """
-        try:
+        with _or_damaged(
+            f"what the store says of its crops {first} to {last - 1} is missing or damaged; "
+            "pack them again"
+        ):
             return {name: self.group[name][first:last] for name in packed.COLUMNS}
-        except Exception as error:  # codecs raise anything
-            raise ImageError(
-                f"what the store says of its crops {first} to {last - 1} is missing or damaged; "
-                "pack them again"
-            ) from error
 
     def fetch(self, cells: Iterable[Cell]) -> Iterator[Fetch]:
         """Give a way to the pixels of each cell."""
@@ -154,10 +153,8 @@ class CropArray:
 
     @cached_property
     def _true_sizes(self) -> tuple[NDArray, NDArray]:
-        try:
+        with _or_damaged("the sizes of the crops in the store are damaged"):
             return self.group["crop_height"][:], self.group["crop_width"][:]
-        except Exception as error:
-            raise ImageError("the sizes of the crops in the store are damaged") from error
 
 
 class _PreparedCrops:
@@ -181,11 +178,20 @@ class _PreparedCrops:
 
     @cached_property
     def _sizes(self) -> NDArray[np.float32]:
-        try:
+        with _or_damaged("the sizes of the nuclei in the store are damaged"):
             sizes: NDArray[np.float32] = self._crops.group[packed.SIZES][:]
-        except Exception as error:  # codecs raise anything
-            raise ImageError("the sizes of the nuclei in the store are damaged") from error
-        return sizes
+            return sizes
+
+
+@contextmanager
+def _or_damaged(sentence: str) -> Iterator[None]:
+    """Say what it means that something in a store cannot be read, unless it does not come at all."""
+    try:
+        yield
+    except UnreachableError:
+        raise
+    except Exception as error:  # codecs raise anything
+        raise ImageError(sentence) from error
 
 
 def _gone(count: int) -> Any:
@@ -229,16 +235,21 @@ def _channels_first(array: Any) -> bool:
 def _open(store: str) -> Any:
     import zarr
 
+    from wbc_batch.sources.remote import open_url
+
     if not (is_url(store) or exists(store)):
         raise ImageError("the zarr store is gone")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of codecs and types that no standard names yet
         try:
-            if is_url(store) and not _answers(store):
+            if not is_url(store):
+                return zarr.open(store, mode="r")
+            if not _answers(store):
                 raise FileNotFoundError("there is none")
-            return zarr.open(store, mode="r")
+            return zarr.open(open_url(store), mode="r")
         except Exception as error:  # stores, file systems and codecs raise anything
-            raise ImageError(f"this zarr store cannot be opened ({_reason(error)})") from error
+            failure = UnreachableError if is_url(store) else ImageError
+            raise failure(f"this zarr store cannot be opened ({_reason(error)})") from error
 
 
 def refuse_silent(url: str) -> None:
@@ -246,15 +257,15 @@ def refuse_silent(url: str) -> None:
 
     Raises
     ------
-    ConnectionError
+    UnreachableError
         If it is not there, or does not answer.
     """
     try:
         there = _answers(url)
     except Exception as error:  # file systems raise anything
-        raise ConnectionError(f"{url} does not answer: {_reason(error)}") from error
+        raise UnreachableError(f"{url} does not answer: {_reason(error)}") from error
     if not there:
-        raise ConnectionError(f"the store {url} is not there any more")
+        raise UnreachableError(f"the store {url} is not there any more")
 
 
 def _reason(error: Exception) -> str:

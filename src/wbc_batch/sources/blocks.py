@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from wbc_batch.errors import ImageError
+from wbc_batch.errors import ImageError, UnreachableError
 from wbc_batch.sources.fetching import LoadedAhead
 
 __all__ = ["Blocks"]
@@ -50,6 +50,8 @@ class Blocks:
         last = min(first + self.size, int(self._array.shape[0]))
         try:
             return self._checked(self._array[first:last])
+        except UnreachableError:
+            raise
         except Exception:  # noqa: BLE001 - codecs raise anything
             return self._load_chunks(first, last)
 
@@ -60,6 +62,8 @@ class Blocks:
             end = min(start + step, last)
             try:
                 crops += self._checked(self._array[start:end])
+            except UnreachableError:
+                raise
             except Exception as error:  # noqa: BLE001
                 reason = " ".join(str(error).split()) or type(error).__name__
                 damage = ImageError(f"its chunk in the zarr store is damaged ({reason[:120]})")

@@ -8,7 +8,7 @@ from wbc_batch.errors import InputError
 from wbc_batch.sources.cells import Cell
 from wbc_batch.sources.inputs import Input
 
-__all__ = ["LITTER", "is_hidden", "list_folder"]
+__all__ = ["LITTER", "empty_folders", "is_hidden", "list_folder"]
 
 #: Files that file managers leave behind, names in lower case. They are never cells.
 LITTER = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
@@ -34,6 +34,8 @@ def list_folder(item: Input) -> Iterator[Cell]:
     folder = Path(item.given)
     empty = True
     for member in _walk(folder):
+        if _is_empty_folder(member):
+            continue
         empty = False
         # The whole path: slide-1 of one patient is not slide-1 of another.
         yield Cell(item.source, member, None, item.group_of(member.rpartition("/")[0]))
@@ -41,12 +43,33 @@ def list_folder(item: Input) -> Iterator[Cell]:
         raise InputError(f"{folder} holds no files; name a folder of cell images")
 
 
+def empty_folders(folder: Path) -> Iterator[Path]:
+    """Find the folders of a tree in which there is nothing to list.
+
+    Raises
+    ------
+    InputError
+        If one cannot be listed, or contains itself through a link.
+    """
+    return (folder / member for member in _walk(folder) if _is_empty_folder(member))
+
+
+def _is_empty_folder(member: str) -> bool:
+    return not member or member.endswith("/")
+
+
 def _walk(top: Path) -> Iterator[str]:
-    """Members of a folder, sorted; without recursion, for folders may be nested deeper than calls."""
-    todo = [("", *_opened(top))]
+    """Members of a folder, sorted, and folders without any, with a slash behind their names.
+
+    Without recursion, for folders may be nested deeper than calls.
+    """
+    top_itself, entries = _opened(top)
+    if not entries:
+        yield ""
+    todo = [("", top_itself, iter(entries))]
     while todo:
-        prefix, _, entries = todo[-1]
-        for name, is_folder in entries:
+        prefix, _, left = todo[-1]
+        for name, is_folder in left:
             if not is_folder or name.lower().endswith(".zarr"):
                 yield prefix + name
                 continue
@@ -54,13 +77,15 @@ def _walk(top: Path) -> Iterator[str]:
             here, inside = _opened(folder)
             if any(here == above for _, above, _ in todo):
                 raise InputError(f"{folder} is a link to a folder above it; remove the link")
-            todo.append((f"{prefix}{name}/", here, inside))
+            if not inside:
+                yield f"{prefix}{name}/"
+            todo.append((f"{prefix}{name}/", here, iter(inside)))
             break
         else:
             todo.pop()
 
 
-def _opened(folder: Path) -> tuple[tuple[int, int], Iterator[tuple[str, bool]]]:
+def _opened(folder: Path) -> tuple[tuple[int, int], list[tuple[str, bool]]]:
     """Device and inode of a folder, and its sorted entries, each with whether it is a folder."""
     try:
         status = folder.stat()
@@ -73,7 +98,7 @@ def _opened(folder: Path) -> tuple[tuple[int, int], Iterator[tuple[str, bool]]]:
         raise InputError(
             f"{folder}: this folder cannot be listed ({reason}); make it readable or move it away"
         ) from error
-    return (status.st_dev, status.st_ino), iter(names)
+    return (status.st_dev, status.st_ino), names
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from wbc_batch.classifier.images import as_rgb
 from wbc_batch.classifier.preprocessing import CanonicalCrop, Preprocessing, canonical_crop
-from wbc_batch.errors import ImageError
+from wbc_batch.errors import ImageError, UnreachableError
 from wbc_batch.sources import images
 from wbc_batch.sources.ahead import map_apart, run_ahead
 from wbc_batch.sources.archives import TarMembers, ZipMembers
@@ -134,6 +134,8 @@ def prepared_crops(
     ------
     ChildProcessError
         If a process dies of an image.
+    UnreachableError
+        If a store that a URL names does not answer.
     """
     if cores > 1 and len(cells) >= _MANY:
         prepare = partial(_prepare_some, preprocessing=preprocessing, base=base)
@@ -152,9 +154,11 @@ def _prepare_some(
 
 
 def attempt_read(read: Callable[[], _Result]) -> _Result | ImageError:
-    """Read a cell; what goes wrong is returned."""
+    """Read a cell; what goes wrong is returned, but raised if it is not to do with the cell."""
     try:
         return read()
+    except UnreachableError:
+        raise
     except ImageError as error:
         return error
     except Exception as error:  # noqa: BLE001 - one picture that no rule foresaw spoils no other
