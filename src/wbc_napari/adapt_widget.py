@@ -165,9 +165,8 @@ class AdaptWidget(QWidget):
         if plan is None:
             return
         self._stop = Event()
-        self.destroyed.connect(
-            self._stop.set
-        )  # with the window; of the dock alone, see changeEvent
+        # With the window; of the dock alone, see changeEvent.
+        self.destroyed.connect(self._stop.set)
         self._compared = False
         self._table.hide()
         worker = create_worker(saying_why, adapt(plan, self._stop), _ignore_errors=True)

@@ -118,9 +118,8 @@ def write_export(export: Export) -> Iterator[int]:
             )
         base = export.crops.base if isinstance(export.crops, ListedCrops) else folder
         own = base is not None and resolved(base) == resolved(folder)
-        saved = own and bool(
-            (cells["source"] == _CROPS).all()
-        )  # also of an export opened from there
+        # Also of an export that was opened from there.
+        saved = own and bool((cells["source"] == _CROPS).all())
         _remove_earlier(folder, cells, base or Path.cwd())
         _write_tables(export, cells, saved)
         picture = gallery_picture(cells, export.crops, rows)

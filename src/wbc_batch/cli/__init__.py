@@ -40,9 +40,8 @@ class _Group(TyperGroup):
             end(str(error), error.exit_code)
         except KeyboardInterrupt:
             end("interrupted", ExitCode.INTERRUPTED)
-        except (
-            EOFError
-        ) as error:  # click takes it for the end of what somebody types, and says nothing
+        except EOFError as error:
+            # Click takes it for the end of what somebody types, and says nothing.
             raise RuntimeError("a file ends before it should") from error
 
 

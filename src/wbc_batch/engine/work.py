@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from importlib.metadata import version
 from itertools import chain, islice
-from pathlib import Path, PurePath
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -22,8 +22,8 @@ from wbc_batch.classifier import Classifier
 from wbc_batch.classifier.preprocessing import CanonicalCrop, stacked
 from wbc_batch.engine.ledger import ShardResult, commit
 from wbc_batch.engine.plan import Job, ShardSpec, model_digest
+from wbc_batch.engine.sight import refuse_blind, refuse_emptied
 from wbc_batch.errors import ClusterError, ImageError, InputError, ModelError, WbcError
-from wbc_batch.files import exists, is_folder
 from wbc_batch.schema import (
     BOX_COLUMNS,
     CELL_COLUMNS,
@@ -38,12 +38,9 @@ from wbc_batch.sources import (
     Cell,
     attempt_read,
     calm_decoders,
-    is_url,
     prepared_crops,
     prepared_readers,
-    refuse_silent,
 )
-from wbc_batch.sources.folders import is_hidden
 
 __all__ = [
     "FATAL_REASON",
@@ -142,7 +139,7 @@ def run_shard(spec: ShardSpec) -> ShardResult:
     OSError
         If the rows cannot be written, or nothing of the input is there.
     """
-    _refuse_blind(spec)
+    refuse_blind(spec)
     with _loading:
         classifier = _load_classifier(spec.job)
     crops = _begun(_crops(classifier, spec))
@@ -150,8 +147,8 @@ def run_shard(spec: ShardSpec) -> ShardResult:
         started = time.perf_counter()
         rows = _classify(classifier, spec, crops)
     if rows["error"].null_count < rows.num_rows - len(spec.fatal):
-        _refuse_blind(spec)  # it may have gone meanwhile,
-        _refuse_emptied(spec)  # or before, and left a place
+        refuse_blind(spec)  # it may have gone meanwhile,
+        refuse_emptied(spec)  # or before, and left a place
     sink = pa.BufferOutputStream()
     pq.write_table(rows, sink, compression="zstd")
     content = sink.getvalue().to_pybytes()
@@ -171,57 +168,6 @@ def run_shard(spec: ShardSpec) -> ShardResult:
     )
     commit(Path(spec.job.shards), result, content)
     return result
-
-
-def _refuse_blind(spec: ShardSpec) -> None:
-    """Keep a file system that is not there from becoming thousands of rows that say so."""
-    base = Path(spec.job.base)
-    # A file that is a cell itself may be gone: that is its own row.
-    stores = {
-        cell.store
-        for cell in spec.cells
-        if cell.store != cell.source or cell.member or cell.index is not None
-    }
-    urls = set(filter(is_url, stores))
-    local = stores - urls
-    if local and not any(exists(base / store) for store in local):
-        raise FileNotFoundError(f"the worker does not see {min(local)}")
-    for url in urls:
-        refuse_silent(url)
-
-
-def _refuse_emptied(spec: ShardSpec) -> None:
-    """Likewise one that is not mounted any more: its folder is there, and nothing in it."""
-    base = Path(spec.job.base)
-    folders = {cell.store for cell in spec.cells if not is_url(cell.store)}
-    folders = {store for store in folders if is_folder(base / store)}
-    for store in folders:
-        if _is_empty(base / store):
-            raise FileNotFoundError(f"the worker sees nothing in {store}")
-    # Of an array only the store is known, not where its cells lie in it.
-    listed = [cell for cell in spec.cells if cell.store in folders and cell.place is None]
-    if len(listed) == len(spec.cells) and all(
-        _is_gone(base / cell.store / cell.member) for cell in listed
-    ):
-        first = PurePath(listed[0].store, listed[0].member)
-        raise FileNotFoundError(f"the worker does not see {first}, nor what was listed beside it")
-
-
-def _is_empty(folder: Path) -> bool:
-    try:
-        return all(is_hidden(name) for name in os.listdir(folder))  # noqa: PTH208 - names are enough
-    except PermissionError:  # who knows
-        return False
-
-
-def _is_gone(path: Path) -> bool:
-    try:
-        path.lstat()
-    except PermissionError:  # it is there, for others
-        return False
-    except OSError:
-        return True
-    return False
 
 
 def read_cells(spec: ShardSpec, positions: Sequence[int], trail: Path) -> None:
