@@ -448,8 +448,8 @@ def test_an_image_that_changed_is_refused(small, tmp_path):
 
 def test_a_manifest_by_hand_is_read_from_its_own_folder(tmp_path):
     fill(tmp_path / "cells", {"neutrophil": 2})
-    lines = [f"cells/neutrophil/NE_0000{n}.jpg,neutrophil,mine,test" for n in range(2)]
-    (tmp_path / "mine.csv").write_text("\n".join(["path,label,source,split", *lines]))
+    lines = [f"cells/neutrophil/NE_0000{n}.jpg;neutrophil;mine;test" for n in range(2)]
+    (tmp_path / "mine.csv").write_text("\n".join(["path;label;source;split", *lines]))
     cells = read_dataset("x", tmp_path / "mine.csv", SMALL, "test")
     assert cells.names == ("mine", "mine")
     assert cells.members[1] == "cells/neutrophil/NE_00001.jpg"
@@ -464,7 +464,7 @@ HEAD = "path,label,source,split,sha256,group"
     [
         ("path,label\na,neutrophil", "has no column 'source'"),
         (HEAD, "lists no image"),
-        (f"{HEAD}\na,,s,test,,", "line 2 has no label"),
+        (f"{HEAD}\na,,s,test,,", "row 2 has no label"),
         (f"{HEAD}\na,monocyte,s,train,ff,\nb,monocyte,s,test,ff,", "are the same image"),
         (f"{HEAD}\na,monocyte,s,train,,\na,monocyte,s,test,,", "are the same image"),
         (f"{HEAD}\na,monocyte,s,train,,p1\nb,monocyte,s,test,,p1", "'p1' are in two splits"),
@@ -478,9 +478,9 @@ HEAD = "path,label,source,split,sha256,group"
             f"{HEAD}\na,monocyte,s,test,ff,\nb,basophil,s,test,ff,",
             "a (monocyte) and b (basophil) are the same image",
         ),
-        (f"{HEAD}\n\n\na,,s,test,,", "line 4 has no label"),
-        (f'{HEAD}\n"a,monocyte,s,test,,{"a" * 140_000}', "a quotation mark that none closes"),
-        (HEAD.replace(",", ";"), "has ';' between its columns"),
+        (f"{HEAD}\n\n\na,,s,test,,", "row 4 has no label"),
+        (f'{HEAD}\n"a,monocyte,s,test,,{"a" * 140_000}', "a double quote there that is not closed"),
+        (f"{HEAD}\na,neutrophil,s,test,,g,more", "row 2 of"),
     ],
 )
 def test_a_manifest_that_cannot_be_used_is_one_sentence(tmp_path, text, message):

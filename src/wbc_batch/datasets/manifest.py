@@ -10,13 +10,14 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path, PurePath
 from typing import Any
 
+from wbc_batch.csv_rows import read_rows
 from wbc_batch.datasets.class_folders import OUT_OF_CLASS
 from wbc_batch.datasets.splits import ASIDE, SplitCell
 from wbc_batch.errors import InputError
@@ -38,8 +39,6 @@ MANIFEST, DATASET = "manifest.csv", "dataset.json"
 #: Columns of ``manifest.csv``. ``path`` starts from the root of its source; ``group`` is patient or slide.
 COLUMNS = ("path", "label", "source", "split", "sha256", "group")
 _NEEDED = COLUMNS[:4]
-# What spreadsheets put between columns where a comma is that of decimal numbers.
-_OTHER_DELIMITERS = (";", "\t")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +156,7 @@ def read_manifest(path: Path) -> Manifest:
         empty = [column for column in _NEEDED if not row[column]]
         if empty:
             raise InputError(
-                f"{file}: line {number} has no {empty[0]}; write one, or remove the line"
+                f"{file}: row {number} has no {empty[0]}; write one, or remove the row"
             )
         root = roots.get(row["source"], file.parent)
         values = [row.get(column) or "" for column in COLUMNS]
@@ -289,36 +288,17 @@ def _read_roots(path: Path) -> dict[str, Path]:
         ) from error
 
 
-def _read_rows(file: Path) -> list[tuple[int, dict[str, str]]]:
-    """Read the rows, each with the number of its line."""
-    try:
-        text = file.read_text(encoding="utf-8-sig", errors="surrogateescape")
-    except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
-        raise InputError(f"{file} cannot be read ({reason}); name a prepared data set") from error
-    table = csv.DictReader(io.StringIO(text, newline=""))
-    try:
-        _refuse_header(file, table.fieldnames or ())
-        return [(table.line_num, row) for row in table]
-    except csv.Error as error:
-        raise InputError(
-            f"{file} cannot be read as a table after line {table.line_num} ({error}); "
-            "look for a quotation mark that none closes"
-        ) from error
-
-
-def _refuse_header(file: Path, header: Sequence[str]) -> None:
+def _read_rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Read the rows, each with its number."""
+    rows = read_rows(file, errors="surrogateescape")
+    _, header = next(rows, (0, []))
     missing = [column for column in _NEEDED if column not in header]
-    if not missing:
-        return
-    for delimiter in _OTHER_DELIMITERS:
-        if {*_NEEDED} <= {*"".join(header).split(delimiter)}:
-            raise InputError(
-                f"{file} has {delimiter!r} between its columns; save it with commas, as a manifest has them"
-            )
-    raise InputError(
-        f"{file} has no column {missing[0]!r}; a manifest has the columns {', '.join(COLUMNS)}"
-    )
+    if missing:
+        raise InputError(
+            f"{file} has no column {missing[0]!r}; a manifest has the columns {', '.join(COLUMNS)}"
+        )
+    for number, row in rows:
+        yield number, dict.fromkeys(header, "") | dict(zip(header, row, strict=False))
 
 
 def _refuse_difference(file: Path, one: Entry, other: Entry) -> None:
