@@ -11,6 +11,7 @@ if importlib.util.find_spec("napari") is None:
 
 from napari.components import ViewerModel
 from napari.layers import Layer
+from napari.utils.colormaps.standardize_color import transform_color
 from napari.utils.notifications import notification_manager
 from qtpy.QtWidgets import QWidget
 
@@ -182,6 +183,21 @@ def test_a_blind_reader_is_told_nothing_of_the_model_by_napari(dock):
     pd.testing.assert_frame_equal(layer.features, whole)
     unreviewed = [name for name in before if not name.startswith("reviewed")]
     pd.testing.assert_frame_equal(layer.features[unreviewed], before[unreviewed])
+
+
+def test_a_blind_review_begins_with_its_first_cell_and_shows_no_colour_of_a_class(dock):
+    layer = dock.session.layer
+    grey = np.full(4, 0xBB / 255, np.float32)
+    grey[3] = 1
+    for row in range(len(layer.data)):
+        dock.session.go(row)
+        dock.review._blind.setChecked(True)
+        assert dock.session.place == 0
+        np.testing.assert_allclose(transform_color(layer.current_border_color)[0], grey)
+        np.testing.assert_allclose(layer.border_color, np.tile(grey, (len(layer.data), 1)))
+        here = dock.session.row
+        dock.review._blind.setChecked(False)
+        assert dock.session.row == here
 
 
 def test_what_the_model_said_stays_with_its_cells_where_one_is_deleted_meanwhile(dock):

@@ -19,6 +19,7 @@ __all__ = [
     "captions",
     "colours",
     "dress",
+    "forget_colour",
     "points_layer",
     "repaint",
     "text_of",
@@ -212,6 +213,12 @@ def repaint(layer: Layer, rows: NDArray[np.intp] | None = None, hidden: bool = F
         painted[changed] = colours(cells, hidden)
         layer.edge_color = painted
         layer.refresh_text()
+
+
+def forget_colour(layer: Layer) -> None:
+    """Let napari's own controls show no class: they keep the colour of the cell that was selected last."""
+    pattern = "current_border_color" if isinstance(layer, Points) else "current_edge_color"
+    setattr(layer, pattern, _HIDDEN)  # colours what is selected, too
 
 
 def _caption_array(layer: Layer) -> NDArray[np.str_]:

@@ -15,7 +15,7 @@ from psygnal import Signal
 
 from wbc_batch.errors import InputError, RunError
 from wbc_batch.schema import STATUS_ERROR
-from wbc_napari.appearance import MARK, repaint
+from wbc_napari.appearance import MARK, forget_colour, repaint
 from wbc_napari.blinding import hide_model, kept_table, show_model
 from wbc_napari.companions import crops_behind, image_of, take_up_new_marks
 from wbc_napari.crops import FieldCrops
@@ -229,6 +229,7 @@ class Session:
         """Show the cells on the canvas, and what is to be seen of them in napari's own words."""
         if self.blind:
             hide_model(self.layer)
+            forget_colour(self.layer)
         else:
             show_model(self.layer)
         repaint(self.layer, hidden=self.blind)

@@ -222,8 +222,12 @@ class StationWidget(QWidget):
         telling(lambda: self.review.act(key))
 
     def _blind(self, blind: bool) -> None:
-        if self.session is not None:
-            self.session.set_blind(secrets.randbelow(2**31) if blind else None)
+        session = self.session
+        if session is not None and blind:
+            session.set_blind(secrets.randbelow(2**31))
+            self._begin_queue(session)
+        elif session is not None:
+            session.set_blind(None)
             self.review.order_queue()
 
     def _read_as(self, reader: str) -> None:
@@ -233,9 +237,13 @@ class StationWidget(QWidget):
         telling(lambda: session.read_as(reader))
         self.review.reader.setText(session.review.reader)  # as it was, where the new one is refused
         if session.review.reader == reader.strip():  # whose queue is another one
-            self.review.order_queue()
-            if len(session.rows):
-                session.go(int(session.rows[0]))
+            self._begin_queue(session)
+
+    def _begin_queue(self, session: Session) -> None:
+        """Order the cells anew, and begin with the first, whichever was looked at before."""
+        self.review.order_queue()
+        if len(session.rows):
+            session.go(int(session.rows[0]))
 
     def keyPressEvent(self, event: Any) -> None:  # noqa: N802  Qt's name
         """Take the keys of a review where no field of the dock wanted them."""
