@@ -22,6 +22,8 @@ from threading import Lock
 from typing import TypeVar
 from weakref import finalize
 
+import numpy as np
+
 from wbc_batch.errors import UnreachableError
 
 __all__ = ["map_apart", "run_ahead"]
@@ -170,7 +172,8 @@ def _receive(child: _Child) -> list[_Result] | UnreachableError:
     arrays = []
     if sizes:
         assert child.memory is not None
-        all_arrays, start = memoryview(bytearray(sum(sizes))), 0
+        # Not a bytearray, which is filled with zeros first: half of the time.
+        all_arrays, start = np.empty(sum(sizes), np.uint8).data, 0
         _read(child.memory, all_arrays)
         for size in sizes:
             arrays.append(all_arrays[start : start + size])
