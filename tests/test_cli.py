@@ -245,6 +245,7 @@ def test_ctrl_c_again_and_again_changes_nothing(tmp_path: Path) -> None:
     """While Dask clears up as Python ends."""
     code = """
 import atexit, signal, wbc_batch.run, wbc_batch.cli
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 def interrupt(*a, **k): signal.raise_signal(signal.SIGINT)
 wbc_batch.run.classify_paths = interrupt
 atexit.register(interrupt)

@@ -573,12 +573,12 @@ def test_unusable_data_are_named_before_training(folders, start, tmp_path):
 
 
 def test_classes_and_kinds_are_balanced(tmp_path):
-    image = cv2.imencode(".png", draw_cell("neutrophil", 1, size=60))[1].tobytes()
-    for name in ["neutrophil/BNE_%d", "neutrophil/SNE_%d", "monocyte/MO_%d"]:
+    for kind, name in enumerate(["neutrophil/BNE_%d", "neutrophil/SNE_%d", "monocyte/MO_%d"]):
         for n in range(4 if "BNE" in name else 1):
             path = tmp_path / (name % n + ".png")
             path.parent.mkdir(exist_ok=True)
-            path.write_bytes(image)
+            image = draw_cell("neutrophil", 10 * kind + n, size=60)
+            path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
     cells = read_dataset("pbc", tmp_path, Preprocessing(size=16))
     weights = dict(zip(cells.members, sampling_weights(cells), strict=True))
     assert sum(weights.values()) == pytest.approx(1.0)
