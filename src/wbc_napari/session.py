@@ -195,6 +195,8 @@ class Session:
     def set_blind(self, seed: int | None) -> None:
         """Hide what the model said and shuffle the queue by a seed; None shows all again."""
         self.seed = seed
+        if self.blind:
+            forget_colour(self.layer)
         self._show()
         self.set_queue()
         self.changed.emit(np.arange(len(self.cells)))
@@ -229,7 +231,6 @@ class Session:
         """Show the cells on the canvas, and what is to be seen of them in napari's own words."""
         if self.blind:
             hide_model(self.layer)
-            forget_colour(self.layer)
         else:
             show_model(self.layer)
         repaint(self.layer, hidden=self.blind)
