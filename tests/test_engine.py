@@ -40,7 +40,7 @@ from wbc_batch.engine.plan import (
     survey,
     verified,
 )
-from wbc_batch.engine.run_folder import Settings, locked, start, write_record
+from wbc_batch.engine.run_folder import Settings, clear, locked, to_continue, write_record
 from wbc_batch.engine.work import FATAL_REASON, WorkerError, attempt, run_shard
 from wbc_batch.errors import ClusterError, ExitCode, ImageError, ModelError, RunError
 from wbc_batch.rebuild import rebuild_report
@@ -368,7 +368,7 @@ def test_other_peoples_shards_are_left_alone(tmp_path: Path) -> None:
         pass
     write_record(tmp_path, {})
     with locked(tmp_path):
-        start(tmp_path, SETTINGS, force=True)
+        clear(tmp_path)
     assert theirs.exists()
     assert not ours.exists()
 
@@ -434,15 +434,13 @@ def test_an_unfinished_run_goes_on_with_the_same_settings_only(
         write_record(tmp_path, {"state": "interrupted", "settings": settings})
         (spec,) = plan_shards(list_cells([slides / "slide-0"]), job, 50)
         run_shard(spec)
-        assert start(tmp_path, SETTINGS, force=False)["state"] == "interrupted"
+        assert to_continue(tmp_path, SETTINGS)["state"] == "interrupted"
         changed = replace(SETTINGS, model="other (ef)")
         with pytest.raises(RunError, match=r"model was 'default \(ab\)' and is now 'other \(ef\)'"):
-            start(tmp_path, changed, force=False)
+            to_continue(tmp_path, changed)
         with pytest.raises(RunError, match="backend was 'torch' and is now 'openvino'"):
-            start(tmp_path, replace(SETTINGS, backend="openvino"), force=False)
+            to_continue(tmp_path, replace(SETTINGS, backend="openvino"))
         assert len(committed(tmp_path)) == 1
-        assert start(tmp_path, changed, force=True) is None
-        assert not list((tmp_path / SHARDS).iterdir())
 
 
 def test_a_run_that_did_nothing_yet_binds_nobody(tmp_path: Path) -> None:
@@ -450,9 +448,8 @@ def test_a_run_that_did_nothing_yet_binds_nobody(tmp_path: Path) -> None:
     with locked(tmp_path):
         write_record(tmp_path, {"state": "failed", "settings": settings, "shard_cells": 7})
         (tmp_path / SHARDS / "000000-0123456789abcdef.parquet").touch()  # not committed
-        assert start(tmp_path, SETTINGS, force=False)["shard_cells"] == 7
-        assert start(tmp_path, replace(SETTINGS, device="cuda"), force=False) is None
-        assert not list((tmp_path / SHARDS).iterdir())
+        assert to_continue(tmp_path, SETTINGS)["shard_cells"] == 7
+        assert to_continue(tmp_path, replace(SETTINGS, device="cuda")) is None
 
 
 def test_a_record_with_other_peoples_settings_is_that_of_another_run(
@@ -463,14 +460,14 @@ def test_a_record_with_other_peoples_settings_is_that_of_another_run(
         (spec,) = plan_shards(list_cells([slides / "slide-0"]), job, 50)
         run_shard(spec)
         with pytest.raises(RunError, match="version was 'not recorded'"):
-            start(tmp_path, SETTINGS, force=False)
+            to_continue(tmp_path, SETTINGS)
 
 
 def test_a_finished_run_is_not_overwritten(tmp_path: Path) -> None:
     with locked(tmp_path):
         write_record(tmp_path, {"state": "finished", "cells": 0})
         with pytest.raises(RunError, match=r"finished run.*--force"):
-            start(tmp_path, SETTINGS, force=False)
+            to_continue(tmp_path, SETTINGS)
 
 
 # --- execute

@@ -1,22 +1,22 @@
 """What a run would be: cells, groups, shards, workers, memory. Nothing is started or written."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
-from wbc_batch.classifier import read_bundle
-from wbc_batch.classifier.backend import choose_backend
 from wbc_batch.engine.cluster_file import read_cluster_file
 from wbc_batch.engine.clusters import expected_workers
 from wbc_batch.engine.connection import connected
-from wbc_batch.engine.crew import Crew, choose_crew
-from wbc_batch.engine.plan import Job, model_digest, shard_size
+from wbc_batch.engine.crew import Crew
+from wbc_batch.engine.ledger import committed
+from wbc_batch.engine.plan import shard_size
 from wbc_batch.engine.preflight import gpu_workers, memory_limits
+from wbc_batch.engine.run_folder import refuse_unfit_folder, to_continue
 from wbc_batch.engine.trial import try_out
-from wbc_batch.report.groups import AS_LISTED
-from wbc_batch.request import refuse_unfit_model
-from wbc_batch.sources import AnyInput, Cell, list_cells
+from wbc_batch.files import unwritten
+from wbc_batch.request import Request, group_of, refuse_overlap
+from wbc_batch.sources import list_cells
 
 __all__ = ["RunPlan", "plan_run"]
 
@@ -33,6 +33,8 @@ class RunPlan:
     Attributes
     ----------
     cells : int
+    done : int
+        Of them, by the run that the folder of the results holds a part of.
     groups : dict of str to int
         Cells per group of the report, in the order in which groups begin.
     model : str
@@ -51,10 +53,11 @@ class RunPlan:
     worker_memory : int or None
         That a worker here needed for the first cells, bytes; None if it died of them.
     seconds : float or None
-        That workers of this machine would take, reckoned from the same trial.
+        That workers of this machine would take for the rest, reckoned from the same trial.
     """
 
     cells: int
+    done: int
     groups: dict[str, int]
     model: str
     place: str
@@ -74,21 +77,8 @@ class _Staff:
     memory_limit: int | None
 
 
-def plan_run(
-    inputs: AnyInput | Sequence[AnyInput],
-    *,
-    model: str | Path = "default",
-    device: str = "auto",
-    precision: str = "auto",
-    backend: str = "auto",
-    group_by: str | None = None,
-    workers: int | None = None,
-    memory_limit: str | None = None,
-    scheduler: str | None = None,
-    scheduler_file: str | Path | None = None,
-    cluster: str | Path | None = None,
-) -> RunPlan:
-    """Look at what `wbc_batch.classify_paths` would do with the same arguments.
+def plan_run(request: Request, run_dir: Path | None = None, force: bool = False) -> RunPlan:
+    """Look at what a run would do.
 
     A running cluster is asked for its workers; a cluster that would be started is not. One process
     on this machine classifies the first cells and keeps nothing, so a script that calls this needs
@@ -96,49 +86,35 @@ def plan_run(
 
     Parameters
     ----------
-    inputs, model, device, precision, backend, group_by
-    workers, memory_limit, scheduler, scheduler_file, cluster
-        See `wbc_batch.classify_paths`.
+    request : Request
+    run_dir : Path, optional
+        The folder of the results, which may hold a part of the run.
+    force : bool
+        Look away from the run that it holds.
 
     Raises
     ------
-    InputError
-        If an input or option cannot be used.
-    ModelError, ClusterError
-        If the model or a running cluster cannot be used.
+    RunError
+        If the folder cannot be used, or holds another run.
+    InputError, ClusterError
+        If the results would lie inside the input, or a running cluster cannot be used.
     """
-    paths = [inputs] if isinstance(inputs, AnyInput) else list(inputs)
-    crew = choose_crew(device, workers, memory_limit, scheduler, scheduler_file, cluster)
-    bundle = read_bundle(model)
-    refuse_unfit_model(bundle, device, precision, backend, crew)
-    groups: Counter[str] = Counter()
-    firsts: list[Cell] = []
-    for cell in list_cells(paths, group_by):
-        groups[AS_LISTED.rule(cell.source, cell.member, cell.group)] += 1
-        if len(firsts) < _TRIAL_CELLS:
-            firsts.append(cell)
-    cells = groups.total()
-    crew = crew.for_cells(cells)
-    staff = _staff(crew, device)
-    trial = try_out(
-        Job(
-            model=str(bundle.path),
-            model_digest=model_digest(bundle),
-            # Workers elsewhere may have what this machine lacks.
-            device=device if crew.local else "auto",
-            precision=precision if crew.local else "auto",
-            backend=choose_backend(backend),
-            threads=staff.threads or 1,
-            base=str(Path.cwd()),
-            shards="",
-        ),
-        firsts,
-    )
-    size = shard_size(cells, staff.workers or 1)
+    done, size = _begun(request, run_dir, force) if run_dir else (0, None)
+    crew, cells = request.crew, request.listing.cells
+    groups = Counter(map(group_of, list_cells(request.inputs, request.group_by)))
+    staff = _staff(crew, request.device)
+    job = request.job(run_dir or Path(), staff.threads or 1)
+    if not crew.local:  # workers elsewhere may have what this machine lacks
+        job = replace(job, device="auto", precision="auto")
+    firsts = islice(list_cells(request.inputs, request.group_by), _TRIAL_CELLS)
+    trial = try_out(job, list(firsts))
+    size = size or shard_size(cells, staff.workers or 1)
+    rest = cells - done
     return RunPlan(
         cells=cells,
+        done=done,
         groups=dict(groups),
-        model=bundle.name,
+        model=request.bundle.name,
         place=crew.place,
         workers=staff.workers,
         threads_per_worker=staff.threads,
@@ -146,8 +122,22 @@ def plan_run(
         shard_cells=size,
         memory_limit=staff.memory_limit,
         worker_memory=trial.memory if trial else None,
-        seconds=cells / (trial.cells_per_second * crew.workers) if trial and crew.local else None,
+        seconds=rest / (trial.cells_per_second * crew.workers) if trial and crew.local else None,
     )
+
+
+def _begun(request: Request, run_dir: Path, force: bool) -> tuple[int, int | None]:
+    """Count the cells that the run in a folder has done, and tell how many its shards have."""
+    refuse_overlap(request.inputs, run_dir)
+    try:
+        if run_dir.exists():
+            refuse_unfit_folder(run_dir)
+        record = None if force else to_continue(run_dir, request.settings())
+    except OSError as error:
+        raise unwritten(run_dir, error) from error
+    if record is None:
+        return 0, None
+    return sum(result.cells for result in committed(run_dir)), record.get("shard_cells")
 
 
 def _staff(crew: Crew, device: str) -> _Staff:

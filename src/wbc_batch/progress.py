@@ -6,7 +6,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["Pace", "duration", "shown_progress"]
+__all__ = ["Pace", "Progress", "duration", "shown_progress"]
+
+#: Called with the number of cells done and the number of all cells.
+Progress = Callable[[int, int], None]
 
 _SECONDS_BETWEEN_LINES = 5.0
 
@@ -40,14 +43,8 @@ class Pace:
 
 
 @contextmanager
-def shown_progress() -> Iterator[Callable[[int, int], None]]:
-    """Show progress on standard error while the block runs.
-
-    Yields
-    ------
-    callable
-        To be called with the number of cells done and of all cells.
-    """
+def shown_progress() -> Iterator[Progress]:
+    """Show progress on standard error while the block runs."""
     if sys.stderr.isatty():
         with _bar() as show:
             yield show
@@ -56,13 +53,14 @@ def shown_progress() -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[[int, int], None]]:
+def _bar() -> Iterator[Progress]:
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
 
     pace = Pace()
     columns = (BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("listing cells, starting workers", total=None)
 
         def show(done: int, cells: int) -> None:
@@ -71,7 +69,7 @@ def _bar() -> Iterator[Callable[[int, int], None]]:
         yield show
 
 
-def _lines() -> Callable[[int, int], None]:
+def _lines() -> Progress:
     pace = Pace()
     last = float("-inf")
 

@@ -3,35 +3,26 @@
 import math
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from wbc_batch.classifier import Bundle
+from wbc_batch.classifier import Bundle, read_bundle
+from wbc_batch.classifier.backend import choose_backend
 from wbc_batch.classifier.conformal import conformal_thresholds
 from wbc_batch.classifier.runtime import refuse_impossible, try_model
-from wbc_batch.engine.crew import Crew
+from wbc_batch.engine.crew import Crew, choose_crew
 from wbc_batch.engine.ledger import SHARDS
-from wbc_batch.engine.plan import Job, Listing, model_digest
+from wbc_batch.engine.plan import Job, Listing, model_digest, survey
 from wbc_batch.engine.run_folder import BY_FOLDER, Record, Settings, versions
 from wbc_batch.errors import InputError
-from wbc_batch.report import ReportOptions, confusion_of
+from wbc_batch.files import resolved
+from wbc_batch.report import ReportOptions, confusion_of, read_options
 from wbc_batch.report.groups import AS_LISTED
+from wbc_batch.report.ranges import DEFAULT_PROFILE
 from wbc_batch.sources import AnyInput, Cell, describe, input_around, list_cells, spelled
 
-__all__ = [
-    "Progress",
-    "Request",
-    "noting_firsts",
-    "refuse_no_time",
-    "refuse_overlap",
-    "refuse_unfit_model",
-    "reported_groups",
-    "set_thresholds",
-]
-
-#: Called with the number of cells done and the number of all cells.
-Progress = Callable[[int, int], None]
+__all__ = ["Request", "group_of", "make_request", "refuse_overlap"]
 
 # So many parts of the input are shown to workers that we did not start, to see if they can read it.
 _SAMPLES = 16
@@ -46,11 +37,10 @@ class Request:
     inputs : sequence of str, Path or PathList
     group_by : str or None
         As `wbc_batch.sources.list_cells` takes them.
-    run_dir : Path
     listing : Listing
         What the inputs hold.
     samples : tuple of Cell
-        See `noting_firsts`.
+        The first of each of some parts of the input, for workers elsewhere to try.
     bundle : Bundle
     model : str
         The name or the place that workers find it by.
@@ -63,13 +53,11 @@ class Request:
     crew : Crew
     stall_timeout : float
         Seconds.
-    progress : callable
     report : ReportOptions
     """
 
     inputs: Sequence[AnyInput]
     group_by: str | None
-    run_dir: Path
     listing: Listing
     samples: tuple[Cell, ...]
     bundle: Bundle
@@ -81,7 +69,6 @@ class Request:
     coverage: float | None
     crew: Crew
     stall_timeout: float
-    progress: Progress
     report: ReportOptions
 
     def settings(self) -> Settings:
@@ -97,7 +84,7 @@ class Request:
             groups=self.group_by or BY_FOLDER,
         )
 
-    def job(self, threads: int, precision: str | None = None) -> Job:
+    def job(self, run_dir: Path, threads: int, precision: str | None = None) -> Job:
         """Collect what all its shards have in common, on workers with some cores and a precision."""
         return Job(
             model=self.model,
@@ -107,7 +94,7 @@ class Request:
             backend=self.backend,
             threads=threads,
             base=str(Path.cwd()),
-            shards=str((self.run_dir / SHARDS).absolute()),
+            shards=str((run_dir / SHARDS).absolute()),
             columns=self.listing.columns,
         )
 
@@ -139,7 +126,91 @@ class Request:
         }
 
 
-def refuse_no_time(stall_timeout: float) -> None:
+def make_request(
+    inputs: AnyInput | Sequence[AnyInput],
+    *,
+    model: str | Path = "default",
+    device: str = "auto",
+    precision: str = "auto",
+    backend: str = "auto",
+    coverage: float | None = None,
+    group_by: str | None = None,
+    profile: str | Path = DEFAULT_PROFILE,
+    wbc_counts: str | Path | None = None,
+    workers: int | None = None,
+    memory_limit: str | None = None,
+    scheduler: str | None = None,
+    scheduler_file: str | Path | None = None,
+    cluster: str | Path | None = None,
+    stall_timeout: float = 600.0,
+) -> Request:
+    """Look up what a run is asked for, and list its cells. Nothing is started or written.
+
+    Parameters
+    ----------
+    inputs, model, device, precision, backend, coverage, group_by, profile, wbc_counts
+    workers, memory_limit, scheduler, scheduler_file, cluster, stall_timeout
+        See `wbc_batch.classify_paths`.
+
+    Raises
+    ------
+    InputError
+        If an input or option cannot be used.
+    ModelError
+        If the model cannot.
+    """
+    paths = [inputs] if isinstance(inputs, AnyInput) else list(inputs)
+    report = read_options(profile, wbc_counts)
+    _refuse_no_time(stall_timeout)
+    crew = choose_crew(device, workers, memory_limit, scheduler, scheduler_file, cluster)
+    bundle = read_bundle(model)
+    # Of workers elsewhere only what holds on every machine is known now; they are asked when they are there.
+    (try_model if crew.local else refuse_impossible)(bundle, device, precision, backend)
+    thresholds = _set_thresholds(bundle, coverage)
+    firsts: dict[str, Cell] = {}
+    listing = survey(_noting_firsts(list_cells(paths, group_by), firsts))
+    if report.wbc_counts:  # better now than after the work
+        groups = dict.fromkeys(map(group_of, list_cells(paths, group_by)))
+        report.refuse_strange_groups(list(groups))
+    return Request(
+        inputs=paths,
+        group_by=group_by,
+        listing=listing,
+        samples=tuple(firsts.values()),
+        bundle=bundle,
+        # A bundled model is found by its name wherever the package is; any other by its place.
+        model=str(resolved(bundle.path)) if bundle.path == Path(model) else str(model),
+        device=device,
+        precision=precision,
+        backend=choose_backend(backend),
+        thresholds=thresholds,
+        coverage=coverage,
+        crew=crew.for_cells(listing.cells),
+        stall_timeout=stall_timeout,
+        report=report,
+    )
+
+
+def group_of(cell: Cell) -> str:
+    """Name the group of the report that a cell will be counted in."""
+    return AS_LISTED.rule(cell.source, cell.member, cell.group)
+
+
+def refuse_overlap(inputs: Sequence[AnyInput], run_dir: Path) -> None:
+    """Refuse results that would be taken for cells.
+
+    Raises
+    ------
+    InputError
+    """
+    if (path := input_around(run_dir, inputs)) is not None:
+        raise InputError(
+            f"the results folder {run_dir} lies inside the input {path}, where its files would "
+            "be taken for cells; name a folder outside"
+        )
+
+
+def _refuse_no_time(stall_timeout: float) -> None:
     """Refuse a time after which a run would be given up at once, or never.
 
     Raises
@@ -153,21 +224,7 @@ def refuse_no_time(stall_timeout: float) -> None:
         )
 
 
-def refuse_unfit_model(
-    bundle: Bundle, device: str, precision: str, backend: str, crew: Crew
-) -> None:
-    """Refuse a model that the workers could not use as asked for, before any of them starts.
-
-    Of workers elsewhere only what holds on every machine is known now; they are asked when they are there.
-
-    Raises
-    ------
-    InputError, ModelError
-    """
-    (try_model if crew.local else refuse_impossible)(bundle, device, precision, backend)
-
-
-def set_thresholds(bundle: Bundle, coverage: float | None) -> list[float] | None:
+def _set_thresholds(bundle: Bundle, coverage: float | None) -> list[float] | None:
     """Look up the thresholds of prediction sets; None if none were asked for.
 
     Raises
@@ -186,31 +243,9 @@ def set_thresholds(bundle: Bundle, coverage: float | None) -> list[float] | None
     return conformal_thresholds(bundle.conformal_scores(), coverage).tolist()
 
 
-def noting_firsts(cells: Iterator[Cell], firsts: dict[str, Cell]) -> Iterator[Cell]:
+def _noting_firsts(cells: Iterator[Cell], firsts: dict[str, Cell]) -> Iterator[Cell]:
     """Pass cells on, and note the first of each of some parts of the input, by their names."""
     for cell in cells:
         if len(firsts) < _SAMPLES:
             firsts.setdefault(cell.store, cell)
         yield cell
-
-
-def reported_groups(inputs: Sequence[AnyInput], group_by: str | None) -> list[str]:
-    """List the groups that the report will have, in order of appearance."""
-    cells = list_cells(inputs, group_by)
-    return list(
-        dict.fromkeys(AS_LISTED.rule(cell.source, cell.member, cell.group) for cell in cells)
-    )
-
-
-def refuse_overlap(inputs: Sequence[AnyInput], run_dir: Path) -> None:
-    """Refuse results that would be taken for cells.
-
-    Raises
-    ------
-    InputError
-    """
-    if (path := input_around(run_dir, inputs)) is not None:
-        raise InputError(
-            f"the results folder {run_dir} lies inside the input {path}, where its files would "
-            "be taken for cells; name a folder outside"
-        )

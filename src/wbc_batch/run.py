@@ -6,37 +6,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from wbc_batch.classifier import read_bundle
-from wbc_batch.classifier.backend import choose_backend
 from wbc_batch.engine.clusters import Client
-from wbc_batch.engine.crew import choose_crew
 from wbc_batch.engine.execute import execute
 from wbc_batch.engine.ledger import ShardResult, committed, committed_shards, labels_of
-from wbc_batch.engine.plan import plan_shards, shard_size, survey, verified
+from wbc_batch.engine.plan import plan_shards, shard_size, verified
 from wbc_batch.engine.run_folder import (
     Record,
+    clear,
     locked,
     now,
     recorded,
-    start,
+    to_continue,
     write_record,
 )
 from wbc_batch.errors import ExitCode, IncompleteRunError, RunError
-from wbc_batch.files import resolved, unwritable
-from wbc_batch.report import read_options, write_reports
+from wbc_batch.files import unwritable
+from wbc_batch.progress import Progress
+from wbc_batch.report import write_reports
 from wbc_batch.report.ranges import DEFAULT_PROFILE
 from wbc_batch.report.review import earlier_review
-from wbc_batch.request import (
-    Progress,
-    Request,
-    noting_firsts,
-    refuse_no_time,
-    refuse_overlap,
-    refuse_unfit_model,
-    reported_groups,
-    set_thresholds,
-)
-from wbc_batch.sources import AnyInput, Cell, list_cells
+from wbc_batch.request import Request, make_request, refuse_overlap
+from wbc_batch.sources import AnyInput, list_cells
 
 __all__ = ["RunSummary", "classify_paths"]
 
@@ -146,71 +136,61 @@ def classify_paths(
     ModelError, ClusterError
         If the model or the workers cannot be used.
     """
-    paths = [inputs] if isinstance(inputs, AnyInput) else list(inputs)
     run_dir = Path(output)
-    report = read_options(profile, wbc_counts)
-    refuse_no_time(stall_timeout)
-    crew = choose_crew(device, workers, memory_limit, scheduler, scheduler_file, cluster)
-    bundle = read_bundle(model)
-    refuse_unfit_model(bundle, device, precision, backend, crew)
-    thresholds = set_thresholds(bundle, coverage)
-    firsts: dict[str, Cell] = {}
-    listing = survey(noting_firsts(list_cells(paths, group_by), firsts))
-    refuse_overlap(paths, run_dir)
-    if report.wbc_counts:  # better now than after the work
-        report.refuse_strange_groups(reported_groups(paths, group_by))
-    request = Request(
-        inputs=paths,
-        group_by=group_by,
-        run_dir=run_dir,
-        listing=listing,
-        samples=tuple(firsts.values()),
-        bundle=bundle,
-        # A bundled model is found by its name wherever the package is; any other by its place.
-        model=str(resolved(bundle.path)) if bundle.path == Path(model) else str(model),
+    request = make_request(
+        inputs,
+        model=model,
         device=device,
         precision=precision,
-        backend=choose_backend(backend),
-        thresholds=thresholds,
+        backend=backend,
         coverage=coverage,
-        crew=crew.for_cells(listing.cells),
+        group_by=group_by,
+        profile=profile,
+        wbc_counts=wbc_counts,
+        workers=workers,
+        memory_limit=memory_limit,
+        scheduler=scheduler,
+        scheduler_file=scheduler_file,
+        cluster=cluster,
         stall_timeout=stall_timeout,
-        progress=progress or (lambda _done, _all: None),
-        report=report,
     )
+    refuse_overlap(request.inputs, run_dir)
     with unwritable(run_dir), locked(run_dir):
-        record = start(run_dir, request.settings(), force) or {"started": now()}
+        record = None if force else to_continue(run_dir, request.settings())
+        if record is None:
+            clear(run_dir)
+            record = {"started": now()}
         # Of a report that this run had before it lost shards: work of a person, which no shard holds.
-        report = replace(report, review=earlier_review(run_dir / "cells.csv"))
+        report = replace(request.report, review=earlier_review(run_dir / "cells.csv"))
         record |= request.description()
         with recorded(run_dir, record), unwritable(run_dir):
-            record |= _classify(request, record)
+            record |= _classify(request, run_dir, record, progress or (lambda _done, _all: None))
             write_record(run_dir, record)
-            write_reports(run_dir, committed_shards(run_dir), thresholds, report)
+            write_reports(run_dir, committed_shards(run_dir), request.thresholds, report)
     return _summary(run_dir, record)
 
 
-def _classify(request: Request, record: Record) -> Record:
+def _classify(request: Request, run_dir: Path, record: Record, progress: Progress) -> Record:
     """Have all cells classified that are not yet; what ``run.json`` says of it."""
     begun = time.monotonic()
-    before = sum(result.cells for result in committed(request.run_dir))
+    before = sum(result.cells for result in committed(run_dir))
     if before:
         _log.info("%d of %d cells were classified before", before, request.listing.cells)
     if before < request.listing.cells:
         with request.crew.open(request.stall_timeout) as client:
-            _classify_rest(request, record, client)
+            _classify_rest(request, run_dir, record, progress, client)
     seconds = time.monotonic() - begun
-    results = committed(request.run_dir)
+    results = committed(run_dir)
     cells = sum(result.cells for result in results)
     if cells < request.listing.cells:
         raise IncompleteRunError(
-            f"{request.run_dir} holds {cells} rows for {request.listing.cells} cells, though all were "
+            f"{run_dir} holds {cells} rows for {request.listing.cells} cells, though all were "
             "classified: files of its shards are gone, damaged, or not to be seen from this machine yet; "
             "repeat the command to continue"
         )
     if cells > request.listing.cells:
         raise RunError(
-            f"{request.run_dir} holds {cells} rows for {request.listing.cells} cells; its shards "
+            f"{run_dir} holds {cells} rows for {request.listing.cells} cells; its shards "
             "do not belong to this run, so add --force to begin anew"
         )
     return {
@@ -229,12 +209,14 @@ def _classify(request: Request, record: Record) -> Record:
     }
 
 
-def _classify_rest(request: Request, record: Record, client: Client) -> None:
+def _classify_rest(
+    request: Request, run_dir: Path, record: Record, progress: Progress, client: Client
+) -> None:
     crew = request.crew
-    done = committed(request.run_dir)
+    done = committed(run_dir)
     # A continued run keeps its precision, whatever its workers would choose now,
     begun_in = done[0].precision if done else None
-    job = request.job(crew.threads, begun_in)
+    job = request.job(run_dir, crew.threads, begun_in)
     found = crew.muster(client, job, request.samples)
     job = replace(job, threads=found.threads, precision=found.precision)
     record |= {
@@ -244,16 +226,16 @@ def _classify_rest(request: Request, record: Record, client: Client) -> None:
     }
     # and its cuts, however many they are.
     size = record.setdefault("shard_cells", shard_size(request.listing.cells, found.workers))
-    write_record(request.run_dir, record)
+    write_record(run_dir, record)
 
     ready = {result.shard_id for result in done}
     cells = sum(result.cells for result in done)
-    request.progress(cells, request.listing.cells)
+    progress(cells, request.listing.cells)
 
     def on_commit(result: ShardResult) -> None:
         nonlocal cells
         cells += result.cells
-        request.progress(cells, request.listing.cells)
+        progress(cells, request.listing.cells)
 
     listed = verified(list_cells(request.inputs, request.group_by), request.listing)
     specs = plan_shards(listed, job, size)

@@ -10,7 +10,9 @@ from wbc_batch.cli.shared import (
     DEFAULT_PROFILE,
     BackendOption,
     ClusterOption,
+    CoverageOption,
     DeviceOption,
+    ForceOption,
     GroupByOption,
     InputsArgument,
     JsonOption,
@@ -20,6 +22,7 @@ from wbc_batch.cli.shared import (
     ProfileOption,
     SchedulerFileOption,
     SchedulerOption,
+    StallTimeoutOption,
     WbcCountsOption,
     WorkersOption,
     end,
@@ -41,12 +44,7 @@ def classify(
     precision: PrecisionOption = "auto",
     backend: BackendOption = "auto",
     group_by: GroupByOption = None,
-    coverage: Annotated[
-        float | None,
-        typer.Option(
-            help="Add the classes that cannot be excluded, so that the true one is among them this often."
-        ),
-    ] = None,
+    coverage: CoverageOption = None,
     profile: ProfileOption = DEFAULT_PROFILE,
     wbc_counts: WbcCountsOption = None,
     workers: WorkersOption = None,
@@ -54,12 +52,8 @@ def classify(
     scheduler: SchedulerOption = None,
     scheduler_file: SchedulerFileOption = None,
     cluster: ClusterOption = None,
-    stall_timeout: Annotated[
-        float, typer.Option(help="Seconds without progress after which the run is given up.")
-    ] = 600.0,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace the run that the folder holds.")
-    ] = False,
+    stall_timeout: StallTimeoutOption = 600.0,
+    force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Classify cells and report them, per cell and per group.

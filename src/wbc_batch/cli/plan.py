@@ -2,22 +2,29 @@
 
 from dataclasses import asdict
 from itertools import islice
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wbc_batch.cli.shared import (
+    DEFAULT_PROFILE,
     BackendOption,
     ClusterOption,
+    CoverageOption,
     DeviceOption,
+    ForceOption,
     GroupByOption,
     InputsArgument,
     JsonOption,
     MemoryLimitOption,
     ModelOption,
     PrecisionOption,
+    ProfileOption,
     SchedulerFileOption,
     SchedulerOption,
+    StallTimeoutOption,
+    WbcCountsOption,
     WorkersOption,
     print_json,
 )
@@ -34,40 +41,55 @@ _GROUPS_SHOWN = 10
 
 def plan(
     inputs: InputsArgument,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for the results; a part may be there already."),
+    ] = None,
     model: ModelOption = "default",
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
     backend: BackendOption = "auto",
     group_by: GroupByOption = None,
+    coverage: CoverageOption = None,
+    profile: ProfileOption = DEFAULT_PROFILE,
+    wbc_counts: WbcCountsOption = None,
     workers: WorkersOption = None,
     memory_limit: MemoryLimitOption = None,
     scheduler: SchedulerOption = None,
     scheduler_file: SchedulerFileOption = None,
     cluster: ClusterOption = None,
+    stall_timeout: StallTimeoutOption = 600.0,
+    force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Say what classify would do with the same options, and write nothing.
 
     Lists the cells, asks a running cluster for its workers, starts none, and has one process classify
-    the first cells, to see how much memory a worker needs.
+    the first cells, to see how much memory a worker needs. What classify would refuse is refused.
     """
     from wbc_batch.dry_run import plan_run
+    from wbc_batch.request import make_request
     from wbc_batch.sources import stdin_kept
 
     with stdin_kept(inputs) as kept:
-        planned = plan_run(
+        request = make_request(
             kept,
             model=model,
             device=device,
             precision=precision,
             backend=backend,
+            coverage=coverage,
             group_by=group_by,
+            profile=profile,
+            wbc_counts=wbc_counts,
             workers=workers,
             memory_limit=memory_limit,
             scheduler=scheduler,
             scheduler_file=scheduler_file,
             cluster=cluster,
+            stall_timeout=stall_timeout,
         )
+        planned = plan_run(request, output, force)
     if as_json:
         print_json(asdict(planned))
     else:
@@ -75,8 +97,9 @@ def plan(
 
 
 def _print_plan(planned: "RunPlan") -> None:
+    done = f", {planned.done:,} of them done" if planned.done else ""
     lines = {
-        "cells": f"{planned.cells:,}",
+        "cells": f"{planned.cells:,}{done}",
         "groups": _groups(planned.groups),
         "model": planned.model,
         "shards": f"{planned.shards:,} of {planned.shard_cells:,} cells each",

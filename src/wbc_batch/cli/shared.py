@@ -11,7 +11,9 @@ __all__ = [
     "PROFILE_HELP",
     "BackendOption",
     "ClusterOption",
+    "CoverageOption",
     "DeviceOption",
+    "ForceOption",
     "GroupByOption",
     "InputsArgument",
     "JsonOption",
@@ -21,6 +23,7 @@ __all__ = [
     "ProfileOption",
     "SchedulerFileOption",
     "SchedulerOption",
+    "StallTimeoutOption",
     "WbcCountsOption",
     "WorkersOption",
     "end",
@@ -46,6 +49,18 @@ DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 PrecisionOption = Annotated[str, typer.Option(help="auto, fp32, bf16, fp16 or int8.")]
 BackendOption = Annotated[
     str, typer.Option(help="On CPUs: openvino, torch, or auto (openvino where it is installed).")
+]
+CoverageOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Add the classes that cannot be excluded, so that the true one is among them this often."
+    ),
+]
+StallTimeoutOption = Annotated[
+    float, typer.Option(help="Seconds without progress after which the run is given up.")
+]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Replace the run that the folder holds.")
 ]
 GroupByOption = Annotated[
     str | None,

@@ -31,7 +31,8 @@ __all__ = [
     "now",
     "read_record",
     "recorded",
-    "start",
+    "refuse_unfit_folder",
+    "to_continue",
     "versions",
     "write_record",
 ]
@@ -131,8 +132,7 @@ def locked(run_dir: Path) -> Iterator[None]:
     """
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        _refuse_strangers(run_dir)
-        refuse_misfits(run_dir, _FILES, (SHARDS, *REPORT_FOLDERS))
+        refuse_unfit_folder(run_dir)
         lock = FileLock(run_dir / _LOCK, timeout=0)
         lock.acquire()
     except Timeout:
@@ -159,7 +159,17 @@ def _try_folders(run_dir: Path) -> None:
             raise unwritten(folder, error) from error
 
 
-def _refuse_strangers(run_dir: Path) -> None:
+def refuse_unfit_folder(run_dir: Path) -> None:
+    """Make sure that a folder holds nothing but what a run may have left in it.
+
+    Raises
+    ------
+    RunError
+        If it holds files that are not a run's or in the way of them.
+    OSError
+        If it is no folder, or cannot be listed.
+    """
+    refuse_misfits(run_dir, _FILES, (SHARDS, *REPORT_FOLDERS))
     names = _visible(run_dir)
     if RECORD_FILE in names:
         return
@@ -215,22 +225,13 @@ def lacking(run_dir: Path, record: Record) -> int:
     return cells - sum(result.cells for result in committed(run_dir))
 
 
-def start(run_dir: Path, settings: Settings, force: bool) -> Record | None:
-    """Decide whether a run begins anew or goes on.
-
-    Parameters
-    ----------
-    run_dir : Path
-        Locked.
-    settings : Settings
-        Of the run that is to be made.
-    force : bool
-        Give up whatever the directory holds.
+def to_continue(run_dir: Path, settings: Settings) -> Record | None:
+    """Find the run that a directory holds a part of, if that is the one that is to be made.
 
     Returns
     -------
     dict or None
-        The record of the run to go on with; None to begin anew, the directory then being clear.
+        Its record; None to begin anew.
 
     Raises
     ------
@@ -238,12 +239,8 @@ def start(run_dir: Path, settings: Settings, force: bool) -> Record | None:
         If the directory holds a finished and whole run, or one with other settings of which a part is
         done.
     """
-    if force:
-        clear(run_dir)
-        return None
     record = read_record(run_dir)
     if record is None:
-        clear(run_dir)
         return None
     if record.get("state") == "finished" and lacking(run_dir, record) == 0:
         raise RunError(
@@ -254,7 +251,6 @@ def start(run_dir: Path, settings: Settings, force: bool) -> Record | None:
     differences = settings.differences(old if isinstance(old, dict) else {})
     begun = record.get("state") == "finished" or committed(run_dir)
     if differences and not begun:  # it had no time to do anything
-        clear(run_dir)
         return None
     if differences:
         raise RunError(

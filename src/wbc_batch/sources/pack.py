@@ -4,7 +4,7 @@ import os
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from wbc_batch.classifier.preprocessing import Preprocessing, canonical_crop
 from wbc_batch.errors import InputError, RunError
 from wbc_batch.files import is_folder
+from wbc_batch.progress import Progress
 from wbc_batch.sources.ahead import map_apart, run_ahead
 from wbc_batch.sources.cells import Cell
 from wbc_batch.sources.fetching import Fetch
@@ -35,9 +36,6 @@ from wbc_batch.sources.reading import (
 )
 
 __all__ = ["PackSummary", "pack"]
-
-#: Called with the number of cells done and the number of all cells.
-Progress = Callable[[int, int], None]
 
 # A store may take this many times the room of its crops, for crops of different sizes are padded.
 _MOST_PADDING = 16.0
