@@ -29,11 +29,12 @@ pytestmark = pytest.mark.timeout(120)
 LONG = 300 * "x"
 
 
-def process(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+def process(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command as a process of its own."""
     code = "from wbc_batch.cli import main; main()"
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    environment = os.environ | environment
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -292,6 +293,26 @@ def test_standard_output_on_a_full_disk_is_one_sentence() -> None:
         "wbc-batch: standard output cannot be written (no space left on device); what the command wrote "
         "into files is there"
     ]
+
+
+def test_a_terminal_need_not_have_every_letter(tmp_path: Path) -> None:
+    bundle = shutil.copytree(read_bundle("default").path, tmp_path / "bundle")
+    described = json.loads((bundle / "model.json").read_text())
+    (bundle / "model.json").write_text(json.dumps(described | {"name": "\u0141\u017a"}))
+    told = process("model", "info", bundle, cwd=tmp_path, PYTHONIOENCODING="latin-1")
+    assert (told.returncode, told.stderr) == (ExitCode.OK, "")
+    assert r"name: \u0141\u017a" in told.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there such a folder stays")
+def test_a_folder_that_is_gone_under_the_command_is_one_sentence(tmp_path: Path) -> None:
+    code = "import os; os.rmdir(os.getcwd()); from wbc_batch.cli import main; main()"
+    command = [sys.executable, "-c", code, "report", "/run"]
+    (tmp_path / "gone").mkdir()
+    run = subprocess.run(command, cwd=tmp_path / "gone", capture_output=True, text=True)
+    assert run.returncode == ExitCode.FATAL
+    assert run.stderr.startswith("wbc-batch: the current folder is not there any more; change")
+    assert len(run.stderr.splitlines()) == 1
 
 
 def test_a_batch_systems_end_is_an_interruption(place: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """OpenVINO on the CPU: what torch says, faster; the same for a cell in any company."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -34,6 +35,14 @@ NETWORKS = [
     ("torchvision", {"name": "resnet18"}),
     ("torchvision", {"name": "mobilenet_v3_small"}),
 ]
+
+
+def test_openvino_tells_nobody_that_it_is_used(tmp_path: Path) -> None:
+    code = "import wbc_batch.classifier.openvino_backend, nncf"
+    # It keeps who is told of, and what, in the home folder.
+    places = {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], env=os.environ | places, check=True)
+    assert not list(tmp_path.rglob("*openvino*"))
 
 
 @pytest.fixture(scope="module")

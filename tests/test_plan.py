@@ -110,6 +110,7 @@ def test_a_plan_says_what_a_run_in_the_folder_has_done(
         (["-o", "OTHER"], "not empty and holds no earlier run"),
         (["-o", "OTHER/notes.txt"], "cannot be used for results (not a directory)"),
         (["-o", "DONE"], "already holds a finished run"),
+        (["--workers", "1000"], "1000 workers would have "),
         (["--coverage", "2"], "a coverage of 2 cannot be promised"),
         (["--profile", "mine.yaml"], "mine.yaml"),
         (["--wbc-counts", "none.csv"], "none.csv"),

@@ -12,7 +12,7 @@ from matplotlib.collections import LineCollection
 from report_runs import a_row, finished_run
 
 from wbc_batch.engine.ledger import SHARDS, committed_shards
-from wbc_batch.pages.drawing import INK, inline_svg, to_svg
+from wbc_batch.pages.drawing import INK, inline_svg, to_png, to_svg
 from wbc_batch.report import Confusion, agreement, differential, read_profile
 from wbc_batch.report.drawings import confusion, differential_bars, shares, throughput
 from wbc_batch.report.throughput import ShardPace, read_paces
@@ -52,7 +52,14 @@ def test_names_in_a_drawing_stay_as_they_are_on_a_page() -> None:
     assert f"fill: {INK}" not in inline
 
 
-@pytest.mark.filterwarnings("ignore:Glyph")
+@pytest.mark.filterwarnings("error")
+def test_letters_that_a_font_lacks_are_drawn_without_a_word() -> None:
+    cells = pd.DataFrame({"group": ["\u60a3\u8005\t1"], "label": "monocyte", "confidence": 0.9})
+    drawn = to_png(lambda: shares(differential(cells)))
+    assert drawn.startswith(b"\x89PNG")
+
+
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("draw", [shares, partial(differential_bars, profile=None)])
 def test_a_drawing_is_xml_whatever_a_group_is_called(draw) -> None:
     table = differential(

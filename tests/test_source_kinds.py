@@ -426,6 +426,14 @@ def test_lost_and_damaged_chunks_are_rows(tmp_path: Path) -> None:
     assert "damaged" in found[6]
 
 
+def test_a_lost_chunk_is_known_also_where_nothing_says_what_fills_it(tmp_path: Path) -> None:
+    options = {"chunks": (3, HEIGHT, WIDTH, 3), "zarr_format": 2, "fill_value": None}
+    path = write_array(tmp_path / "a.zarr", PICTURES, **options)
+    (path / "1.0.0.0").unlink()
+    found = reasons(list_cells([path]))
+    assert [bool(reason) for reason in found] == [False] * 3 + [True] * 3 + [False] * 6
+
+
 def test_a_damaged_shard_costs_its_own_crops_only(tmp_path: Path) -> None:
     options = ARRAYS["sharded"][1]
     path = write_array(tmp_path / "a.zarr", PICTURES, **options)

@@ -2,6 +2,8 @@
 
 Every error says in one sentence which file is meant, what is wrong with it and what to do. Each also
 inherits the built-in exception a Python user would expect, and carries the exit code of the command line.
+Workers send them through Dask, which makes one anew by the ``__new__`` that comes first: an `OSError`'s
+must be it where there is one.
 """
 
 from enum import IntEnum
@@ -46,7 +48,7 @@ class ImageError(WbcError, ValueError):
     """One image cannot be read or classified; it becomes a row with ``status=error``."""
 
 
-class UnreachableError(ImageError, ConnectionError):
+class UnreachableError(ConnectionError, ImageError):
     """A store that a URL names does not answer. Nothing is known of its cells, so no row says so."""
 
 

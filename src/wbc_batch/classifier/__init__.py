@@ -3,6 +3,7 @@
 `Classifier` is loaded on first use: reading a bundle's description or making a canonical crop needs no torch.
 """
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from wbc_batch.classifier.bundle import Bundle, read_bundle
@@ -10,6 +11,10 @@ from wbc_batch.classifier.predictions import Predictions, Rejection
 
 if TYPE_CHECKING:
     from wbc_batch.classifier.classifier import Classifier
+
+# OpenVINO tells its maker of every import, and NNCF of every use, wherever this package is there. Nothing
+# leaves a laboratory's machine unasked.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 __all__ = ["Bundle", "Classifier", "Predictions", "Rejection", "read_bundle"]
 

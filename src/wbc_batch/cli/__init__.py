@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -92,6 +93,12 @@ def _common(
     ] = False,
 ) -> None:
     """Classify stained white blood cells in bulk. For research use only."""
+    try:
+        Path.cwd()
+    except OSError as error:  # libraries that a command imports die of it, without a word of ours
+        raise WbcError(
+            "the current folder is not there any more; change to one that is, and repeat the command"
+        ) from error
 
 
 def _prepare_process() -> None:

@@ -36,6 +36,8 @@ __all__ = [
 
 # A worker with torch and a model takes about half of it.
 _MEMORY_PER_WORKER = 2**30
+# With less it is ended before it has done anything.
+_LEAST_SHARE = 2**29
 
 _TICK = 2.0  # seconds between looks at what goes wrong while workers start
 _STARTS = 3  # of the workers of this machine, until it is believed that they do not start
@@ -109,10 +111,16 @@ def memory_of_workers(wanted: str | None, workers: int) -> int:
     Raises
     ------
     InputError
-        If it is no amount of memory.
+        If it is no amount of memory, or their shares are too small to work with.
     """
     if wanted is None:
-        return int(MEMORY_LIMIT) // workers
+        share = int(MEMORY_LIMIT) // workers
+        if share < _LEAST_SHARE and workers > 1:
+            raise InputError(
+                f"{workers} workers would have {format_bytes(share)} of memory each, and one needs about "
+                f"{format_bytes(_MEMORY_PER_WORKER)}; ask for at most {default_workers('cpu')} here"
+            )
+        return share
     try:
         limit = parse_bytes(wanted)
     except (ValueError, OverflowError):

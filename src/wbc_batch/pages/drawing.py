@@ -2,10 +2,12 @@
 
 import io
 import re
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib import font_manager
 from matplotlib.figure import Figure
 
 __all__ = ["FAINT", "INK", "POINT", "inline_svg", "to_png", "to_svg"]
@@ -17,6 +19,20 @@ _WHITE = b'<svg style="background: #ffffff" '
 
 # Characters that no XML document may hold (XML 1.0, 2.2), though a name of a group may.
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+# Groups are named in every script, which DejaVu has not; those of these that are installed are asked next.
+_OTHER_FONTS = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Source Han Sans SC",
+    "WenQuanYi Zen Hei",
+    "PingFang SC",
+    "Microsoft YaHei",
+    "Yu Gothic",
+    "Malgun Gothic",
+    "Nirmala UI",
+    "Arial Unicode MS",
+)
 
 _STYLE: Any = {
     "font.size": 10,
@@ -75,7 +91,11 @@ def _inline_tag(tag: str, name: str) -> str:
 
 
 def _save(draw: Callable[[], Figure], kind: str, *, transparent: bool) -> bytes:
-    with mpl.rc_context(_STYLE):
+    installed = set(font_manager.get_font_names())
+    fonts = ["DejaVu Sans", *(name for name in _OTHER_FONTS if name in installed)]
+    with mpl.rc_context(_STYLE | {"font.family": fonts}), warnings.catch_warnings():
+        # A box stands for such a letter; on a page the browser's own fonts have it.
+        warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
         file = io.BytesIO()
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type")) if kind == "svg" else {}
         draw().savefig(file, format=kind, dpi=150, transparent=transparent, metadata=nothing)

@@ -76,6 +76,8 @@ class Blocks:
     def _is_blank(self, crop: NDArray) -> bool:
         """Tell a crop that was never stored: zarr fills in what is missing, without a word."""
         fill = self._array.fill_value
+        if fill is None:  # zarr 2 leaves it open; what is missing is read as zero
+            fill = 0
         return crop.flat[0] == fill and bool((crop == fill).all())
 
 
