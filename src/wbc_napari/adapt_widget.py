@@ -25,10 +25,10 @@ from qtpy.QtWidgets import (
 
 from wbc_batch.errors import WbcError
 from wbc_napari.adapt import Adaptation, Comparison, Progress, adapt, adaptation, train_command
-from wbc_napari.appearance import MARK
 from wbc_napari.blinding import whole_table
 from wbc_napari.companions import cells_layers, crops_behind
 from wbc_napari.docking import share_place
+from wbc_napari.marks import mark_of
 from wbc_napari.runner import chosen_model, saying_why
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class AdaptWidget(QWidget):
     def _choose_model(self, _: Any = None) -> None:
         """Start from the model that classified the cells, where its folder is known."""
         layer = self._layer.value
-        model = {} if layer is None else layer.metadata[MARK]["model"]
+        model = {} if layer is None else mark_of(layer)["model"]
         folder = model.get("folder", "default")
         self._model.value = None if folder == "default" else folder
 

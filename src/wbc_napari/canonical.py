@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wbc_batch.errors import ImageError
-from wbc_napari.appearance import MARK, LayerData
 from wbc_napari.crops import Crops
 from wbc_napari.geometry import world_matrix
 from wbc_napari.images import plane_axes
 from wbc_napari.layers import crop_stack
+from wbc_napari.marks import MARK, LayerData, Mark
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -64,7 +64,7 @@ def canonical_layer(layer: "Image", crops: Crops, classifier: "Classifier") -> L
         "affine": world_matrix(layer)[np.ix_(axes, axes)] @ _beside(stack.size, side),
         "units": [layer.units[axis] for axis in axes[:-1]],
         "axis_labels": [layer.axis_labels[axis] for axis in axes[:-1]],
-        "metadata": {MARK: {"image": layer.unique_id}},
+        "metadata": {MARK: Mark(image=layer.unique_id)},
     }
     return canonical, attributes, "image"
 

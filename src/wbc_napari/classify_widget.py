@@ -16,7 +16,7 @@ from qtpy.QtWidgets import QApplication, QLabel, QProgressBar, QVBoxLayout, QWid
 
 from wbc_batch.errors import InputError, WbcError
 from wbc_batch.schema import STATUS_ERROR
-from wbc_napari.appearance import MARK, LayerData, dress, points_layer, repaint
+from wbc_napari.appearance import dress, points_layer, repaint
 from wbc_napari.batch_run import listed_points
 from wbc_napari.blinding import whole_table
 from wbc_napari.canonical import canonical_layer
@@ -26,6 +26,7 @@ from wbc_napari.companions import classified_by, companion, extent, results_of
 from wbc_napari.crops import Crops, CropStack, FieldCrops
 from wbc_napari.images import full_resolution, remember_source, unnamed_colours
 from wbc_napari.layers import CropSize, crops_of, found_layer, is_listed, whole_fields
+from wbc_napari.marks import LayerData, mark_of
 from wbc_napari.runner import Found, Plan, Step, classify, find_cells, load_for, saying_why
 from wbc_napari.tables import PENDING, cell_table, resumed, review_of_other_size, with_results
 
@@ -320,7 +321,7 @@ class ClassifyWidget(QWidget):
             layer = run.marks
         else:
             if is_listed(run.image):
-                data = listed_points(run.image.data, run.image.metadata[MARK], table, model)
+                data = listed_points(run.image.data, mark_of(run.image), table, model)
             else:
                 assert isinstance(crops, CropStack | FieldCrops)
                 data = points_layer(run.image, crops, table, model, run.marks)
@@ -394,7 +395,7 @@ class ClassifyWidget(QWidget):
         if layer is None:
             self._say("")
             return
-        model = layer.metadata[MARK]["model"]
+        model = mark_of(layer)["model"]
         self._say(f"By model {model['name']} ({model['sha256'][:8]}) on {model['device']}")
 
     # --- closing ---
