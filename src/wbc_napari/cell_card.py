@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QGridLayout, QLabel
 from wbc_batch.classifier.images import as_rgb
 from wbc_batch.classifier.preprocessing import Preprocessing, canonical_crop
 from wbc_batch.errors import ImageError
+from wbc_napari.crops import read_one
 from wbc_napari.follower import Follower
 from wbc_napari.pictures import fitted
 from wbc_napari.thumbnails import to_pixmap
@@ -58,10 +59,7 @@ class CellCard(Follower):
 
 def _both(session: "Session", row: int) -> list[NDArray[np.uint8] | ImageError]:
     try:
-        image = next(iter(session.crops.read([row])))
-        if isinstance(image, ImageError):
-            raise image
-        image = as_rgb(image)
+        image = as_rgb(read_one(session.crops, row))
     except ImageError as error:
         return [error, error]
     settings = session.model.get("preprocessing")
