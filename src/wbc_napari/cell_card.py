@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QPixmap
 from qtpy.QtWidgets import QGridLayout, QLabel
 
 from wbc_batch.classifier.images import as_rgb
@@ -51,10 +50,6 @@ class CellCard(Follower):
         for label, picture in zip(self._pictures, pictures, strict=True):
             label.setPixmap(to_pixmap(fitted(picture, _SIDE)))
             label.setToolTip(str(picture) if isinstance(picture, ImageError) else "")
-
-    def pixmaps(self) -> list[QPixmap]:
-        """Return both pictures as they are shown."""
-        return [label.pixmap() for label in self._pictures]
 
 
 def _both(session: "Session", row: int) -> list[NDArray[np.uint8] | ImageError]:

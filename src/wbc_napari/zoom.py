@@ -26,7 +26,7 @@ def camera(viewer: "ViewerModel") -> Any:
     return viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera
 
 
-def show_captions(viewer: "ViewerModel", _: Any = None) -> None:
+def show_captions(viewer: "ViewerModel") -> None:
     """Show or hide the captions of all layers of cells in fields of view, by the zoom of the camera."""
     for layer in viewer.layers:
         if has_results(layer) and set(BOX_COLUMNS) <= set(layer.features.columns):
