@@ -23,11 +23,11 @@ from wbc_batch.run import classify_paths
 from wbc_batch.schema import CELL_COLUMNS
 from wbc_batch.sources import list_cells, pack, read_image
 from wbc_batch.synthetic import write_slides
-from wbc_napari.appearance import MARK
 from wbc_napari.batch_run import open_run
 from wbc_napari.companions import crops_behind
 from wbc_napari.export import Export, write_export
 from wbc_napari.layers import whole_fields
+from wbc_napari.marks import MARK
 from wbc_napari.readers import read_crops, read_run, write_corrections
 from wbc_napari.report_page import agreements
 from wbc_napari.session import Session

@@ -175,7 +175,7 @@ def test_points_keep_their_labels_when_another_size_is_classified(dock, field):
         assert (cells["width"] == size).all()
         dock.widget.session.relabel([0], "basophil")
     assert cells["reviewed_label"].tolist() == ["basophil", ""]
-    assert not dock.widget.session.review.can_undo  # it had the label
+    assert dock.widget.session.review.undo() == ()  # it had the label
 
 
 def test_two_layers_of_labels_on_one_image_keep_their_results_apart(dock, field):

@@ -23,12 +23,12 @@ from wbc_batch.classifier.images import as_rgb
 from wbc_batch.errors import ImageError, InputError, ModelError, RunError
 from wbc_batch.files import exists
 from wbc_batch.schema import CLASSES, STATUS_OK
+from wbc_napari.crops import Crops, read_one
 from wbc_napari.tables import reviewed_labels
 from wbc_napari.torchvision_loader import load_torchvision
 
 if TYPE_CHECKING:
     from wbc_batch.report.agreement import Agreement
-    from wbc_napari.crops import Crops
 
 __all__ = ["Adaptation", "Comparison", "Progress", "adapt", "adaptation", "train_command"]
 
@@ -67,7 +67,7 @@ class Adaptation:
     """
 
     folder: Path
-    crops: "Crops"
+    crops: Crops
     rows: NDArray[np.intp]
     labels: NDArray[np.object_]
     names: NDArray[np.object_]
@@ -113,7 +113,7 @@ class Comparison:
 
 def adaptation(
     cells: pd.DataFrame,
-    crops: "Crops",
+    crops: Crops,
     folder: Path,
     model: str = "default",
     device: str = "auto",
@@ -240,9 +240,8 @@ def _write_crops(plan: Adaptation, stop: threading.Event) -> None:
 
 def _picture(plan: Adaptation, row: int) -> NDArray[np.uint8] | None:
     """Return a crop as it is learned from; None if it cannot be read."""
-    image = next(iter(plan.crops.read([int(row)])))
     try:
-        return None if isinstance(image, ImageError) else as_rgb(image)
+        return as_rgb(read_one(plan.crops, int(row)))
     except ImageError:
         return None
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from magicgui.widgets import ComboBox, FileEdit
 from napari.qt.threading import GeneratorWorker, create_worker
 from napari.utils.notifications import show_error, show_info
-from qtpy.QtCore import QEvent, Qt
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QApplication,
     QFormLayout,
@@ -25,10 +25,10 @@ from qtpy.QtWidgets import (
 
 from wbc_batch.errors import WbcError
 from wbc_napari.adapt import Adaptation, Comparison, Progress, adapt, adaptation, train_command
-from wbc_napari.appearance import MARK
 from wbc_napari.blinding import whole_table
 from wbc_napari.companions import cells_layers, crops_behind
-from wbc_napari.docking import share_place
+from wbc_napari.docking import Docked
+from wbc_napari.marks import mark_of
 from wbc_napari.runner import chosen_model, saying_why
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ _ABOUT = (
 )
 
 
-class AdaptWidget(QWidget):
+class AdaptWidget(Docked):
     """Adapt a model to reviewed cells.
 
     Parameters
@@ -57,7 +57,6 @@ class AdaptWidget(QWidget):
         self._worker: GeneratorWorker | None = None
         self._stop = Event()
         self._compared = False
-        self._closed = False
         self._build()
         self._begin.clicked.connect(self.begin)
         self._cancel.clicked.connect(self.cancel)
@@ -136,7 +135,7 @@ class AdaptWidget(QWidget):
     def _choose_model(self, _: Any = None) -> None:
         """Start from the model that classified the cells, where its folder is known."""
         layer = self._layer.value
-        model = {} if layer is None else layer.metadata[MARK]["model"]
+        model = {} if layer is None else mark_of(layer)["model"]
         folder = model.get("folder", "default")
         self._model.value = None if folder == "default" else folder
 
@@ -165,7 +164,7 @@ class AdaptWidget(QWidget):
         if plan is None:
             return
         self._stop = Event()
-        # With the window; of the dock alone, see changeEvent.
+        # With the window; of the dock alone, see let_go.
         self.destroyed.connect(self._stop.set)
         self._compared = False
         self._table.hide()
@@ -231,21 +230,13 @@ class AdaptWidget(QWidget):
             part.setEnabled(not busy)
         self._cancel.setEnabled(busy)
 
-    # --- opening and closing ---
+    # --- closing ---
 
-    def showEvent(self, event: Any) -> None:  # noqa: N802  Qt's name
-        """Take a place beside the other dock."""
-        super().showEvent(event)
-        share_place(self)
-
-    def changeEvent(self, event: QEvent) -> None:  # noqa: N802  Qt's name
-        """Let go of the viewer, and stop, when the dock is closed."""
-        super().changeEvent(event)
-        if event.type() == QEvent.Type.ParentChange and self.parent() is None and not self._closed:
-            self._closed = True
-            self._stop.set()
-            for signal in self._signals():
-                signal.disconnect(self.reset_choices)
+    def let_go(self) -> None:
+        """Stop the training and let go of the viewer."""
+        self._stop.set()
+        for signal in self._signals():
+            signal.disconnect(self.reset_choices)
 
 
 def _scrolled(content: QWidget) -> QScrollArea:

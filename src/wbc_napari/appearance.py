@@ -12,10 +12,10 @@ from wbc_napari.crops import CropStack, FieldCrops
 from wbc_napari.geometry import placed_like, world_matrix
 from wbc_napari.images import known_by, overlay_axes
 from wbc_napari.layers import positions
+from wbc_napari.marks import MARK, LayerData, Mark
 from wbc_napari.tables import current_labels, reviewed_labels
 
 __all__ = [
-    "MARK",
     "captions",
     "colours",
     "dress",
@@ -24,11 +24,6 @@ __all__ = [
     "repaint",
     "text_of",
 ]
-
-LayerData = tuple[Any, dict[str, Any], str]
-
-#: Key of what this plugin keeps in the metadata of a layer.
-MARK = "wbc_napari"
 
 #: Width of the frame around a cell in a field of view, in parts of its side: the colour is seen from afar.
 _FRAME = 0.03
@@ -110,6 +105,9 @@ def points_layer(
         Centres of the crops, attributes, ``"points"``.
     """
     axes = overlay_axes(image, crops.colours)
+    mark = _mark(image, model)
+    if marks is not None:
+        mark["marks"] = marks.unique_id
     stack = isinstance(crops, CropStack)
     side = (
         np.full(len(crops), 0.98 * min(crops.size))
@@ -125,7 +123,7 @@ def points_layer(
         "border_color": colours(cells),
         "border_width": 0.012 if stack else _FRAME,
         "text": text_of(cells, float(np.max(side)) if len(cells) else 0.0, len(axes)),
-        "metadata": {MARK: _mark(image, model) | ({"marks": marks.unique_id} if marks else {})},
+        "metadata": {MARK: mark},
         **placed_like(image, axes),
     }
     return positions(crops, image)[:, axes], attributes, "points"
@@ -143,7 +141,7 @@ def text_of(cells: pd.DataFrame, side: float, ndim: int) -> dict[str, Any]:
     }
 
 
-def _mark(image: Image, model: dict[str, Any]) -> dict[str, Any]:
+def _mark(image: Image, model: dict[str, Any]) -> Mark:
     return {"image": image.unique_id, "known_by": known_by(image), "model": model}
 
 
@@ -157,10 +155,8 @@ def dress(
     """
     own = [name for name in layer.features.columns if name not in cells.columns]
     layer.features = pd.concat([layer.features[own].reset_index(drop=True), cells], axis=1)
-    layer.metadata = {
-        **layer.metadata,
-        MARK: {**_mark(image, model), "own": True, "side": side},
-    }
+    mark: Mark = {**_mark(image, model), "own": True, "side": side}
+    layer.metadata = {**layer.metadata, MARK: mark}
     layer.face_color = "transparent"
     if isinstance(layer, Points):
         layer.symbol = "square"

@@ -20,9 +20,10 @@ from wbc_batch.schema import (
     STATUS_OK,
 )
 from wbc_batch.sources import cell_of, list_cells
-from wbc_napari.appearance import MARK, LayerData, colours, text_of
+from wbc_napari.appearance import colours, text_of
 from wbc_napari.crop_array import CropArray
 from wbc_napari.crops import ListedCrops
+from wbc_napari.marks import MARK, LayerData, Mark
 from wbc_napari.tables import REVIEW_COLUMNS
 
 __all__ = [
@@ -224,25 +225,26 @@ def packed_layer(path: Path) -> LayerData:
 
 
 def _image(crops: ListedCrops, path: Path, base: Path | None) -> LayerData:
+    mark: Mark = {"run": str(path.resolve()), "base": str(base or "")}
     attributes = {
         "name": crops.name,
         "rgb": True,
         "axis_labels": ("cell", "y", "x"),
-        "metadata": {MARK: {"run": str(path.resolve()), "base": str(base or "")}},
+        "metadata": {MARK: mark},
     }
     return CropArray(crops), attributes, "image"
 
 
 def listed_points(
-    array: CropArray, origin: dict[str, str], cells: pd.DataFrame, model: dict[str, Any]
+    array: CropArray, origin: Mark, cells: pd.DataFrame, model: dict[str, Any]
 ) -> LayerData:
     """Describe the Points layer of listed cells: a frame around each crop of their stack.
 
     Parameters
     ----------
     array : CropArray
-    origin : dict
-        What the metadata of the stack's layer say: where its cells come from.
+    origin : Mark
+        Of the stack's layer: where its cells come from.
     cells : DataFrame
         See `wbc_napari.tables.cell_table`.
     model : dict
@@ -250,6 +252,7 @@ def listed_points(
     """
     places = np.full((len(array), 3), (array.side - 1) / 2)
     places[:, 0] = np.arange(len(array))
+    mark: Mark = {**origin, "model": model}
     attributes = {
         "name": f"{array.crops.name} cells",
         "features": cells,
@@ -260,6 +263,6 @@ def listed_points(
         "border_width": 0.012,
         "text": text_of(cells, 0.98 * array.side, 3),
         "axis_labels": ("cell", "y", "x"),
-        "metadata": {MARK: {**origin, "model": model}},
+        "metadata": {MARK: mark},
     }
     return places, attributes, "points"

@@ -8,14 +8,12 @@ from napari.layers import Layer
 from pandas.api.types import is_numeric_dtype
 
 from wbc_batch.schema import CELL_COLUMNS, SET_COLUMN
-from wbc_napari.appearance import MARK
+from wbc_napari.marks import mark_of
 
 __all__ = ["hide_model", "kept_table", "show_model", "whole_table"]
 
 #: What the model said of a cell.
 _SAID = (*CELL_COLUMNS[CELL_COLUMNS.index("label") :], SET_COLUMN)
-
-_KEPT = "kept"
 
 
 def kept_table(layer: Layer) -> pd.DataFrame | None:
@@ -23,7 +21,7 @@ def kept_table(layer: Layer) -> pd.DataFrame | None:
 
     It is the kept one itself: whoever changes the features changes it, too.
     """
-    return layer.metadata.get(MARK, {}).get(_KEPT)
+    return mark_of(layer).get("kept")
 
 
 def whole_table(layer: Layer) -> pd.DataFrame:
@@ -46,7 +44,7 @@ def whole_table(layer: Layer) -> pd.DataFrame:
 def hide_model(layer: Layer) -> None:
     """Take what the model said out of the features of a layer."""
     table = whole_table(layer)
-    layer.metadata[MARK][_KEPT] = table.copy()
+    mark_of(layer)["kept"] = table.copy()
     layer.features = table.drop(columns=[name for name in _SAID if name in table])
 
 
@@ -54,5 +52,5 @@ def show_model(layer: Layer) -> None:
     """Put what the model said back into the features of a layer, if it was taken out."""
     if kept_table(layer) is not None:
         table = whole_table(layer)
-        del layer.metadata[MARK][_KEPT]
+        del mark_of(layer)["kept"]
         layer.features = table

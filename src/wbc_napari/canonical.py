@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wbc_batch.errors import ImageError
-from wbc_napari.appearance import MARK, LayerData
-from wbc_napari.crops import Crops
+from wbc_napari.crops import Crops, read_one
 from wbc_napari.geometry import world_matrix
 from wbc_napari.images import plane_axes
 from wbc_napari.layers import crop_stack
+from wbc_napari.marks import MARK, LayerData, Mark
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -46,9 +46,8 @@ def canonical_layer(layer: "Image", crops: Crops, classifier: "Classifier") -> L
     axes = [*plane_axes(layer, stack.colours), layer.ndim]
 
     def prepare(index: NDArray) -> NDArray[np.uint8]:
-        start = int(index[0])
         try:
-            return classifier.prepare(_crop(crops, start)).pixels[np.newaxis]
+            return classifier.prepare(read_one(crops, int(index[0]))).pixels[np.newaxis]
         except ImageError:  # the reason stands in the row of this cell; here it stays blank
             return np.zeros((1, side, side, 3), np.uint8)
 
@@ -64,16 +63,9 @@ def canonical_layer(layer: "Image", crops: Crops, classifier: "Classifier") -> L
         "affine": world_matrix(layer)[np.ix_(axes, axes)] @ _beside(stack.size, side),
         "units": [layer.units[axis] for axis in axes[:-1]],
         "axis_labels": [layer.axis_labels[axis] for axis in axes[:-1]],
-        "metadata": {MARK: {"image": layer.unique_id}},
+        "metadata": {MARK: Mark(image=layer.unique_id)},
     }
     return canonical, attributes, "image"
-
-
-def _crop(crops: Crops, index: int) -> NDArray:
-    image = next(iter(crops.read([index])))
-    if isinstance(image, ImageError):
-        raise image
-    return image
 
 
 def _beside(size: tuple[int, int], side: int) -> NDArray[np.float64]:

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QPixmap
 from qtpy.QtWidgets import QGridLayout, QLabel
 
 from wbc_batch.classifier.images import as_rgb
 from wbc_batch.classifier.preprocessing import Preprocessing, canonical_crop
 from wbc_batch.errors import ImageError
+from wbc_napari.crops import read_one
 from wbc_napari.follower import Follower
 from wbc_napari.pictures import fitted
 from wbc_napari.thumbnails import to_pixmap
@@ -51,17 +51,10 @@ class CellCard(Follower):
             label.setPixmap(to_pixmap(fitted(picture, _SIDE)))
             label.setToolTip(str(picture) if isinstance(picture, ImageError) else "")
 
-    def pixmaps(self) -> list[QPixmap]:
-        """Return both pictures as they are shown."""
-        return [label.pixmap() for label in self._pictures]
-
 
 def _both(session: "Session", row: int) -> list[NDArray[np.uint8] | ImageError]:
     try:
-        image = next(iter(session.crops.read([row])))
-        if isinstance(image, ImageError):
-            raise image
-        image = as_rgb(image)
+        image = as_rgb(read_one(session.crops, row))
     except ImageError as error:
         return [error, error]
     settings = session.model.get("preprocessing")

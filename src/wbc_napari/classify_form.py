@@ -8,8 +8,8 @@ from napari.layers import Image, Labels, Points, Shapes
 from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QSizePolicy, QWidget
 
 from wbc_batch.classifier.predictions import Rejection
-from wbc_napari.appearance import MARK
 from wbc_napari.layers import CropSize, is_listed
+from wbc_napari.marks import mark_of
 from wbc_napari.runner import chosen_model, devices
 
 if TYPE_CHECKING:
@@ -105,17 +105,13 @@ class ClassifyForm(QWidget):
     def _images(self, _: Any = None) -> list[Image]:
         """Image layers to choose from: not the canonical crops that the plugin added."""
         layers = [layer for layer in self._viewer.layers if isinstance(layer, Image)]
-        return [layer for layer in layers if MARK not in layer.metadata or is_listed(layer)]
+        return [layer for layer in layers if not mark_of(layer) or is_listed(layer)]
 
     def _marks(self, _: Any = None) -> list[Any]:
         """Offer the stack itself, and the layers that can mark cells."""
         kinds = (Points, Shapes, Labels)
         layers = [layer for layer in self._viewer.layers if isinstance(layer, kinds)]
-        own = [
-            layer
-            for layer in layers
-            if MARK not in layer.metadata or layer.metadata[MARK].get("own")
-        ]
+        own = [layer for layer in layers if not mark_of(layer) or mark_of(layer).get("own")]
         return [(_STACK, None), *((layer.name, layer) for layer in own)]
 
     def _show_size(self) -> None:

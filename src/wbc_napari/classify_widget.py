@@ -1,56 +1,33 @@
 """The page "Classify": wires layers and runner to buttons, and nothing more."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from magicgui.widgets import Container, PushButton
-from napari.layers import Image, Labels, Layer, Points
-from napari.qt.threading import GeneratorWorker, create_worker
+from napari.layers import Layer
+from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error, show_warning
-from numpy.typing import NDArray
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QApplication, QLabel, QProgressBar, QVBoxLayout, QWidget
 
 from wbc_batch.errors import InputError, WbcError
-from wbc_batch.schema import STATUS_ERROR
-from wbc_napari.appearance import MARK, LayerData, dress, points_layer, repaint
-from wbc_napari.batch_run import listed_points
 from wbc_napari.blinding import whole_table
-from wbc_napari.canonical import canonical_layer
 from wbc_napari.classify_form import ClassifyForm
 from wbc_napari.commands import classify_command
-from wbc_napari.companions import classified_by, companion, extent, results_of
-from wbc_napari.crops import Crops, CropStack, FieldCrops
-from wbc_napari.images import full_resolution, remember_source, unnamed_colours
-from wbc_napari.layers import CropSize, crops_of, found_layer, is_listed, whole_fields
+from wbc_napari.companions import classified_by, extent, results_of
+from wbc_napari.crops import Crops
+from wbc_napari.layers import crops_of, whole_fields
+from wbc_napari.marks import mark_of
+from wbc_napari.outcome import Run, guess_of_colours, put_boxes, put_canonical, put_results
 from wbc_napari.runner import Found, Plan, Step, classify, find_cells, load_for, saying_why
-from wbc_napari.tables import PENDING, cell_table, resumed, review_of_other_size, with_results
+from wbc_napari.tables import PENDING, cell_table, resumed, with_results
 
 if TYPE_CHECKING:
     import napari
 
 __all__ = ["ClassifyWidget"]
-
-
-@dataclass(eq=False)
-class _Run:
-    """What is under way: on which layers, in which worker, and what came of it so far."""
-
-    image: Image
-    marks: Layer | None
-    name: str
-    worker: GeneratorWorker
-    finish: Callable[["_Run"], None]
-    size: CropSize
-    crops: Crops | None = None
-    table: pd.DataFrame | None = None
-    wanted: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))
-    steps: list[Any] = field(default_factory=list)
-    trouble: str = ""
-    note: str = ""
 
 
 class ClassifyWidget(QWidget):
@@ -68,7 +45,7 @@ class ClassifyWidget(QWidget):
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__()
         self._viewer = viewer
-        self._run: _Run | None = None
+        self._run: Run | None = None
         self._build()
         self._classify.changed.connect(self.classify)
         self._cancel.changed.connect(self.cancel)
@@ -222,21 +199,20 @@ class ClassifyWidget(QWidget):
     def cancel(self) -> None:
         """Ask the run to stop after the batch that it is in."""
         if self._run is not None:
-            self._run.worker.quit()
+            self._run.stop()
             self._cancel.enabled = False
             self._say("Stopping…")
 
     # --- a run ---
 
     def _start(
-        self, name: str, steps: Iterator[Any], total: int, finish: Callable[["_Run"], None]
-    ) -> _Run:
+        self, name: str, steps: Iterator[Any], total: int, finish: Callable[[Run], None]
+    ) -> Run:
         progress = {"total": total, "desc": name}
         worker = create_worker(saying_why, steps, _progress=progress, _ignore_errors=True)
         form = self.form
-        run = self._run = _Run(
-            form.image.value, form.marks.value, name, worker, finish, form.crop_size
-        )
+        image, marks = form.image.value, form.marks.value
+        run = self._run = Run(image, marks, name, form.crop_size, finish, worker.quit)
         worker.yielded.connect(self._on_step)
         worker.returned.connect(self._on_returned)
         worker.finished.connect(self._on_finished)
@@ -278,16 +254,11 @@ class ClassifyWidget(QWidget):
             except WbcError as error:
                 run.trouble = str(error)
         self._show_results()
-        if isinstance(run.crops, FieldCrops) and unnamed_colours(run.image) and not run.note:
-            planes = len(full_resolution(run.image))
-            run.note = (
-                f"The {planes} planes of '{run.image.name}' were taken for the colours of one picture; "
-                "if they are fields, name the axes of the layer: axis_labels = ('t', 'y', 'x')."
-            )
+        note = run.note or guess_of_colours(run)
         if run.trouble:
             self._complain(run.trouble)
-        elif run.note:
-            self._say(run.note)
+        elif note:
+            self._say(note)
 
     def _set_busy(self, busy: bool) -> None:
         self.form.set_enabled(not busy)
@@ -298,84 +269,25 @@ class ClassifyWidget(QWidget):
     def _on_layer_removed(self, event: Any) -> None:
         run = self._run
         if run is not None and (event.value is run.image or event.value is run.marks):
-            run.worker.quit()
+            run.stop()
         self._show_results()
 
     # --- what comes of it ---
 
-    def _finish_cells(self, run: "_Run") -> None:
-        table, crops = run.table, run.crops
-        if not any(len(step.rows) for step in run.steps) or table is None or crops is None:
-            return
-        model = run.steps[0].model
-        if run.marks is not None and not isinstance(run.marks, Labels):
-            # Marks may have been drawn, moved or deleted meanwhile: results go where their cells are now.
-            table = resumed(cell_table(crops_of(run.image, run.marks, run.size)), table, True)
-            if isinstance(run.marks, Points):
-                table = review_of_other_size(table, run.marks.features)
-            left = int((table["status"] == PENDING).sum())
-            if left and not run.trouble and len(run.steps) > len(crops.batches(run.wanted)):
-                run.note = f"{left} cells were marked during the run; press Classify again."
-            dress(run.marks, table, run.image, model, run.size.pixels(run.image))
-            layer = run.marks
-        else:
-            if is_listed(run.image):
-                data = listed_points(run.image.data, run.image.metadata[MARK], table, model)
-            else:
-                assert isinstance(crops, CropStack | FieldCrops)
-                data = points_layer(run.image, crops, table, model, run.marks)
-            layer = self._replace(results_of(self._viewer, run.image, run.marks), data)
-        failed = table[table["status"] == STATUS_ERROR]
-        if len(failed):
-            show_warning(
-                f"{len(failed)} of {len(table)} crops could not be classified; "
-                f"the first is crop {failed.index[0]}: {failed['error'].iloc[0]}."
-            )
-        if not is_listed(run.image):
-            remember_source(run.image)
-        self.classified.emit(layer)
+    def _finish_cells(self, run: Run) -> None:
+        layer = put_results(self._viewer, run)
+        if layer is not None:
+            self.classified.emit(layer)
 
-    def _finish_finding(self, run: "_Run") -> None:
-        fields = run.crops
-        assert isinstance(fields, FieldCrops)
-        found = {step.field: step.boxes for step in run.steps}
-        searched = f"{len(found)} of {len(fields)} fields"
-        stopped = len(found) < len(fields)
-        if stopped:
-            run.note = f"Stopped; {searched} were searched."
-        failed = [step for step in run.steps if step.error]
-        if failed and not run.trouble:
-            show_warning(
-                f"{len(failed)} of {len(fields)} fields could not be read; "
-                f"the first is field {failed[0].field} of the slider: {failed[0].error}."
-            )
-        if not any(len(boxes) for boxes in found.values()):
-            if not stopped and not run.trouble:
-                raise InputError(f"No leukocyte was found in '{run.name}'; mark the cells by hand.")
-            return
-        layer = self._viewer.add_layer(Layer.create(*found_layer(run.image, fields, found)))
-        self.form.reset_choices()
-        self.form.image.value = run.image
-        self.form.marks.value = layer
+    def _finish_finding(self, run: Run) -> None:
+        layer = put_boxes(self._viewer, run)
+        if layer is not None:
+            self.form.reset_choices()
+            self.form.image.value = run.image
+            self.form.marks.value = layer
 
-    def _finish_canonical(self, run: "_Run") -> None:
-        for classifier in run.steps:
-            assert run.crops is not None
-            data = canonical_layer(run.image, run.crops, classifier)
-            self._replace(companion(self._viewer, run.image, Image), data)
-            self._viewer.reset_view()
-
-    def _replace(self, old: Layer | None, data: LayerData) -> Layer:
-        """Add a layer; one from an earlier run takes over what is new of the same cells, or makes room."""
-        places, attributes, _ = data
-        if isinstance(old, Points) and np.array_equal(old.data, places):
-            old.features = attributes["features"]
-            old.metadata = attributes["metadata"]
-            repaint(old)
-            return old
-        if old is not None:
-            self._viewer.layers.remove(old)
-        return self._viewer.add_layer(Layer.create(*data))
+    def _finish_canonical(self, run: Run) -> None:
+        put_canonical(self._viewer, run)
 
     def _results(self) -> Layer | None:
         """Return the layer with the results of the chosen cells."""
@@ -394,7 +306,7 @@ class ClassifyWidget(QWidget):
         if layer is None:
             self._say("")
             return
-        model = layer.metadata[MARK]["model"]
+        model = mark_of(layer)["model"]
         self._say(f"By model {model['name']} ({model['sha256'][:8]}) on {model['device']}")
 
     # --- closing ---
@@ -402,7 +314,7 @@ class ClassifyWidget(QWidget):
     def let_go(self) -> None:
         """Stop what is under way and let go of the viewer."""
         if self._run is not None:
-            self._run.worker.quit()
+            self._run.stop()
             self._run = None
         for signal, callback in self._connections():
             signal.disconnect(callback)

@@ -8,11 +8,11 @@ from napari.layers import Image, Labels, Layer, Points
 
 from wbc_batch.errors import InputError
 from wbc_batch.schema import BOX_COLUMNS
-from wbc_napari.appearance import MARK
 from wbc_napari.batch_run import listed_crops
 from wbc_napari.crops import Crops
 from wbc_napari.images import colour_axis, known_by
 from wbc_napari.layers import CropSize, crop_stack, crops_of, field_crops, is_listed
+from wbc_napari.marks import has_results, mark_of
 from wbc_napari.tables import PENDING, cell_table, without_results
 
 if TYPE_CHECKING:
@@ -36,16 +36,16 @@ __all__ = [
 
 def cells_layers(viewer: "ViewerModel") -> list[Layer]:
     """Layers that carry results."""
-    return [layer for layer in viewer.layers if "model" in layer.metadata.get(MARK, {})]
+    return [layer for layer in viewer.layers if has_results(layer)]
 
 
 def image_of(viewer: "ViewerModel", cells: Layer) -> Image | None:
     """Return the image whose cells a layer shows."""
-    mark = cells.metadata[MARK]
+    mark = mark_of(cells)
     for layer in viewer.layers:
         if not isinstance(layer, Image):
             continue
-        run = layer.metadata.get(MARK, {}).get("run")
+        run = mark_of(layer).get("run")
         if layer.unique_id == mark.get("image") or (run and run == mark.get("run")):
             return layer
     return None
@@ -53,13 +53,13 @@ def image_of(viewer: "ViewerModel", cells: Layer) -> Image | None:
 
 def has_pixels(viewer: "ViewerModel", cells: Layer) -> bool:
     """Whether the cells of a layer can be seen: those of a run lie in its files, others in an open image."""
-    return "run" in cells.metadata[MARK] or image_of(viewer, cells) is not None
+    return "run" in mark_of(cells) or image_of(viewer, cells) is not None
 
 
 def adopt_reopened(viewer: "ViewerModel") -> None:
     """Give layers of cells whose image was closed that image, where it is open again."""
     for cells in cells_layers(viewer):
-        mark = cells.metadata[MARK]
+        mark = mark_of(cells)
         if has_pixels(viewer, cells):
             continue
         for layer in viewer.layers:
@@ -69,7 +69,7 @@ def adopt_reopened(viewer: "ViewerModel") -> None:
 
 def take_up_new_marks(viewer: "ViewerModel", cells: Layer) -> None:
     """Make cells of marks that were drawn or pasted: napari gives their rows what another row says."""
-    mark, table = cells.metadata[MARK], cells.features
+    mark, table = mark_of(cells), cells.features
     ids = table["cell_id"].fillna("")
     new = ((ids == "") | ids.duplicated()).to_numpy()
     if not new.any():
@@ -92,7 +92,7 @@ def crops_behind(viewer: "ViewerModel", cells: Layer) -> Crops:
     InputError
         If the image that they were cut from is no longer open.
     """
-    mark, table = cells.metadata[MARK], cells.features
+    mark, table = mark_of(cells), cells.features
     if "run" in mark:
         return listed_crops(cells.name, table, Path(mark["base"]) if mark["base"] else None)
     image = image_of(viewer, cells)
@@ -115,7 +115,7 @@ def companion(
 ) -> Layer | None:
     """Return the layer, of type `kind`, that an earlier run added to an image, or to the marks on it."""
     for layer in viewer.layers:
-        mark = layer.metadata.get(MARK, {})
+        mark = mark_of(layer)
         mine = mark.get("image") == image.unique_id and not mark.get("own")
         mine = mine and mark.get("marks") == (None if marks is None else marks.unique_id)
         if mine and isinstance(layer, kind):
@@ -129,7 +129,7 @@ def results_of(viewer: "ViewerModel", image: Image | None, marks: Layer | None) 
     The user's own Points and Shapes carry their results themselves.
     """
     if marks is not None and not isinstance(marks, Labels):
-        return marks if "model" in marks.metadata.get(MARK, {}) else None
+        return marks if has_results(marks) else None
     if image is None or not is_listed(image):
         return None if image is None else companion(viewer, image, Points, marks)
     of_image = (layer for layer in cells_layers(viewer) if image_of(viewer, layer) is image)
@@ -148,7 +148,7 @@ def classified_by(cells: Layer | None, model: str, rejection: "Rejection | None"
         return False
     from wbc_batch.classifier import read_bundle
 
-    known, bundle = cells.metadata[MARK]["model"], read_bundle(model)
+    known, bundle = mark_of(cells)["model"], read_bundle(model)
     rule = rejection or bundle.rejection
     return known.get("sha256") == bundle.sha256 and known.get("rejection") == vars(rule)
 

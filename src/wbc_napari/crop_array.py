@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from wbc_batch.classifier.images import as_rgb
 from wbc_batch.errors import ImageError
-from wbc_napari.crops import ListedCrops
+from wbc_napari.crops import ListedCrops, read_one
 
 __all__ = ["CropArray"]
 
@@ -51,10 +51,10 @@ class CropArray:
 
     def _square(self, number: int) -> NDArray[np.uint8]:
         paper = np.full((self.side, self.side, 3), _PAPER, np.uint8)
-        image = next(iter(self.crops.read([number])))
-        if isinstance(image, ImageError):
+        try:
+            image = as_rgb(read_one(self.crops, number))
+        except ImageError:
             return paper
-        image = as_rgb(image)
         zoom = min(self.side / max(image.shape[:2]), 1.0)
         if zoom < 1.0:
             image = cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA)

@@ -19,7 +19,7 @@ from wbc_batch.errors import ImageError
 from wbc_batch.sources import Box, Cell, CellReader
 from wbc_napari.torchvision_loader import load_torchvision
 
-__all__ = ["BATCH", "CropStack", "Crops", "FieldCrops", "ListedCrops"]
+__all__ = ["BATCH", "CropStack", "Crops", "FieldCrops", "ListedCrops", "read_one"]
 
 #: Crops that are read and classified together: few, so that progress moves and a cancel is quick.
 BATCH = 64
@@ -59,6 +59,20 @@ class Crops(Protocol):
 
     def read(self, wanted: Wanted) -> Iterator[NDArray | ImageError]:
         """Read crops, (H, W) or (H, W, C) each; an error where there is none to be had."""
+
+
+def read_one(crops: Crops, number: int) -> NDArray:
+    """Read one crop.
+
+    Raises
+    ------
+    ImageError
+        If there is none to be had.
+    """
+    image = next(iter(crops.read([number])))
+    if isinstance(image, ImageError):
+        raise image
+    return image
 
 
 @dataclass(frozen=True, eq=False)

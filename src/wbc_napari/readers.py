@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from wbc_napari.appearance import MARK, LayerData
+from wbc_napari.marks import MARK, LayerData
 
 __all__ = ["read_crops", "read_run", "write_corrections"]
 

@@ -18,13 +18,13 @@ from qtpy.QtWidgets import (
 
 from wbc_batch.errors import InputError, WbcError
 from wbc_batch.schema import STATUS_OK
-from wbc_napari.appearance import MARK
 from wbc_napari.batch_run import is_run
 from wbc_napari.commands import report_command
 from wbc_napari.differential_view import PAUSE, DifferentialView
 from wbc_napari.export import Export, save_corrections, write_export
 from wbc_napari.focus import keep_keys
 from wbc_napari.follower import Follower
+from wbc_napari.marks import mark_of
 from wbc_napari.runner import saying_why
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class ReportPage(Follower):
         if session is None:
             return
         try:
-            run = session.layer.metadata[MARK].get("run", "")
+            run = mark_of(session.layer).get("run", "")
             if not is_run(Path(run)):
                 raise InputError(
                     "These cells are not of a batch run; press Export, and open the folder that is written."

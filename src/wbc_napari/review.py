@@ -176,16 +176,6 @@ class Review:
         self._apply(back)
         return back
 
-    @property
-    def can_undo(self) -> bool:
-        """Whether there is a step to take back."""
-        return bool(self._history.done)
-
-    @property
-    def can_redo(self) -> bool:
-        """Whether there is a step to take again."""
-        return bool(self._history.undone)
-
     def restore(self, changes: Sequence[Change]) -> None:
         """Enter what was said earlier, in its order and beyond the history."""
         reader = self.reader

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from wbc_batch.classifier.predictions import Rejection
 from wbc_batch.classifier.preprocessing import CanonicalCrop, stacked
 from wbc_batch.errors import ImageError, WbcError
-from wbc_napari.crops import Crops
+from wbc_napari.crops import Crops, read_one
 from wbc_napari.torchvision_loader import load_torchvision
 
 if TYPE_CHECKING:
@@ -188,11 +188,8 @@ def find_cells(fields: Crops) -> Iterator[Found]:
 
     errors = []
     for number in range(len(fields)):
-        image = next(iter(fields.read([number])))
         try:
-            if isinstance(image, ImageError):
-                raise image
-            found = Found(number, finder.find_cells(as_rgb(image)))
+            found = Found(number, finder.find_cells(as_rgb(read_one(fields, number))))
         except ImageError as error:
             found = Found(number, np.zeros((0, 4), np.int64), str(error))
             errors.append(found.error)

@@ -1,7 +1,7 @@
 """File > Open Sample: drawn cells, so that everything can be tried without a slide at hand."""
 
 from wbc_batch.synthetic import draw_cells, draw_field
-from wbc_napari.appearance import LayerData
+from wbc_napari.marks import LayerData
 
 __all__ = ["drawn_crops", "drawn_field"]
 

@@ -15,12 +15,13 @@ from psygnal import Signal
 
 from wbc_batch.errors import InputError, RunError
 from wbc_batch.schema import STATUS_ERROR
-from wbc_napari.appearance import MARK, forget_colour, repaint
+from wbc_napari.appearance import forget_colour, repaint
 from wbc_napari.blinding import hide_model, kept_table, show_model
 from wbc_napari.companions import crops_behind, image_of, take_up_new_marks
 from wbc_napari.crops import FieldCrops
 from wbc_napari.geometry import world_matrix
 from wbc_napari.journal import Journal, journal_path
+from wbc_napari.marks import mark_of
 from wbc_napari.review import NOT_CLASSIFIED, ORDERS, Change, Review, queue
 from wbc_napari.tables import REVIEW_COLUMNS, current_labels, reviewed_labels
 from wbc_napari.zoom import camera
@@ -102,7 +103,7 @@ class Session:
         self.crops = crops_behind(viewer, layer)
         cells = layer.features
         self.review = Review(cells["cell_id"].fillna("").tolist(), reader)
-        self.model: dict[str, Any] = layer.metadata[MARK]["model"]
+        self.model: dict[str, Any] = mark_of(layer)["model"]
         self.journal = self._journal(journal)
         self.seed: int | None = None if earlier is None else earlier.seed
         self._saving = True
@@ -132,7 +133,7 @@ class Session:
     def _journal(self, path: Path | None) -> Journal:
         pixels = self.crops.fingerprint()
         if path is None:
-            mark = self.layer.metadata[MARK]
+            mark = mark_of(self.layer)
             source = mark.get("run") or (self.crops.cell(0).source if len(self.crops) else "")
             path = journal_path(source, self.layer.name, pixels)
         return Journal(path, self.model.get("sha256", ""), pixels)
@@ -240,7 +241,7 @@ class Session:
 
         Of a run the table is a file, else it is lost with the layer.
         """
-        kept = "run" in self.layer.metadata[MARK]
+        kept = "run" in mark_of(self.layer)
         lost = [change for change in self._unsaved if not kept or change.by != self.review.reader]
         if not lost:
             return

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari.layers import Layer
 from napari.utils.notifications import show_error, show_info
-from qtpy.QtCore import QEvent, QSize, Qt
+from qtpy.QtCore import QSize, Qt
 from qtpy.QtWidgets import (
     QComboBox,
     QHBoxLayout,
@@ -15,14 +15,13 @@ from qtpy.QtWidgets import (
     QSizePolicy,
     QTabWidget,
     QVBoxLayout,
-    QWidget,
 )
 
 from wbc_batch.errors import WbcError
 from wbc_napari import keys
 from wbc_napari.classify_widget import ClassifyWidget
 from wbc_napari.companions import adopt_reopened, cells_layers, has_pixels
-from wbc_napari.docking import share_place
+from wbc_napari.docking import Docked
 from wbc_napari.focus import keep_keys
 from wbc_napari.gallery_view import GalleryView
 from wbc_napari.notices import telling
@@ -49,7 +48,7 @@ _QT_KEYS = {
 }
 
 
-class StationWidget(QWidget):
+class StationWidget(Docked):
     """Classify cells, look at them one by one or class by class, count them.
 
     Parameters
@@ -62,7 +61,6 @@ class StationWidget(QWidget):
         self._viewer = viewer
         self.session: Session | None = None
         self._bound: list[Any] = []
-        self._closed = False
         self._told: Any = None
         self.classify = ClassifyWidget(viewer)
         self.review = ReviewPage(default_reader())
@@ -290,21 +288,13 @@ class StationWidget(QWidget):
         keys.release(self._bound)
         self._bound = []
 
-    # --- opening and closing ---
+    # --- closing ---
 
-    def showEvent(self, event: Any) -> None:  # noqa: N802  Qt's name
-        """Take a place beside the other dock."""
-        super().showEvent(event)
-        share_place(self)
-
-    def changeEvent(self, event: QEvent) -> None:  # noqa: N802  Qt's name
-        """Let go of the viewer when the dock is closed: napari takes the widget out of it."""
-        super().changeEvent(event)
-        if event.type() == QEvent.Type.ParentChange and self.parent() is None and not self._closed:
-            self._closed = True
-            self._leave_session()
-            for page in (self.review, self.gallery, self.report):
-                page.set_session(None)
-            self.classify.let_go()
-            for signal, callback in self._signals():
-                signal.disconnect(callback)
+    def let_go(self) -> None:
+        """Stop what is under way and let go of the viewer."""
+        self._leave_session()
+        for page in (self.review, self.gallery, self.report):
+            page.set_session(None)
+        self.classify.let_go()
+        for signal, callback in self._signals():
+            signal.disconnect(callback)

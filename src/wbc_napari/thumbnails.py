@@ -3,7 +3,6 @@
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +10,8 @@ from qtpy.QtCore import QObject, Signal
 from qtpy.QtGui import QImage, QPixmap
 
 from wbc_batch.errors import ImageError
+from wbc_napari.crops import Crops, read_one
 from wbc_napari.pictures import fitted
-
-if TYPE_CHECKING:
-    from wbc_napari.crops import Crops
 
 __all__ = ["Thumbnails", "to_pixmap"]
 
@@ -37,7 +34,7 @@ class Thumbnails(QObject):
     ready = Signal(int)
     _read = Signal(int, object)
 
-    def __init__(self, crops: "Crops", side: int) -> None:
+    def __init__(self, crops: Crops, side: int) -> None:
         super().__init__()
         self._crops, self._side = crops, side
         self._kept: OrderedDict[int, QPixmap] = OrderedDict()
@@ -72,7 +69,7 @@ class Thumbnails(QObject):
                 return
             row = self._wanted[-1]
         try:
-            image = next(iter(self._crops.read([row])))
+            image: NDArray | ImageError = read_one(self._crops, row)
         except Exception as error:  # noqa: BLE001 - those that wait must not wait for ever
             image = ImageError(str(error))
         picture = fitted(image, self._side)

@@ -6,8 +6,8 @@ import numpy as np
 from napari.layers import Layer, Points
 
 from wbc_batch.schema import BOX_COLUMNS
-from wbc_napari.appearance import MARK
 from wbc_napari.geometry import world_matrix
+from wbc_napari.marks import has_results
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -26,12 +26,10 @@ def camera(viewer: "ViewerModel") -> Any:
     return viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera
 
 
-def show_captions(viewer: "ViewerModel", _: Any = None) -> None:
+def show_captions(viewer: "ViewerModel") -> None:
     """Show or hide the captions of all layers of cells in fields of view, by the zoom of the camera."""
     for layer in viewer.layers:
-        if "model" in layer.metadata.get(MARK, {}) and set(BOX_COLUMNS) <= set(
-            layer.features.columns
-        ):
+        if has_results(layer) and set(BOX_COLUMNS) <= set(layer.features.columns):
             wanted = camera(viewer).zoom * _side(layer) >= LEAST_PIXELS
             if layer.text.visible != wanted:
                 layer.text.visible = wanted
