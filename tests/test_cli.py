@@ -124,6 +124,7 @@ def test_what_is_there_is_not_overwritten(
     assert (place / "out" / "cells.csv").stat().st_mtime_ns == before
 
 
+@pytest.mark.usefixtures("blank_drawings")
 def test_force_replaces_and_a_person_reads_a_table(
     finished: subprocess.CompletedProcess[str], place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,6 +218,7 @@ wbc_batch.cli.main()
 """
 
 
+@pytest.mark.usefixtures("blank_drawings")
 def test_the_unexpected_is_logged_and_told_in_a_sentence(place: Path, tmp_path: Path) -> None:
     arguments = ["classify", str(place / "slides"), "-o", str(tmp_path / "out"), "--workers", "1"]
     run = subprocess.run(

@@ -31,7 +31,7 @@ from wbc_batch.errors import ClusterError, ExitCode, IncompleteRunError, InputEr
 from wbc_batch.run import classify_paths
 from wbc_batch.sources import Cell, list_cells
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("blank_drawings")]
 
 
 @pytest.fixture(scope="module")

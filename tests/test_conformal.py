@@ -23,6 +23,8 @@ from wbc_batch.synthetic import write_slides
 
 CLASSES = 5
 
+pytestmark = pytest.mark.usefixtures("blank_drawings")
+
 
 def simulated(rng, cells):
     """Probabilities of a fair but unsure classifier, with a rare last class."""

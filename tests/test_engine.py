@@ -48,6 +48,8 @@ from wbc_batch.run import classify_paths
 from wbc_batch.schema import CELL_COLUMNS, CLASSES, UNIDENTIFIED
 from wbc_batch.sources import Cell, list_cells, prepared_crops
 
+pytestmark = pytest.mark.usefixtures("blank_drawings")
+
 
 def results(spec: ShardSpec) -> pd.DataFrame:
     return pd.read_parquet(Path(spec.job.shards) / run_shard(spec).file)

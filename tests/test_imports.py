@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 HEAVY = ("torch", "dask", "distributed", "pandas", "numpy", "rich", "napari")
 
@@ -22,6 +24,20 @@ def test_heavy_packages_are_not_imported(code: str) -> None:
     run = subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, check=True)
     loaded = run.stdout.rsplit("LOADED", 1)[1].split()
     assert not set(HEAVY) & set(loaded)
+
+
+def test_pictures_are_decoded_without_all_of_torchvision(tmp_path: Path) -> None:
+    """It takes longer to import than all else that a worker needs."""
+    Image.new("RGB", (30, 30)).save(tmp_path / "1.png")
+    code = (
+        "import sys; from pathlib import Path; from wbc_batch.sources import decode;"
+        "decode(Path(sys.argv[1]).read_bytes()); print('torch' in sys.modules, *sys.modules)"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path / "1.png")]
+    run = subprocess.run(words, capture_output=True, text=True, check=True)
+    used, *loaded = run.stdout.split()
+    assert used == "True"  # it was not Pillow
+    assert "torchvision" not in loaded
 
 
 def test_public_names_exist() -> None:

@@ -66,6 +66,7 @@ def test_other_stores_and_files_are_left_to_other_readers(tmp_path):
         assert read_run(str(tmp_path / name)) is None
 
 
+@pytest.mark.usefixtures("blank_drawings")
 def test_a_run_is_opened_with_its_crops_and_corrections_are_saved(tmp_path):
     write_slides(tmp_path / "drawn", slides=1, cells=6)
     slides, run = tmp_path / "drawn" / "slides", tmp_path / "run"
@@ -181,6 +182,7 @@ def test_file_save_writes_the_corrections_of_points_and_of_boxes(kind, tmp_path)
     assert pd.read_csv(path)["cell_id"].tolist() == ["b" * 16]
 
 
+@pytest.mark.usefixtures("blank_drawings")
 def test_the_crops_of_a_packed_run_come_from_its_store_when_the_pictures_are_gone(tmp_path):
     write_slides(tmp_path / "drawn", slides=2, cells=5)
     slides, store, run = tmp_path / "drawn" / "slides", tmp_path / "all.zarr", tmp_path / "run"

@@ -10,6 +10,7 @@ import imageio.v3 as imageio
 import numpy as np
 import pandas as pd
 import pytest
+from report_runs import write_blanks
 
 if importlib.util.find_spec("napari") is None:
     pytest.skip("napari is not installed", allow_module_level=True)
@@ -376,7 +377,9 @@ def run(tmp_path_factory):
         picture = draw_cells(4, seed=3, size=side)[0][number]
         imageio.imwrite(folder / "slide" / f"{number}.png", picture)
     pack([folder / "slide"], folder / "packed.zarr")
-    classify_paths([folder / "packed.zarr"], folder / "run", device="cpu", workers=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wbc_batch.report.drawings.write_drawings", write_blanks)
+        classify_paths([folder / "packed.zarr"], folder / "run", device="cpu", workers=1)
     return folder / "run"
 
 

@@ -248,7 +248,10 @@ def test_a_changed_int8_network_is_refused(quantised, name, tmp_path):
         Classifier.load(copied, device="cpu", precision="int8")
 
 
-def test_int8_that_says_something_else_is_not_written(folders, tmp_path, monkeypatch):
+def test_int8_that_says_something_else_is_not_written(quantised, folders, tmp_path, monkeypatch):
+    made = {name: (quantised / name).read_bytes() for name in QUANTISED_FILES}
+    # It would be made anew, as it was for `quantised`.
+    monkeypatch.setattr("wbc_batch.exchange.quantise._quantised", lambda *_: made)
     monkeypatch.setattr("wbc_batch.exchange.quantise.LARGEST_LOSS", -100.0)
     done = CliRunner().invoke(app, _command(folders, tmp_path / "bundle"))
     assert done.exit_code == 1
@@ -305,7 +308,7 @@ def test_a_translation_that_goes_wrong_is_done_again_but_not_for_ever(
     failures: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     translated = openvino_backend._translated
-    body = translated(read_bundle().load()[0].eval(), 128)
+    body = translated(read_bundle().load()[0].eval().requires_grad_(False), 128)
     parameters = body.get_parameters()
     extra = openvino_backend.openvino.opset11.parameter([1], np.float32)
     wrong = openvino_backend.openvino.Model(body.get_results(), [*parameters, extra], "wrong")

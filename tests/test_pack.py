@@ -351,6 +351,7 @@ def test_processes_read_from_the_present_folder(
         assert (summary.cells, summary.errors) == (1, 0)
 
 
+@pytest.mark.usefixtures("blank_drawings")
 def test_a_run_on_canonical_crops_makes_the_same_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

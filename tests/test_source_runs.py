@@ -141,6 +141,7 @@ def test_boxes_end_in_the_rows(crops: np.ndarray, job: Job, tmp_path: Path) -> N
     assert found["confidence"][0] == pytest.approx(found["confidence"][7], abs=1e-6)
 
 
+@pytest.mark.usefixtures("blank_drawings")
 def test_a_mixed_run_from_end_to_end(folder: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "s.zip", "w") as archive:
         archive.write(folder / "slide-1" / "01.png", "slide-9/1.png")

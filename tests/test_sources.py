@@ -14,7 +14,7 @@ import tifffile
 from PIL import Image
 
 from wbc_batch.errors import ImageError, InputError
-from wbc_batch.sources import Cell, decode, list_cells, read_image
+from wbc_batch.sources import Cell, decode, images, list_cells, read_image
 from wbc_batch.sources.images import crop_size
 
 
@@ -105,6 +105,22 @@ def test_grey_formats_give_three_equal_channels(kind: str, tmp_path: Path) -> No
     assert pixels.shape == (*GREY.shape, 3)
     assert (pixels == pixels[..., :1]).all()
     assert np.abs(pixels[..., 0] - GREY.astype(float) * 255 / brightest).mean() < 1
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png"])
+def test_torchvision_and_its_library_alone_decode_alike(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = io.BytesIO()
+    pixels = np.random.default_rng(1).integers(0, 255, (40, 50, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(data, kind)
+    images._torchvision_decoder.cache_clear()
+    alone = decode(data.getvalue())
+    monkeypatch.setattr(images, "find_spec", lambda _: None)
+    images._torchvision_decoder.cache_clear()
+    whole = decode(data.getvalue())
+    images._torchvision_decoder.cache_clear()
+    np.testing.assert_array_equal(alone, whole)
 
 
 def test_transparency_shows_white(tmp_path: Path) -> None:

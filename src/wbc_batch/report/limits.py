@@ -2,7 +2,7 @@
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special
 
 __all__ = ["clopper_pearson", "confusion_limits", "exact_limits"]
 
@@ -48,8 +48,8 @@ def clopper_pearson(
     if np.any(k < 0) or np.any(k > n):
         raise ValueError("successes must lie between 0 and the number of trials")
     tail = (1.0 - level) / 2.0
-    lower = np.where(k == 0, 0.0, stats.beta.ppf(tail, np.maximum(k, 1), n - k + 1))
-    upper = np.where(k == n, 1.0, stats.beta.isf(tail, k + 1, np.maximum(n - k, 1)))
+    lower = np.where(k == 0, 0.0, special.betaincinv(np.maximum(k, 1), n - k + 1, tail))
+    upper = np.where(k == n, 1.0, special.betainccinv(k + 1, np.maximum(n - k, 1), tail))
     return np.where(n > 0, lower, np.nan), np.where(n > 0, upper, np.nan)
 
 
