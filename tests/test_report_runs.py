@@ -396,7 +396,7 @@ def test_anndata_holds_probabilities_and_places(tmp_path: Path) -> None:
 
 
 def test_anndata_is_asked_for_where_it_is_missing(run: Path, monkeypatch) -> None:
-    monkeypatch.setattr("wbc_batch.report.options.find_spec", lambda _name: None)
+    monkeypatch.setattr("wbc_batch.errors.find_spec", lambda _name: None)
     told = invoke("report", run, "--anndata")
     assert told.exit_code == 2
     assert "wbc-napari[anndata]" in told.stderr
