@@ -122,13 +122,13 @@ def test_a_report_for_which_there_is_no_room_leaves_nothing_and_ends_in_4(
     place = tmp_path / "elsewhere"
     told = invoke("report", run, "-o", place)
     assert told.exit_code == ExitCode.INCOMPLETE
-    assert "plots cannot be written (No space left on device)" in told.stderr
+    assert "plots cannot be written (no space left on device)" in told.stderr
     assert not place.exists()
     place.mkdir()
     (place / ".cells.csv.partial").symlink_to("/dev/full")
     told = invoke("report", run, "-o", place)
     assert told.exit_code == ExitCode.INCOMPLETE
-    assert "cells.csv cannot be written (No space left on device)" in told.stderr
+    assert "cells.csv cannot be written (no space left on device)" in told.stderr
     assert not list(place.iterdir())
 
 
