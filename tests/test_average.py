@@ -199,6 +199,6 @@ def test_nothing_is_written_over(place, averaged):
     models = ["--of", place / "one/bundle", "--of", place / "two/bundle"]
     before = (averaged / "model.safetensors").read_bytes()
     result = average(place, *models, "-o", averaged)
-    assert result.exit_code == ExitCode.USAGE
+    assert result.exit_code == ExitCode.FATAL
     assert "is there already" in result.stderr
     assert (averaged / "model.safetensors").read_bytes() == before

@@ -160,7 +160,7 @@ def test_a_disk_that_is_full_for_the_reports_ends_in_4(
     record = json.loads((run_dir / "run.json").read_text())
     (run_dir / "run.json").write_text(json.dumps(record | {"state": "interrupted"}))
     (run_dir / ".cells.csv.partial").symlink_to("/dev/full")
-    with pytest.raises(IncompleteRunError, match=r"cells\.csv cannot be written \(No space left"):
+    with pytest.raises(IncompleteRunError, match=r"cells\.csv cannot be written \(no space left"):
         classify_paths([slides], run_dir, device="cpu", workers=1)
     assert json.loads((run_dir / "run.json").read_text())["state"] == "incomplete"
     assert classify_paths([slides], run_dir, device="cpu", workers=1).cells == 120

@@ -195,7 +195,7 @@ def test_the_terminal_shows_both_halves(small, tmp_path):
         (lambda d: shutil.rmtree(d / "PBC"), "no such file or folder"),
         (lambda d: shutil.copytree(d / "Raabin" / "TestA", d / "Raabin" / "Test_A"), "both Raabin"),
         (lambda d: (d / "PBC" / "ig" / "IG_00003.jpg").write_bytes(b""), "IG_00003.jpg is empty"),
-        (lambda d: fill(d / "out", {"x": 1}), "not an empty folder"),
+        (lambda d: fill(d / "out", {"x": 1}), "out is there already"),
     ],
 )
 def test_an_unusable_layout_is_one_sentence(small, tmp_path, damage, message):

@@ -4,6 +4,7 @@ import json
 import pickle
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,8 +23,9 @@ from wbc_batch.classifier.predictions import Rejection
 from wbc_batch.classifier.preprocessing import Preprocessing, canonical_crop
 from wbc_batch.classifier.torch_backend import TorchBackend
 from wbc_batch.cli import app
-from wbc_batch.errors import ExitCode, InputError, ModelError
+from wbc_batch.errors import ExitCode, InputError, ModelError, RunError
 from wbc_batch.exchange.importing import Foreign
+from wbc_batch.exchange.onnx_export import export_onnx
 from wbc_batch.schema import CLASSES
 from wbc_batch.synthetic import draw_cells
 
@@ -298,7 +300,26 @@ def test_nothing_is_written_over(checkpoint, imported, tmp_path):
     assert "is there already" in refuse(*importing(checkpoint, imported.parent))
     assert (imported / "model.json").read_bytes() == before
     (tmp_path / "a.onnx").write_text("mine")
-    assert "is there already" in refuse("model", "export", "default", "-o", tmp_path / "a.onnx")
+    command = ["model", "export", "default", "-o", str(tmp_path / "a.onnx")]
+    refused = CliRunner().invoke(app, command)
+    assert refused.exit_code == ExitCode.FATAL
+    assert "is there already" in refused.stderr
+
+
+def test_a_place_for_an_export_that_cannot_be_used_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "wbc_batch.exchange.onnx_export.make_onnx", lambda _: SimpleNamespace(content=b"")
+    )
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(RunError, match=r"a\.onnx cannot be used for results .*; name a place"):
+        export_onnx("default", tmp_path / "file" / "a.onnx")
+
+    def forbidden(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", forbidden)
+    with pytest.raises(RunError, match=r"cannot be used for results \(permission denied"):
+        export_onnx("default", tmp_path)
 
 
 # --- list, verify ----------------------------------------------------------------------------------

@@ -17,7 +17,14 @@ from typer.testing import CliRunner
 from wbc_batch.classifier import read_bundle
 from wbc_batch.classifier.preprocessing import CanonicalCrop, Preprocessing
 from wbc_batch.cli import app
-from wbc_batch.errors import ExitCode, ImageError, InputError, RunError
+from wbc_batch.errors import (
+    ExitCode,
+    ImageError,
+    IncompleteRunError,
+    InputError,
+    RunError,
+    UnreachableError,
+)
 from wbc_batch.run import classify_paths
 from wbc_batch.sources import (
     Cell,
@@ -217,13 +224,13 @@ def test_a_damaged_header_says_nothing_of_the_size(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("output", "reason"),
     [
-        ("slides", "exists already"),
+        ("slides", "is there already"),
         ("nowhere/crops.zarr", "no folder nowhere"),
         ("slides/crops.zarr", "lies inside the input"),
         ("s3://bucket/crops.zarr", "is a URL"),
-        ("circle", "exists already"),
-        ("dangling.zarr", "exists already"),
-        (300 * "x", "cannot be written .file name too long"),
+        ("circle", "is there already"),
+        ("dangling.zarr", "is there already"),
+        (300 * "x", "cannot be used for results .file name too long"),
         (300 * "x" + "/crops.zarr", "no folder xxx"),
     ],
 )
@@ -244,7 +251,14 @@ def test_nothing_to_pack_and_nothing_left(slides: Path, monkeypatch: pytest.Monk
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(packed_writer, "_write_crops", full)
-    with pytest.raises(RunError, match="no space left on device"):
+    with pytest.raises(IncompleteRunError, match="no space left on device"):
+        pack.pack([slides], "crops.zarr")
+
+    def silent(*_: object) -> None:
+        raise UnreachableError("the server is gone")  # which says nothing of the store
+
+    monkeypatch.setattr(packed_writer, "_write_crops", silent)
+    with pytest.raises(UnreachableError):
         pack.pack([slides], "crops.zarr")
     assert sorted(path.name for path in Path().iterdir()) == ["notes", "slides"]
 
@@ -385,5 +399,5 @@ def test_the_command_says_what_was_gained(slides: Path) -> None:
     assert result.exit_code == ExitCode.CELL_ERRORS
     assert json.loads(result.stdout)["errors"] == 1
     result = CliRunner().invoke(app, ["pack", "slides", "-o", "all.zarr"])
-    assert result.exit_code == ExitCode.USAGE
-    assert "exists already" in result.stderr
+    assert result.exit_code == ExitCode.FATAL
+    assert "is there already" in result.stderr

@@ -122,13 +122,13 @@ def test_a_report_for_which_there_is_no_room_leaves_nothing_and_ends_in_4(
     place = tmp_path / "elsewhere"
     told = invoke("report", run, "-o", place)
     assert told.exit_code == ExitCode.INCOMPLETE
-    assert "plots cannot be written (No space left on device)" in told.stderr
+    assert "plots cannot be written (no space left on device)" in told.stderr
     assert not place.exists()
     place.mkdir()
     (place / ".cells.csv.partial").symlink_to("/dev/full")
     told = invoke("report", run, "-o", place)
     assert told.exit_code == ExitCode.INCOMPLETE
-    assert "cells.csv cannot be written (No space left on device)" in told.stderr
+    assert "cells.csv cannot be written (no space left on device)" in told.stderr
     assert not list(place.iterdir())
 
 
@@ -396,7 +396,7 @@ def test_anndata_holds_probabilities_and_places(tmp_path: Path) -> None:
 
 
 def test_anndata_is_asked_for_where_it_is_missing(run: Path, monkeypatch) -> None:
-    monkeypatch.setattr("wbc_batch.report.options.find_spec", lambda _name: None)
+    monkeypatch.setattr("wbc_batch.errors.find_spec", lambda _name: None)
     told = invoke("report", run, "--anndata")
     assert told.exit_code == 2
     assert "wbc-napari[anndata]" in told.stderr

@@ -22,6 +22,7 @@ from wbc_batch.engine.plan import Job, Listing, model_digest, plan_shards, surve
 from wbc_batch.engine.run_folder import Settings
 from wbc_batch.engine.work import run_shard
 from wbc_batch.errors import ExitCode, InputError
+from wbc_batch.records import differences
 from wbc_batch.run import classify_paths
 from wbc_batch.schema import BOX_COLUMNS, CELL_COLUMNS
 from wbc_batch.sources import Box, Cell, Place, list_cells, stdin_kept
@@ -192,6 +193,6 @@ def test_results_among_paths_from_standard_input_are_refused(
 
 def test_another_rule_is_another_run() -> None:
     old = Settings("1", "m", "i", "3 (a)", "cpu", "fp32", "torch", "by folder")
-    assert replace(old, groups="source").differences(asdict(old)) == [
+    assert differences(asdict(old), asdict(replace(old, groups="source"))) == [
         "groups was 'by folder' and is now 'source'"
     ]

@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TextIO
 
-from wbc_batch.errors import InputError
+from wbc_batch.errors import InputError, reason
 
 __all__ = ["read_rows"]
 
@@ -59,9 +59,8 @@ def read_rows(path: Path, errors: str = "strict") -> Iterator[tuple[int, list[st
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file; check the spelling") from None
     except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
         raise InputError(
-            f"{path} cannot be opened ({reason}); name a CSV file that you may read"
+            f"{path} cannot be opened ({reason(error)}); name a CSV file that you may read"
         ) from error
     except UnicodeDecodeError as error:
         raise _no_csv(path, str(error)) from error

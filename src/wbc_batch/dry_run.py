@@ -14,7 +14,7 @@ from wbc_batch.engine.plan import shard_size
 from wbc_batch.engine.preflight import gpu_workers, memory_limits
 from wbc_batch.engine.run_folder import refuse_unfit_folder, to_continue
 from wbc_batch.engine.trial import try_out
-from wbc_batch.files import unwritten
+from wbc_batch.files import writing
 from wbc_batch.request import Request, group_of, refuse_overlap
 from wbc_batch.sources import list_cells
 
@@ -129,12 +129,10 @@ def plan_run(request: Request, run_dir: Path | None = None, force: bool = False)
 def _begun(request: Request, run_dir: Path, force: bool) -> tuple[int, int | None]:
     """Count the cells that the run in a folder has done, and tell how many its shards have."""
     refuse_overlap(request.inputs, run_dir)
-    try:
+    with writing(run_dir):
         if run_dir.exists():
             refuse_unfit_folder(run_dir)
         record = None if force else to_continue(run_dir, request.settings())
-    except OSError as error:
-        raise unwritten(run_dir, error) from error
     if record is None:
         return 0, None
     return sum(result.cells for result in committed(run_dir)), record.get("shard_cells")

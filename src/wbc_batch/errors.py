@@ -7,6 +7,7 @@ must be it where there is one.
 """
 
 from enum import IntEnum
+from importlib.util import find_spec
 
 __all__ = [
     "ClusterError",
@@ -18,6 +19,10 @@ __all__ = [
     "RunError",
     "UnreachableError",
     "WbcError",
+    "in_a_line",
+    "missing",
+    "reason",
+    "refuse_missing",
 ]
 
 
@@ -68,3 +73,35 @@ class IncompleteRunError(RunError):
 
 class ClusterError(WbcError, RuntimeError):
     """The Dask workers cannot be reached or do not fit this run."""
+
+
+def in_a_line(said: BaseException | str, most: int = 200) -> str:
+    """Return the beginning of what an error of a library says, without its line breaks."""
+    return (" ".join(str(said).split()) or type(said).__name__)[:most]
+
+
+def reason(error: BaseException) -> str:
+    """Say why it failed, to stand in brackets: what the system says, without the name of the file."""
+    return in_a_line(getattr(error, "strerror", None) or error).rstrip(".").lower()
+
+
+def missing(what: str, extra: str) -> str:
+    """Say that something is not installed, and which extra of this package brings it."""
+    return f'{what} is not installed; pip install "wbc-napari[{extra}]"'
+
+
+def refuse_missing(extra: str, *packages: str) -> None:
+    """Refuse to go on without the packages that an extra of this package brings.
+
+    Raises
+    ------
+    InputError
+        If one of them is not installed.
+    """
+    for name in packages:
+        try:
+            found = find_spec(name)
+        except ModuleNotFoundError:  # the package around it is missing, too
+            found = None
+        if found is None:
+            raise InputError(missing(f"the package {name}", extra))

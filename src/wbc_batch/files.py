@@ -12,23 +12,25 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import uuid4
 
-from wbc_batch.errors import IncompleteRunError, InputError, RunError
+from wbc_batch.errors import IncompleteRunError, RunError, WbcError, reason
 
 __all__ = [
     "UNFINISHED",
     "absence",
     "exists",
+    "held",
     "is_file",
     "is_folder",
     "refuse_existing",
     "refuse_misfits",
+    "replacing",
     "resolved",
     "scratch",
     "try_writing",
     "unwritable",
-    "unwritten",
     "write_file",
     "write_together",
+    "writing",
 ]
 
 #: Suffix of files, with a dot before their name, that are of no use after a run.
@@ -64,7 +66,7 @@ def absence(path: Path, sentence: str) -> str:
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as error:
-        return f"{path} cannot be looked at ({(error.strerror or type(error).__name__).lower()})"
+        return f"{path} cannot be looked at ({reason(error)})"
     return sentence
 
 
@@ -73,16 +75,25 @@ def resolved(path: str | Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def refuse_existing(output: Path) -> None:
+def refuse_existing(output: Path, *, even_empty: bool = False) -> None:
     """Refuse to write over something.
+
+    Parameters
+    ----------
+    output : Path
+    even_empty : bool
+        Over an empty folder, too.
 
     Raises
     ------
-    InputError
-        If `output` is a file, or a directory that is not empty.
+    RunError
+        If `output` is there and is no empty folder; or is one that nobody may look into.
     """
-    if is_file(output) or (is_folder(output) and any(output.iterdir())):
-        raise InputError(f"{output} is there already; remove it, or name another place with -o")
+    with writing(output):
+        if os.path.lexists(output) and (  # a link that leads nowhere, too
+            even_empty or not is_folder(output) or any(output.iterdir())
+        ):
+            raise RunError(f"{output} is there already; remove it, or name another place with -o")
 
 
 def refuse_misfits(folder: Path, files: Iterable[str], folders: Iterable[str]) -> None:
@@ -126,13 +137,11 @@ def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
     Raises
     ------
     RunError
-        If the folder or a file cannot be written, see `unwritten`.
+        If the folder or a file cannot be written, see `writing`.
     """
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         _write_files(folder, contents)
-    except OSError as error:
-        raise unwritten(folder, error) from error
 
 
 def _write_files(folder: Path, contents: Mapping[str, bytes | memoryview]) -> None:
@@ -163,49 +172,65 @@ def try_writing(folder: Path) -> None:
     trial.unlink()
 
 
-def unwritten(path: Path, error: OSError) -> RunError:
-    """Say what it means that something could not be written.
-
-    Parameters
-    ----------
-    path : Path
-        The file or folder.
-    error : OSError
-
-    Returns
-    -------
-    RunError
-        An `IncompleteRunError` where it is not to do with this file, as with a full disk.
-    """
-    reason = error.strerror or type(error).__name__
+def _unwritten(path: Path, error: OSError) -> RunError:
     if error.errno in _FOR_NOW:
         return IncompleteRunError(
-            f"{path} cannot be written ({reason}); mend that, then repeat the command to continue"
+            f"{path} cannot be written ({reason(error)}); mend that, then repeat the command to continue"
         )
     return RunError(
-        f"{path} cannot be used for results ({reason.lower()}); name a folder that you may write to"
+        f"{path} cannot be used for results ({reason(error)}); name a place that you may write to"
     )
 
 
 @contextmanager
-def unwritable(folder: Path) -> Iterator[None]:
-    """Say what it means that files in a folder cannot be written, as on a full disk.
+def writing(path: Path) -> Iterator[None]:
+    """Say that a file or folder cannot be written, whatever the system says in the block.
 
     Raises
     ------
     RunError
-        See `unwritten`; instead of an `OSError` which says that nothing can be written any
+        Instead of an `OSError`; an `IncompleteRunError` where it is not to do with this file, as with a
+        full disk.
+    """
+    try:
+        yield
+    except WbcError:  # some are of the system's kind, too
+        raise
+    except OSError as error:
+        raise _unwritten(path, error) from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name to write under; which becomes `path` if the block ends well."""
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        with writing(path):
+            yield temporary
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def unwritable(folder: Path) -> Iterator[None]:
+    """Say that files in a folder cannot be written; the block may do more than write, unlike `writing`.
+
+    Raises
+    ------
+    RunError
+        See `writing`; instead of an `OSError` which says that nothing can be written any
         more, or that something in this folder may not be changed.
     """
     try:
         yield
     except OSError as error:
         place = Path(error.filename) if isinstance(error.filename, str) else folder
-        refusal = unwritten(place, error)
+        refusal = _unwritten(place, error)
         if isinstance(refusal, IncompleteRunError):
             raise refusal from error
         if isinstance(error, PermissionError) and folder in place.parents:
-            raise unwritten(place.parent, error) from error  # the file may have a name for now
+            raise _unwritten(place.parent, error) from error  # the file may have a name for now
         raise
 
 
@@ -222,8 +247,44 @@ def scratch() -> Iterator[str]:
         folder = TemporaryDirectory(prefix="wbc-batch-")
     except OSError as error:
         raise IncompleteRunError(
-            f"temporary files cannot be written ({error.strerror or error}); make room, or name a "
+            f"temporary files cannot be written ({reason(error)}); make room, or name a "
             "folder for them with TMPDIR, then repeat the command to continue"
         ) from error
     with folder as place:
         yield place
+
+
+@contextmanager
+def held(lock: Path, place: Path, state: str) -> Iterator[None]:
+    """Keep other processes out while the block runs; the lock ends with the process, however that ends.
+
+    Parameters
+    ----------
+    lock : Path
+        A file, made if it is not there.
+    place : Path
+        What it keeps.
+    state : str
+        What that is if another process holds the lock, such as ``in use by another run``.
+
+    Raises
+    ------
+    RunError
+        If another process does, or the file cannot be made.
+    """
+    from filelock import FileLock, Timeout  # slow to import, and of no use to the plugin
+
+    guard = FileLock(lock, timeout=0)
+    try:
+        guard.acquire()
+        if not exists(lock):  # the one that held it has just removed it
+            raise Timeout(str(lock))
+    except Timeout:
+        guard.release()
+        raise RunError(f"{place} is {state}; wait for it to end, or name another place") from None
+    except OSError as error:
+        raise _unwritten(place, error) from error
+    try:
+        yield
+    finally:
+        guard.release()

@@ -16,7 +16,7 @@ from wbc_batch.files import (
     refuse_misfits,
     resolved,
     unwritable,
-    unwritten,
+    writing,
 )
 from wbc_batch.report import read_options, write_reports
 from wbc_batch.report.compare import (
@@ -26,6 +26,7 @@ from wbc_batch.report.compare import (
     compare_cells,
     write_comparison,
 )
+from wbc_batch.report.lists import first_few
 from wbc_batch.report.options import recorded_options
 from wbc_batch.report.ranges import NO_PROFILE
 from wbc_batch.report.review import NO_REVIEW, Review, earlier_review
@@ -216,16 +217,14 @@ def _results_folder(
         not given.
     """
     new = not exists(path)
-    try:
+    with writing(path):
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritten(path, error) from error
     refuse_misfits(path, files, folders)
     names = (*files, *folders)
     there = [name for name in names if exists(path / name)]
     if there and not force:
         raise RunError(
-            f"{path} already holds {', '.join(there[:3])}{' and more' if len(there) > 3 else ''}; "
+            f"{path} already holds {first_few(there, 3)}; "
             "name another folder with -o, or add --force to replace them"
         )
     try:

@@ -14,7 +14,6 @@ from wbc_batch.engine.run_folder import (
     Record,
     clear,
     locked,
-    now,
     recorded,
     to_continue,
     write_record,
@@ -22,6 +21,7 @@ from wbc_batch.engine.run_folder import (
 from wbc_batch.errors import ExitCode, IncompleteRunError, RunError
 from wbc_batch.files import unwritable
 from wbc_batch.progress import Progress
+from wbc_batch.records import now
 from wbc_batch.report import write_reports
 from wbc_batch.report.ranges import DEFAULT_PROFILE
 from wbc_batch.report.review import earlier_review

@@ -20,7 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from wbc_batch.classifier.images import as_rgb
-from wbc_batch.errors import ImageError, InputError, ModelError, RunError
+from wbc_batch.errors import ImageError, InputError, ModelError, RunError, reason
 from wbc_batch.files import exists
 from wbc_batch.schema import CLASSES, STATUS_OK
 from wbc_napari.crops import Crops, read_one
@@ -210,7 +210,7 @@ def adapt(plan: Adaptation, stop: threading.Event) -> Iterator[Progress | Compar
         _write_crops(plan, stop)
     except OSError as error:
         raise RunError(
-            f"{plan.folder}: crops cannot be written there ({error.strerror})."
+            f"{plan.folder}: crops cannot be written there ({reason(error)})."
         ) from error
     if not stop.is_set():
         yield from _train(train_command(plan), stop)

@@ -1,6 +1,5 @@
 """A batch run, or its ``cells.csv``, opened for review: a stack of its crops and the cells on it."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 
 from wbc_batch.errors import ImageError, InputError, RunError
+from wbc_batch.records import peek_json
 from wbc_batch.schema import (
     BOX_COLUMNS,
     CELL_COLUMNS,
@@ -126,7 +126,7 @@ def open_run(path: Path) -> BatchRun:
         risky = cells[name].str.startswith("'")
         cells.loc[risky, name] = cells.loc[risky, name].map(unguard_text)
     cells = _with_places(cells, table.parent / "shards")
-    record = _record(table.parent)
+    record = peek_json(table.parent / RECORD_FILE)
     model = {"name": "not recorded", "sha256": "", "device": record.get("device") or "not recorded"}
     model |= record.get("model") or {}
     return BatchRun(path, cells, model, base_of(record, table.parent))
@@ -172,14 +172,6 @@ def _with_places(cells: pd.DataFrame, shards: Path) -> pd.DataFrame:
     known = pa.concat_tables(iter_cells(files, schema)).to_pandas().drop_duplicates("cell_id")
     places = known.set_index("cell_id").reindex(cells["cell_id"])
     return cells.assign(**{name: places[name].to_numpy() for name in PLACE_TYPES})
-
-
-def _record(folder: Path) -> dict[str, Any]:
-    try:
-        record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
 
 
 def listed_crops(name: str, cells: pd.DataFrame, base: Path | None) -> ListedCrops:

@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from wbc_batch.classifier.images import as_rgb
-from wbc_batch.errors import ImageError, RunError
+from wbc_batch.errors import ImageError, RunError, reason
 from wbc_batch.files import resolved, write_file
+from wbc_batch.records import now, peek_json, write_json
 from wbc_batch.schema import BOX_COLUMNS, OPTIONAL_TYPES, PLACE_TYPES, RECORD_FILE, STATUS_OK
 from wbc_napari.crops import Crops, ListedCrops
 from wbc_napari.pictures import gallery_picture
@@ -83,7 +83,7 @@ def save_corrections(cells: pd.DataFrame, path: Path) -> int:
     try:
         write_file(path, table.to_csv(index=False, lineterminator="\n").encode())
     except OSError as error:
-        raise RunError(f"{path}: this file cannot be written ({error.strerror}).") from error
+        raise RunError(f"{path}: this file cannot be written ({reason(error)}).") from error
     return len(said)
 
 
@@ -127,23 +127,16 @@ def write_export(export: Export) -> Iterator[int]:
         write_file(folder / "gallery.png", png.tobytes())
     except OSError as error:
         raise RunError(
-            f"{folder}: the results cannot be written there ({error.strerror})."
+            f"{folder}: the results cannot be written there ({reason(error)})."
         ) from error
     yield len(cells)
 
 
 def _refuse_strangers(folder: Path) -> None:
     """Let only an empty folder, or an earlier export, be written to: never a run of wbc-batch."""
-    if folder.is_dir() and any(folder.iterdir()) and not _exported(folder):
+    exported = peek_json(folder / RECORD_FILE).get("command") == "napari"
+    if folder.is_dir() and any(folder.iterdir()) and not exported:
         raise RunError(f"{folder} is not empty; choose or make an empty folder for the results.")
-
-
-def _exported(folder: Path) -> bool:
-    try:
-        record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(record, dict) and record.get("command") == "napari"
 
 
 def _save_crops(crops: Crops, rows: Any, names: list[str], folder: Path) -> Iterator[int]:
@@ -209,10 +202,9 @@ def _write_record(export: Export, count: int, options: "ReportOptions", saved: b
         "report": options.to_record(),
         "versions": {"wbc-napari": __version__},
         "started": None,
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "finished": now(),
     }
-    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    write_file(export.folder / RECORD_FILE, text.encode())
+    write_json(export.folder / RECORD_FILE, record)
 
 
 def _write_shard(export: Export, cells: pd.DataFrame, schema: "pa.Schema") -> Path:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
 
-from wbc_batch.errors import RunError
+from wbc_batch.errors import RunError, reason
 from wbc_napari.review import REVIEW_LABELS, Change
 
 __all__ = ["Journal", "journal_path"]
@@ -80,7 +80,7 @@ class Journal:
                 file.write("".join(line + "\n" for line in lines).encode())
         except OSError as error:
             raise RunError(
-                f"{self.path}: the review cannot be saved there ({error.strerror}); "
+                f"{self.path}: the review cannot be saved there ({reason(error)}); "
                 "save its corrections elsewhere before napari is closed."
             ) from error
 

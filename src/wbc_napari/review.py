@@ -5,13 +5,13 @@ Plain data: no layer, no file, no window.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from wbc_batch.errors import InputError
+from wbc_batch.records import now
 from wbc_batch.schema import CLASSES, UNIDENTIFIED
 from wbc_napari.tables import PENDING, current_labels, reviewed_labels
 
@@ -72,11 +72,6 @@ class _History:
 
     done: list[Step] = field(default_factory=list)
     undone: list[Step] = field(default_factory=list)
-
-
-def now() -> str:
-    """Time of day in UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 class Review:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wbc_batch.errors import InputError
+from wbc_batch.errors import InputError, missing
 
 __all__ = ["BACKENDS", "Backend", "Measure", "as_they_are", "choose_backend"]
 
@@ -80,8 +80,6 @@ def choose_backend(backend: str = "auto") -> str:
     if backend not in BACKENDS:
         raise InputError(f"unknown backend {backend!r}; use auto, {' or '.join(BACKENDS)}")
     if backend == "openvino" and not installed:
-        raise InputError(
-            "the backend openvino is not installed; install it with: "
-            'pip install "wbc-napari[openvino]", or use the backend torch'
-        )
+        absent = missing("the backend openvino", "openvino")
+        raise InputError(f"{absent}, or use the backend torch")
     return backend

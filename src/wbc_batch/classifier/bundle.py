@@ -18,7 +18,7 @@ from wbc_batch.classifier.novelty import NoveltyModel
 from wbc_batch.classifier.nucleus_size import SizeEvidence
 from wbc_batch.classifier.predictions import Rejection
 from wbc_batch.classifier.preprocessing import Preprocessing
-from wbc_batch.errors import ModelError
+from wbc_batch.errors import ModelError, in_a_line, reason
 from wbc_batch.files import absence, exists, is_file, is_folder, write_together
 from wbc_batch.schema import CLASSES
 
@@ -126,10 +126,9 @@ class Bundle:
             network.load_state_dict(weights)
             novelty = self._novelty(tensors)
         except (RuntimeError, KeyError) as error:
-            reason = " ".join(str(error).split())
             raise ModelError(
                 f"the weights in {path} do not fit the network {self.architecture!r} that model.json "
-                f"describes: {reason[:200]}"
+                f"describes: {in_a_line(error)}"
             ) from error
         return network.eval(), novelty
 
@@ -368,4 +367,4 @@ def _read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror}") from error
+        raise ModelError(f"cannot read {path}: {reason(error)}") from error

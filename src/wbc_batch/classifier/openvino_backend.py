@@ -13,7 +13,7 @@ from torch import Tensor
 from wbc_batch.classifier.architecture import Network
 from wbc_batch.classifier.backend import Measure, as_they_are
 from wbc_batch.classifier.torch_backend import fold_normalisation
-from wbc_batch.errors import InputError, ModelError
+from wbc_batch.errors import InputError, ModelError, in_a_line
 
 __all__ = ["PRECISIONS", "OpenVinoBackend", "choose_precision", "translate"]
 
@@ -91,7 +91,7 @@ class OpenVinoBackend:
         except RuntimeError as error:
             raise ModelError(
                 f"OpenVINO {openvino.__version__} cannot run this network in {precision}; use the backend "
-                f"torch, or another version of OpenVINO ({_short(error)})"
+                f"torch, or another version of OpenVINO ({in_a_line(error)})"
             ) from error
         # Where layers are not quantised, what is between them is in the faster of the two as well.
         floating = "f32" if precision == "fp32" or not _has_bf16(core) else "bf16"
@@ -128,10 +128,6 @@ class OpenVinoBackend:
 
 def _has_bf16(core: openvino.Core) -> bool:
     return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 def translate(network: Network, size: int) -> openvino.Model:

@@ -26,7 +26,7 @@ from wbc_batch.cli.report import report
 from wbc_batch.cli.shared import end
 from wbc_batch.cli.streams import outlast_readers
 from wbc_batch.cli.training import train
-from wbc_batch.errors import ExitCode, WbcError
+from wbc_batch.errors import ExitCode, WbcError, in_a_line
 
 __all__ = ["app", "main"]
 
@@ -69,8 +69,8 @@ def main() -> None:
         if os.environ.get("WBC_DEBUG"):
             traceback.print_exc()
         hint = [*getattr(error, "__notes__", ()), "set WBC_DEBUG=1 to see the traceback"][0]
-        text = " ".join(f"{type(error).__name__}: {error}".split())
-        typer.secho(f"wbc-batch: unexpected error: {text[:500]}; {hint}", fg="red", err=True)
+        text = in_a_line(f"{type(error).__name__}: {error}", 500)
+        typer.secho(f"wbc-batch: unexpected error: {text}; {hint}", fg="red", err=True)
         sys.exit(ExitCode.FATAL)
     finally:
         # Dask clears up as Python ends: an impatient Ctrl-C would only make a traceback of that.

@@ -5,7 +5,7 @@ import io
 import sys
 from typing import Any, TextIO, cast
 
-from wbc_batch.errors import WbcError
+from wbc_batch.errors import WbcError, reason
 
 __all__ = ["outlast_readers"]
 
@@ -26,9 +26,9 @@ class _Output(io.FileIO):
 
     def _tell(self, error: OSError) -> None:
         if not isinstance(error, BrokenPipeError):  # which means that all that was wanted is there
-            reason = (error.strerror or type(error).__name__).lower()
             raise WbcError(
-                f"standard output cannot be written ({reason}); what the command wrote into files is there"
+                f"standard output cannot be written ({reason(error)}); what the command wrote into files is "
+                "there"
             ) from error
 
 

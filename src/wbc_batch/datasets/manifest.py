@@ -20,7 +20,7 @@ from typing import Any
 from wbc_batch.csv_rows import read_rows
 from wbc_batch.datasets.class_folders import OUT_OF_CLASS
 from wbc_batch.datasets.splits import ASIDE, SplitCell
-from wbc_batch.errors import InputError
+from wbc_batch.errors import InputError, reason
 from wbc_batch.files import is_file, resolved, write_together
 
 __all__ = [
@@ -246,9 +246,8 @@ def _hash_file(path: Path) -> str:
     try:
         content = path.read_bytes()
     except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
         raise InputError(
-            f"{path} cannot be read ({reason}); make it readable or remove it"
+            f"{path} cannot be read ({reason(error)}); make it readable or remove it"
         ) from error
     if not content:
         raise InputError(f"{path} is empty; copy it again or remove it")

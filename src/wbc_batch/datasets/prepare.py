@@ -24,8 +24,8 @@ from wbc_batch.datasets.splits import (
     split_by_group,
     split_published,
 )
-from wbc_batch.errors import InputError, RunError
-from wbc_batch.files import exists, is_folder, resolved
+from wbc_batch.errors import InputError
+from wbc_batch.files import refuse_existing, resolved
 from wbc_batch.schema import CLASSES
 
 __all__ = ["PreparedDataset", "prepare_dataset", "read_label_names"]
@@ -110,8 +110,7 @@ def prepare_dataset(
     RunError
         If `output` holds something already, or cannot be written.
     """
-    if exists(output) and (not is_folder(output) or any(output.iterdir())):
-        raise RunError(f"{output} is not an empty folder; name a new one for this data set")
+    refuse_existing(output)
     folders, labels = dict(folders or {}), dict(labels or {})
     shares = shares or Shares.of(0.1, 0.1)
     _check(pbc, raabin, folders, group_by)

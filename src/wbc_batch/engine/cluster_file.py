@@ -30,7 +30,7 @@ from dask.utils import parse_timedelta
 from distributed.deploy import Cluster
 
 from wbc_batch.engine.plan import SHARDS_AT_ONCE
-from wbc_batch.errors import InputError
+from wbc_batch.errors import InputError, reason
 
 __all__ = ["CLASSES", "ClusterDescription", "read_cluster_file"]
 
@@ -160,8 +160,7 @@ def read_cluster_file(path: Path) -> ClusterDescription:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
-        raise InputError(f"{path} cannot be read ({reason}); name a cluster file") from error
+        raise InputError(f"{path} cannot be read ({reason(error)}); name a cluster file") from error
     except (yaml.YAMLError, ValueError) as error:  # such as of a date that there is not
         where = getattr(error, "problem_mark", None)
         line = f" in line {where.line + 1}" if where else ""

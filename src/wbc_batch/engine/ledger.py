@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from wbc_batch.errors import IncompleteRunError
+from wbc_batch.errors import IncompleteRunError, reason
 from wbc_batch.files import UNFINISHED, write_file
 
 __all__ = [
@@ -19,7 +19,6 @@ __all__ = [
     "committed_shards",
     "is_shard_file",
     "labels_of",
-    "write_file",
 ]
 
 #: Name of the folder, inside a run directory, that holds the shards.
@@ -122,7 +121,7 @@ def _read(path: Path) -> ShardResult | None:
         whole = (path.parent / result.file).stat().st_size == result.size
     except PermissionError as error:
         raise IncompleteRunError(
-            f"{error.filename} may not be read by this user ({(error.strerror or '').lower()}); make the "
+            f"{error.filename} may not be read by this user ({reason(error)}); make the "
             "files of the run readable, then repeat the command to continue"
         ) from error
     except (OSError, ValueError, TypeError):

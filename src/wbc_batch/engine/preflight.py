@@ -17,7 +17,7 @@ from wbc_batch.classifier import read_bundle
 from wbc_batch.classifier.runtime import try_model
 from wbc_batch.engine.connection import asked
 from wbc_batch.engine.plan import Job, model_digest
-from wbc_batch.errors import ClusterError, IncompleteRunError, WbcError
+from wbc_batch.errors import ClusterError, IncompleteRunError, WbcError, reason
 from wbc_batch.files import exists
 from wbc_batch.sources import Cell, is_url, list_cells
 
@@ -210,7 +210,7 @@ def _sample_trouble(cell: Cell, base: Path) -> str:
             if path.is_file():  # a member of an archive is none
                 path.open("rb").close()
     except OSError as error:
-        return f"cannot read {error.filename} ({error.strerror}); make it readable for the workers"
+        return f"cannot read {error.filename} ({reason(error)}); make it readable for the workers"
     except WbcError as error:
         return f"cannot read the input ({error})"
     return ""
@@ -222,7 +222,7 @@ def _place_trouble(token: Path, probe: Path) -> str:
     try:
         probe.touch()
     except OSError as error:
-        return f"cannot write to {token.parent} ({error.strerror})"
+        return f"cannot write to {token.parent} ({reason(error)})"
     return ""
 
 
@@ -258,7 +258,7 @@ def _unreadable(probe: Path) -> str:
     except OSError as error:
         return (
             f"writes files to {probe.parent} that this machine cannot read "
-            f"({(error.strerror or type(error).__name__).lower()}); run it as the same user as the "
+            f"({reason(error)}); run it as the same user as the "
             "command, or with a umask that lets others read, such as 022"
         )
     return ""

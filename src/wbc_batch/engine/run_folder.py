@@ -1,23 +1,20 @@
 """One run in one directory: its lock, its ``run.json``, and what may be continued in it."""
 
-import json
 import os
 import platform
 import shutil
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from wbc_batch.engine.ledger import SHARDS, committed, is_shard_file, write_file
+from wbc_batch.engine.ledger import SHARDS, committed, is_shard_file
 from wbc_batch.errors import IncompleteRunError, RunError, WbcError
-from wbc_batch.files import refuse_misfits, try_writing, unwritten
+from wbc_batch.files import held, refuse_misfits, try_writing, writing
+from wbc_batch.records import differences, read_json, write_json
 from wbc_batch.schema import RECORD_FILE, REPORT_FILES, REPORT_FOLDERS
 
 __all__ = [
@@ -28,7 +25,6 @@ __all__ = [
     "clear",
     "lacking",
     "locked",
-    "now",
     "read_record",
     "recorded",
     "refuse_unfit_folder",
@@ -93,19 +89,6 @@ class Settings:
     backend: str
     groups: str = BY_FOLDER
 
-    def differences(self, old: Mapping[str, str]) -> list[str]:
-        """Name each setting that differs from those of an older run."""
-        return [
-            f"{name} was {old.get(name, 'not recorded')!r} and is now {value!r}"
-            for name, value in asdict(self).items()
-            if old.get(name) != value
-        ]
-
-
-def now() -> str:
-    """Return the time of day in UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that results depend on."""
@@ -122,41 +105,27 @@ def versions() -> dict[str, str]:
 def locked(run_dir: Path) -> Iterator[None]:
     """Make a run directory, if need be, and keep other runs out of it.
 
-    The lock ends with the process that holds it, however that ends.
-
     Raises
     ------
     RunError
         If the directory cannot be made or written to, holds files that are not a run's or in the way of
         them, or is in use.
     """
-    try:
+    with writing(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
         refuse_unfit_folder(run_dir)
-        lock = FileLock(run_dir / _LOCK, timeout=0)
-        lock.acquire()
-    except Timeout:
-        raise RunError(
-            f"{run_dir} is in use by another run; wait for it to end, or name another folder"
-        ) from None
-    except OSError as error:
-        raise unwritten(run_dir, error) from error
-    try:
+    with held(run_dir / _LOCK, run_dir, "in use by another run"):
         _try_folders(run_dir)
         yield
-    finally:
-        lock.release()
 
 
 def _try_folders(run_dir: Path) -> None:
     """Find out that a folder is read-only, or shows nothing, before anything in it is removed."""
     for folder in (run_dir, run_dir / SHARDS):
-        try:
+        with writing(folder):
             folder.mkdir(exist_ok=True)
             os.scandir(folder).close()
             try_writing(folder)
-        except OSError as error:
-            raise unwritten(folder, error) from error
 
 
 def refuse_unfit_folder(run_dir: Path) -> None:
@@ -193,22 +162,12 @@ def read_record(run_dir: Path) -> Record | None:
     RunError
         If it cannot be read.
     """
-    path = run_dir / RECORD_FILE
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} is damaged; {_ANEW}") from error
-    if not isinstance(record, dict):
-        raise RunError(f"{path} does not describe a run; {_ANEW}")
-    return record
+    return read_json(run_dir / RECORD_FILE, _ANEW)
 
 
 def write_record(run_dir: Path, record: Record) -> None:
     """Write ``run.json``, wholly or not at all."""
-    content = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    write_file(run_dir / RECORD_FILE, content.encode("utf-8", "backslashreplace"))
+    write_json(run_dir / RECORD_FILE, record)
 
 
 def lacking(run_dir: Path, record: Record) -> int:
@@ -247,14 +206,13 @@ def to_continue(run_dir: Path, settings: Settings) -> Record | None:
             f"{run_dir} already holds a finished run; name another folder, "
             "or add --force to replace it"
         )
-    old = record.get("settings")
-    differences = settings.differences(old if isinstance(old, dict) else {})
+    changed = differences(record.get("settings"), asdict(settings))
     begun = record.get("state") == "finished" or committed(run_dir)
-    if differences and not begun:  # it had no time to do anything
+    if changed and not begun:  # it had no time to do anything
         return None
-    if differences:
+    if changed:
         raise RunError(
-            f"{run_dir} holds an unfinished run with other settings ({'; '.join(differences)}); "
+            f"{run_dir} holds an unfinished run with other settings ({'; '.join(changed)}); "
             "repeat the old command to finish it, name another folder, or add --force to begin anew"
         )
     return record

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 from distributed import Client
 
+from wbc_batch.errors import in_a_line
+
 __all__ = ["OverdueError", "apart", "connect", "deaf", "quiet", "restored", "short"]
 
 _Made = TypeVar("_Made")
@@ -145,7 +147,7 @@ def short(error: BaseException) -> str:
     """Tell the first cause of an error in one line; Dask wraps its own errors around others."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return in_a_line(f"{type(error).__name__}: {error}", 300)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from wbc_batch.evaluation import pictures
 from wbc_batch.evaluation.assessment import Assessment
 from wbc_batch.evaluation.figures import Evaluation
 from wbc_batch.evaluation.page import render_page
-from wbc_batch.files import write_together
+from wbc_batch.files import write_together, writing
 from wbc_batch.pages.drawing import to_png
 from wbc_batch.schema import CLASSES
 
@@ -40,14 +40,9 @@ def open_folder(output: Path, kind: str) -> None:
     RunError
         If it holds something else or cannot be made.
     """
-    try:
+    with writing(output):
         output.mkdir(parents=True, exist_ok=True)
         there = [path.name for path in output.iterdir() if not path.name.startswith(".")]
-    except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
-        raise RunError(
-            f"{output} cannot be used as a folder ({reason}); name another one"
-        ) from error
     earlier = f"{kind}.json" in there
     if not earlier and not all(name.startswith("without-") for name in there):
         raise RunError(

@@ -3,7 +3,6 @@
 import io
 import json
 import re
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,9 +13,9 @@ from PIL import Image
 
 from wbc_batch.classifier import Bundle
 from wbc_batch.classifier.bundle import CARD_FILE
-from wbc_batch.errors import InputError, ModelError
-from wbc_batch.exchange.onnx_export import INPUT, OUTPUT, OnnxModel, make_onnx, refuse_missing
-from wbc_batch.files import refuse_existing
+from wbc_batch.errors import ModelError, in_a_line, refuse_missing
+from wbc_batch.exchange.onnx_export import INPUT, OUTPUT, OnnxModel, make_onnx
+from wbc_batch.files import refuse_existing, scratch, writing
 
 if TYPE_CHECKING:
     from bioimageio.spec.model.v0_5 import (
@@ -63,23 +62,24 @@ def export_bioimageio(model: str, output: Path) -> Bundle:
     Raises
     ------
     InputError
-        If `output` is there already, cannot be written, or a package is missing.
+        If a package is missing.
     ModelError
         If the model cannot be used, or the package would not validate or give its probabilities.
+    RunError
+        If `output` is there already or cannot be written.
     """
-    refuse_missing("onnx", "onnxscript", "onnxruntime", "bioimageio.spec", "bioimageio.core")
+    needed = ("onnx", "onnxscript", "onnxruntime", "bioimageio.spec", "bioimageio.core")
+    refuse_missing("exchange", *needed)
     refuse_existing(output)
     made = make_onnx(model)
     _hush()
     from bioimageio.spec import save_bioimageio_package_as_folder
 
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch() as folder:
         described = _describe(made, Path(folder))
-        try:
+        with writing(output):
             output.mkdir(parents=True, exist_ok=True)
             save_bioimageio_package_as_folder(described, output_path=output)
-        except OSError as error:
-            raise InputError(f"cannot write {output}: {error.strerror}") from error
     _test(output)
     return made.bundle
 
@@ -99,7 +99,7 @@ def _test(package: Path) -> None:
         wrong = [error.msg for detail in summary.details for error in detail.errors]
         raise ModelError(
             f"bioimageio.core does not accept the package in {package}: "
-            f"{' '.join(' '.join(wrong).split())[:300]}"
+            f"{in_a_line(' '.join(wrong) or summary.status)}"
         )
 
 

@@ -90,11 +90,11 @@ def import_checkpoint(path: Path, foreign: Foreign, output: Path) -> Bundle:
     Raises
     ------
     InputError
-        If the file is missing, or `output` is there already.
+        If the file is missing.
     ModelError
         If the checkpoint cannot be read safely or does not fit the architecture or the classes.
     RunError
-        If `output` cannot be written.
+        If `output` is there already or cannot be written.
     """
     refuse_existing(output)
     theirs = read_weights(path)

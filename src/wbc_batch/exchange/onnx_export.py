@@ -2,10 +2,8 @@
 
 import json
 import logging
-import tempfile
 import warnings
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +15,11 @@ from torch import Tensor, nn
 from wbc_batch.classifier import Bundle, Classifier
 from wbc_batch.classifier.architecture import Network
 from wbc_batch.classifier.torch_backend import fold_normalisation
-from wbc_batch.errors import InputError, ModelError
+from wbc_batch.errors import ModelError, refuse_missing
 from wbc_batch.exchange.verify import drawn_crops
-from wbc_batch.files import refuse_existing, write_file
+from wbc_batch.files import refuse_existing, scratch, write_file, writing
 
-__all__ = ["INPUT", "OUTPUT", "OnnxModel", "export_onnx", "make_onnx", "refuse_missing"]
+__all__ = ["INPUT", "OUTPUT", "OnnxModel", "export_onnx", "make_onnx"]
 
 #: Names of the model's input and output.
 INPUT, OUTPUT = "crops", "probabilities"
@@ -71,42 +69,19 @@ def export_onnx(model: str, output: Path) -> Bundle:
     Raises
     ------
     InputError
-        If `output` is there already, cannot be written, or a package is missing.
+        If a package is missing.
     ModelError
         If the model cannot be used, or the ONNX file would not give its probabilities.
+    RunError
+        If `output` is there already or cannot be written.
     """
-    refuse_missing("onnx", "onnxscript", "onnxruntime")
+    refuse_missing("exchange", "onnx", "onnxscript", "onnxruntime")
     refuse_existing(output)
     made = make_onnx(model)
-    try:
+    with writing(output):
         output.parent.mkdir(parents=True, exist_ok=True)
         write_file(output, made.content)
-    except OSError as error:
-        raise InputError(f"cannot write {output}: {error.strerror}") from error
     return made.bundle
-
-
-def refuse_missing(*packages: str) -> None:
-    """Refuse to go on without the packages of the extra ``exchange``.
-
-    Raises
-    ------
-    InputError
-        If one of them is not installed.
-    """
-    missing = [name for name in packages if not _is_installed(name)]
-    if missing:
-        raise InputError(
-            f"to export a model, the package {missing[0]} is needed; install it with: "
-            'pip install "wbc-napari[exchange]"'
-        )
-
-
-def _is_installed(name: str) -> bool:
-    try:
-        return find_spec(name) is not None
-    except ModuleNotFoundError:  # the package around it is missing, too
-        return False
 
 
 def make_onnx(model: str) -> OnnxModel:
@@ -161,7 +136,7 @@ class _Probabilities(nn.Module):
 
 
 def _translate(network: Network, temperature: float, crops: NDArray[np.uint8]) -> bytes:
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    with scratch() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about torch's own insides
         path = Path(folder) / "model.onnx"
         loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]

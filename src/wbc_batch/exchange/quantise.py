@@ -8,9 +8,7 @@ import sys
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,8 +18,8 @@ from wbc_batch.classifier import Bundle, Classifier, Predictions, read_bundle
 from wbc_batch.classifier.bundle import CARD_FILE, QUANTISED_FILES, WEIGHTS_FILE
 from wbc_batch.datasets.labelled import LabelledCells, merge, read_dataset, refuse_shared_images
 from wbc_batch.datasets.naming import Datasets
-from wbc_batch.errors import InputError, ModelError
-from wbc_batch.files import refuse_existing, write_together
+from wbc_batch.errors import InputError, ModelError, refuse_missing
+from wbc_batch.files import refuse_existing, scratch, write_together
 from wbc_batch.schema import CLASSES
 
 if TYPE_CHECKING:
@@ -88,14 +86,14 @@ def quantise(
     Raises
     ------
     InputError
-        If `output` is there already, cells cannot be used or are used twice, or a package is missing.
+        If cells cannot be used or are used twice, or a package is missing.
     ModelError
         If the model cannot be used, or as quantised loses more than `LARGEST_LOSS` points or keeps
         less than `LEAST_AGREEMENT` per cent of the labels.
     RunError
-        If `output` cannot be written.
+        If `output` is there already or cannot be written.
     """
-    _refuse_missing()
+    refuse_missing("quantise", "openvino", "nncf")
     if not validation:
         raise InputError("no cells to compare the accuracy on; name some with --validation")
     refuse_existing(output)
@@ -106,7 +104,7 @@ def quantise(
     )
     refuse_shared_images(calibrating, held)
     used = _some_of_each_kind(calibrating)
-    with TemporaryDirectory(prefix="wbc-batch-") as place:
+    with scratch() as place:
         made = _with_files(bundle, _quantised(bundle, used.crops), Path(place))
         comparison = _compare(made, held)
         _refuse_change(bundle.name, comparison)
@@ -142,15 +140,6 @@ def _refuse_change(name: str, comparison: Comparison) -> None:
 
 def _card(bundle: Bundle) -> str:
     return (bundle.path / CARD_FILE).read_text(encoding="utf-8")
-
-
-def _refuse_missing() -> None:
-    for package in ("openvino", "nncf"):
-        if find_spec(package) is None:
-            raise InputError(
-                f"to quantise a model, the package {package} is needed; install it with: "
-                'pip install "wbc-napari[quantise]"'
-            )
 
 
 def _some_of_each_kind(cells: LabelledCells) -> LabelledCells:
@@ -208,7 +197,7 @@ def _quantised(bundle: Bundle, crops: NDArray[np.uint8]) -> dict[str, bytes]:
 def _stored(network: "openvino.Model") -> dict[str, bytes]:
     import openvino
 
-    with TemporaryDirectory(prefix="wbc-batch-") as place:
+    with scratch() as place:
         openvino.save_model(network, Path(place) / QUANTISED_FILES[0])
         return {name: (Path(place) / name).read_bytes() for name in QUANTISED_FILES}
 

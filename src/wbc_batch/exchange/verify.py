@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from wbc_batch.classifier import Bundle, Classifier
 from wbc_batch.classifier.architecture import Network
-from wbc_batch.errors import ModelError
+from wbc_batch.errors import ModelError, in_a_line
 from wbc_batch.synthetic import draw_cells
 
 __all__ = ["check_result", "drawn_crops", "verify"]
@@ -58,7 +58,7 @@ def check_result(network: Network, size: int, origin: str) -> None:
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ModelError(
             f"the network in {origin} cannot work on pictures of {size} pixels a side; give the size it was "
-            f"trained with by --size ({' '.join(str(error).split())[:120]})"
+            f"trained with by --size ({in_a_line(error)})"
         ) from error
     if not torch.isfinite(logits).all():
         raise ModelError(f"the network in {origin} gives results that are no numbers")

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from wbc_batch.report.tables import replacing
+from wbc_batch.files import replacing
 from wbc_batch.schema import BOX_COLUMNS, CLASSES, PROBABILITY_COLUMNS
 
 __all__ = ["write_anndata"]

@@ -10,12 +10,13 @@ import pandas as pd
 import pyarrow as pa
 
 from wbc_batch.errors import InputError
+from wbc_batch.files import replacing
 from wbc_batch.pages import environment
 from wbc_batch.report.agreement import Agreement, agreement
 from wbc_batch.report.differential import differential
 from wbc_batch.report.gallery import make_plates
 from wbc_batch.report.provenance import Provenance, read_provenance
-from wbc_batch.report.tables import csv_file, iter_cells, replacing
+from wbc_batch.report.tables import csv_file, iter_cells
 from wbc_batch.schema import CLASSES, STATUS_OK, UNIDENTIFIED
 
 __all__ = [

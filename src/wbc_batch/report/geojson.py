@@ -11,7 +11,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 import pandas as pd
 
-from wbc_batch.report.tables import writing
+from wbc_batch.files import writing
 from wbc_batch.schema import BOX_COLUMNS, CLASS_COLORS, ERROR_COLOR
 
 __all__ = ["GeoJsonFolder", "feature"]

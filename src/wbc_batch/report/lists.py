@@ -9,9 +9,7 @@ from wbc_batch.csv_rows import read_rows
 from wbc_batch.errors import InputError
 from wbc_batch.report.tables import unguard_text
 
-__all__ = ["name_rows", "read_header", "read_list", "refuse_twice"]
-
-_NAMED = 5
+__all__ = ["first_few", "name_rows", "read_header", "read_list", "refuse_twice"]
 
 
 def read_header(path: Path) -> list[str]:
@@ -95,5 +93,10 @@ def refuse_twice(path: Path, names: "pd.Series[str]", what: str) -> None:
 def name_rows(rows: Iterable[int], values: Iterable[str]) -> str:
     """Name the first few wrong rows: ``row 3 ('blast'), row 7 ('Mono') and 4 more``."""
     found = [f"row {row} ({value!r})" for row, value in zip(rows, values, strict=True)]
-    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-    return ", ".join(found[:_NAMED]) + more
+    return first_few(found)
+
+
+def first_few(names: Sequence[str], most: int = 5) -> str:
+    """Name the first few of many: ``slide-1, slide-2 and 4 more``."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

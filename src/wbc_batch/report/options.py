@@ -2,19 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from wbc_batch.errors import InputError
+from wbc_batch.errors import InputError, refuse_missing
 from wbc_batch.report.groups import AS_LISTED, Grouping, read_grouping
+from wbc_batch.report.lists import first_few
 from wbc_batch.report.ranges import DEFAULT_PROFILE, Profile, profile_from_record, read_profile
 from wbc_batch.report.review import NO_REVIEW, Review, read_review
 from wbc_batch.report.wbc_counts import read_wbc_counts
 
 __all__ = ["ReportOptions", "read_options", "recorded_options"]
-
-_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -49,11 +47,11 @@ class ReportOptions:
         InputError
             If not.
         """
-        strange = [group for group in self.wbc_counts or () if group not in groups]
-        if strange:
+        quoted = [repr(group) for group in self.wbc_counts or () if group not in groups]
+        if quoted:
             raise InputError(
                 f"white blood cell counts are given for groups that are not in this run: "
-                f"{_named(strange)}; its groups are {_named(groups)}"
+                f"{first_few(quoted)}; its groups are {first_few([*map(repr, groups)])}"
             )
 
     def to_record(self) -> dict[str, Any]:
@@ -95,8 +93,8 @@ def read_options(
     InputError
         If one of them cannot be used.
     """
-    if anndata and find_spec("anndata") is None:
-        raise InputError('AnnData is not installed; pip install "wbc-napari[anndata]"')
+    if anndata:
+        refuse_missing("anndata", "anndata")
     return ReportOptions(
         profile=read_profile(profile),
         wbc_counts=None if wbc_counts is None else read_wbc_counts(Path(wbc_counts)),
@@ -116,8 +114,3 @@ def recorded_options(record: Any) -> ReportOptions:
         profile = None
     counts = record.get("wbc_counts")
     return ReportOptions(profile, dict(counts) if isinstance(counts, Mapping) else None)
-
-
-def _named(groups: Sequence[str]) -> str:
-    more = f" and {len(groups) - _NAMED} more" if len(groups) > _NAMED else ""
-    return ", ".join(map(repr, groups[:_NAMED])) + more

@@ -3,7 +3,6 @@
 It is read tolerantly: a page can be made from a run of another version, or while the run goes on.
 """
 
-import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wbc_batch.files import resolved
+from wbc_batch.records import peek_json
 from wbc_batch.report.confusion import Confusion, confusion_from_record
 from wbc_batch.report.gallery import Canonical
 from wbc_batch.schema import RECORD_FILE
@@ -54,11 +54,7 @@ class Provenance:
 
 def read_provenance(run_dir: Path) -> Provenance:
     """Read ``run.json`` of a run directory; what is missing or damaged is shown as not recorded."""
-    try:
-        run = json.loads((run_dir / RECORD_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        run = None
-    run = run if isinstance(run, dict) else {}
+    run = peek_json(run_dir / RECORD_FILE)
     model = _part(run, "model")
     facts = (
         ("Model", model.get("name")),

@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from wbc_batch.errors import InputError
+from wbc_batch.errors import InputError, in_a_line
 from wbc_batch.schema import CLASSES
 
 __all__ = [
@@ -105,8 +105,9 @@ def read_profile(profile: str | Path) -> Profile | None:
         text = _text(profile)
         content = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"the profile {profile} cannot be read: {reason}") from error
+        raise InputError(
+            f"the profile {profile} cannot be read: {in_a_line(error, 500)}"
+        ) from error
     try:
         return _profile(Path(profile).stem, content)
     except ValueError as error:

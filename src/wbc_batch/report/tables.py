@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from wbc_batch.classifier.conformal import prediction_sets
 from wbc_batch.errors import RunError
-from wbc_batch.files import unwritten
+from wbc_batch.files import replacing
 from wbc_batch.schema import (
     CELL_TYPES,
     CLASSES,
@@ -38,12 +38,10 @@ __all__ = [
     "guard_text",
     "iter_cells",
     "parquet_file",
-    "replacing",
     "select_errors",
     "shard_schema",
     "unguard_text",
     "with_prediction_sets",
-    "writing",
 ]
 
 _DECIMALS = 6
@@ -151,33 +149,6 @@ def with_prediction_sets(cells: pa.Table, thresholds: Sequence[float]) -> pa.Tab
     wrong = pc.equal(cells["status"], STATUS_ERROR).to_pylist()
     sets = [None if bad else "|".join(names[row]) for row, bad in zip(member, wrong, strict=True)]
     return cells.append_column(SET_COLUMN, pa.array(sets, pa.string()))
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Say which file it is that cannot be written.
-
-    Raises
-    ------
-    RunError
-        Instead of an `OSError`, see `wbc_batch.files.unwritten`.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise unwritten(path, error) from error
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name to write under; which becomes `path` if the block ends well."""
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        with writing(path):
-            yield temporary
-            temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -12,15 +12,13 @@ from rich.text import Text
 from wbc_batch.report.compare import Comparison
 from wbc_batch.report.differential import ERROR, LABELS
 from wbc_batch.report.flags import group_flags
+from wbc_batch.report.lists import first_few
 from wbc_batch.schema import CLASSES, UNIDENTIFIED, UNNAMED_GROUP
 
 __all__ = ["print_comparison", "print_differential"]
 
 #: Groups that are printed at most; ``differential.csv`` holds all.
 MAX_GROUPS = 40
-
-# Groups that are named behind something to look at.
-_NAMED = 5
 
 _SHORT = {
     "basophil": "baso",
@@ -85,9 +83,8 @@ def _print_flags(table: pd.DataFrame, console: Console) -> None:
     for flag in group_flags(table):
         flagged.setdefault(flag.flag, []).append(flag.group or UNNAMED_GROUP)
     for number, (what, names) in enumerate(flagged.items()):
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         above = "" if number else "\n"
-        _print_plainly(console, f"{above}{what}: {', '.join(names[:_NAMED])}{more}")
+        _print_plainly(console, f"{above}{what}: {first_few(names)}")
 
 
 def _print_plainly(console: Console, text: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-from wbc_batch.files import resolved
+from wbc_batch.files import replacing, resolved
 from wbc_batch.report import drawings
 from wbc_batch.report.agreement import Agreement
 from wbc_batch.report.anndata_table import write_anndata
@@ -29,7 +29,6 @@ from wbc_batch.report.tables import (
     csv_file,
     iter_cells,
     parquet_file,
-    replacing,
     select_errors,
     shard_schema,
     with_prediction_sets,

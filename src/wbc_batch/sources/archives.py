@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 
-from wbc_batch.errors import ImageError, InputError
+from wbc_batch.errors import ImageError, InputError, reason
 from wbc_batch.sources.cells import Cell, Place
 from wbc_batch.sources.fetching import Fetch, refuse_large_file
 from wbc_batch.sources.folders import is_hidden
@@ -55,7 +55,7 @@ def list_zip(item: Input) -> Iterator[Cell]:
     except _DAMAGE as error:
         raise InputError(
             f"{item.given}: the list of contents of this ZIP archive cannot be read "
-            f"({_reason(error)}); it may be truncated, so copy it again"
+            f"({reason(error)}); it may be truncated, so copy it again"
         ) from error
     names = (_slashed(info.filename) for info in infos)
     # Of files of one name the last one counts, as it does for those who unpack the archive.
@@ -74,7 +74,7 @@ class ZipMembers:
         try:
             self._archive = zipfile.ZipFile(path)
         except _DAMAGE as error:
-            raise ImageError(f"the ZIP archive cannot be read ({_reason(error)})") from error
+            raise ImageError(f"the ZIP archive cannot be read ({reason(error)})") from error
         weakref.finalize(self, self._archive.close)
         # Where the archive spells a name in another way than its cell.
         self._respelled: dict[str, zipfile.ZipInfo] = {}
@@ -99,7 +99,7 @@ class ZipMembers:
         try:
             return self._archive.read(info)
         except _DAMAGE as error:
-            raise ImageError(f"the file is damaged in the archive ({_reason(error)})") from error
+            raise ImageError(f"the file is damaged in the archive ({reason(error)})") from error
 
 
 def list_tar(item: Input) -> Iterator[Cell]:
@@ -129,7 +129,7 @@ def list_tar(item: Input) -> Iterator[Cell]:
     except _DAMAGE as error:
         if empty:
             raise InputError(
-                f"{item.given} is no TAR archive that can be read ({_reason(error)}); copy it again"
+                f"{item.given} is no TAR archive that can be read ({reason(error)}); copy it again"
             ) from error
         broken, end = True, archive.offset
     if broken and not empty:
@@ -181,7 +181,7 @@ class TarMembers:
             with path.open("rb") as file:
                 self._compressed = _compression(file.read(6)) is not None
         except OSError as error:
-            raise ImageError(f"the TAR archive cannot be read ({_reason(error)})") from error
+            raise ImageError(f"the TAR archive cannot be read ({reason(error)})") from error
 
     def fetch(self, cells: Iterable[Cell]) -> Iterator[Fetch]:
         """Give a way to the bytes of each cell."""
@@ -208,7 +208,7 @@ class TarMembers:
         except _DAMAGE as error:
             if isinstance(error, ImageError):
                 raise
-            raise ImageError(f"the archive is damaged here ({_reason(error)})") from error
+            raise ImageError(f"the archive is damaged here ({reason(error)})") from error
         if len(data) < info.size:
             raise ImageError("the archive ends inside this file; copy it again")
         return data
@@ -308,8 +308,3 @@ def _slashed(name: str) -> str:
 
 def _is_hidden(member: str) -> bool:
     return any(is_hidden(part) for part in member.split("/") if part != "..")
-
-
-def _reason(error: BaseException) -> str:
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(str(reason).split()).rstrip(".").lower()

@@ -11,7 +11,7 @@ from fsspec.core import url_to_fs
 from numpy.typing import NDArray
 
 from wbc_batch.classifier.preprocessing import CanonicalCrop, Preprocessing
-from wbc_batch.errors import ImageError, InputError, UnreachableError
+from wbc_batch.errors import ImageError, InputError, UnreachableError, in_a_line
 from wbc_batch.files import exists
 from wbc_batch.sources import packed
 from wbc_batch.sources.blocks import Blocks
@@ -249,7 +249,7 @@ def _open(store: str) -> Any:
             return zarr.open(open_url(store), mode="r")
         except Exception as error:  # stores, file systems and codecs raise anything
             failure = UnreachableError if is_url(store) else ImageError
-            raise failure(f"this zarr store cannot be opened ({_reason(error)})") from error
+            raise failure(f"this zarr store cannot be opened ({in_a_line(error)})") from error
 
 
 def refuse_silent(url: str) -> None:
@@ -263,13 +263,9 @@ def refuse_silent(url: str) -> None:
     try:
         there = _answers(url)
     except Exception as error:  # file systems raise anything
-        raise UnreachableError(f"{url} does not answer: {_reason(error)}") from error
+        raise UnreachableError(f"{url} does not answer: {in_a_line(error)}") from error
     if not there:
         raise UnreachableError(f"the store {url} is not there any more")
-
-
-def _reason(error: Exception) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:200]
 
 
 def _answers(url: str) -> bool:

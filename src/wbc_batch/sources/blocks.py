@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from wbc_batch.errors import ImageError, UnreachableError
+from wbc_batch.errors import ImageError, UnreachableError, in_a_line
 from wbc_batch.sources.fetching import LoadedAhead
 
 __all__ = ["Blocks"]
@@ -65,8 +65,7 @@ class Blocks:
             except UnreachableError:
                 raise
             except Exception as error:  # noqa: BLE001
-                reason = " ".join(str(error).split()) or type(error).__name__
-                damage = ImageError(f"its chunk in the zarr store is damaged ({reason[:120]})")
+                damage = ImageError(f"its chunk in the zarr store is damaged ({in_a_line(error)})")
                 crops += [damage] * (end - start)
         return crops
 

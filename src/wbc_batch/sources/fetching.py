@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar
 
 from numpy.typing import NDArray
 
-from wbc_batch.errors import ImageError
+from wbc_batch.errors import ImageError, reason
 from wbc_batch.files import is_folder
 from wbc_batch.sources.cells import Cell
 
@@ -118,8 +118,7 @@ def read_file(path: Path) -> bytes:
             "the file is a link to a file that is not there" if linked else "the file is gone"
         ) from error
     except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
-        raise ImageError(f"the file cannot be opened ({reason})") from error
+        raise ImageError(f"the file cannot be opened ({reason(error)})") from error
     except ImageError:
         raise
     except ValueError as error:  # a NUL in it

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from wbc_batch.errors import InputError
+from wbc_batch.errors import InputError, reason
 from wbc_batch.sources.cells import Cell
 from wbc_batch.sources.inputs import Input
 
@@ -94,9 +94,8 @@ def _opened(folder: Path) -> tuple[tuple[int, int], list[tuple[str, bool]]]:
                 (entry.name, _is_folder(entry)) for entry in entries if not is_hidden(entry.name)
             )
     except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
         raise InputError(
-            f"{folder}: this folder cannot be listed ({reason}); make it readable or move it away"
+            f"{folder}: this folder cannot be listed ({reason(error)}); make it readable or move it away"
         ) from error
     return (status.st_dev, status.st_ino), names
 

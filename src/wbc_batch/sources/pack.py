@@ -1,6 +1,5 @@
 """Pack cells of any origin into one zarr store, which is read faster and in fewer files."""
 
-import os
 import shutil
 import statistics
 import time
@@ -11,11 +10,9 @@ from functools import partial
 from itertools import islice, tee
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from wbc_batch.classifier.preprocessing import Preprocessing, canonical_crop
 from wbc_batch.errors import InputError, RunError
-from wbc_batch.files import is_folder
+from wbc_batch.files import held, is_folder, refuse_existing, writing
 from wbc_batch.progress import Progress
 from wbc_batch.sources.ahead import map_apart, run_ahead
 from wbc_batch.sources.cells import Cell
@@ -119,7 +116,7 @@ def pack(
     InputError
         If an input cannot be used, or its crops differ too much in size.
     RunError
-        If the store cannot be written, or another process writes it.
+        If the store is there already or cannot be written, or another process writes it.
     """
     if is_url(str(output)):
         raise InputError(f"{output} is a URL; pack into a local folder and copy that")
@@ -191,72 +188,44 @@ def _next_run(
 
 @contextmanager
 def _alone(store: Path) -> Iterator[None]:
-    """Keep other processes from writing the same store.
-
-    The lock ends with the process that holds it, however that ends.
-    """
+    """Keep other processes from writing the same store."""
     file = store.with_name(f".{store.name}.lock")
-    lock = FileLock(file, timeout=0)
-    try:
-        lock.acquire()
-        if not file.exists():  # the one that held it has just removed it
-            raise Timeout(str(file))
-    except Timeout:
-        lock.release()
-        raise RunError(
-            f"{store} is being packed by another process; wait for it to end, or name another store"
-        ) from None
-    except OSError as error:
-        raise _unwritable(store, error) from error
-    try:
-        _refuse_existing(store)  # that process may just have ended
-        yield
-    finally:
-        with suppress(OSError):  # Windows keeps files that are open
-            file.unlink()
-        lock.release()
+    with held(file, store, "being packed by another process"):
+        try:
+            refuse_existing(store, even_empty=True)  # that process may just have ended
+            yield
+        finally:
+            with suppress(OSError):  # Windows keeps files that are open
+                file.unlink()
 
 
 @contextmanager
 def _appearing(store: Path) -> Iterator[Path]:
     """Give another name to write under; the store appears whole, or not at all."""
     unfinished = store.with_name(f".{store.name}.partial")
-    try:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        yield unfinished
-        unfinished.rename(store)
-    except ChildProcessError as error:
-        raise RunError(
-            f"{store}: {error}, of one of them or for want of memory; find the one that wbc-batch classify "
-            "calls fatal and remove it, or make memory free"
-        ) from error
-    except OSError as error:
-        raise _unwritable(store, error) from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _unwritable(store: Path, error: OSError) -> RunError:
-    reason = (error.strerror or type(error).__name__).lower()
-    return RunError(
-        f"{store}: the store cannot be written ({reason}); make room or name another place"
-    )
+    with writing(store):
+        try:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            yield unfinished
+            unfinished.rename(store)
+        except ChildProcessError as error:
+            raise RunError(
+                f"{store}: {error}, of one of them or for want of memory; find the one that wbc-batch "
+                "classify calls fatal and remove it, or make memory free"
+            ) from error
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _refuse_output(store: Path, inputs: Sequence[AnyInput]) -> None:
-    _refuse_existing(store)
+    refuse_existing(store, even_empty=True)
     if not is_folder(store.absolute().parent):
-        raise InputError(f"{store}: there is no folder {store.parent}; make it first")
+        raise RunError(f"{store}: there is no folder {store.parent}; make it first")
     if (path := input_around(store, inputs)) is not None:
         raise InputError(
             f"the store {store} lies inside the input {path}, where its files would be taken for "
             "cells; name a place outside"
         )
-
-
-def _refuse_existing(store: Path) -> None:
-    if os.path.lexists(store):  # a link that leads nowhere, too
-        raise InputError(f"{store} exists already; name a new store, or remove it")
 
 
 def _measured(

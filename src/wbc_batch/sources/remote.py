@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from zarr.storage import FsspecStore, WrapperStore
 
-from wbc_batch.errors import UnreachableError
+from wbc_batch.errors import UnreachableError, in_a_line
 
 __all__ = ["PatientStore", "open_url"]
 
@@ -53,12 +53,13 @@ async def _asked_for(name: str, ask: Callable[[], Awaitable[_Answer]]) -> _Answe
         except _DAMAGE:
             raise
         except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            if "not satisfiable" in reason.lower():  # the file is there, but shorter than it was
+            if (
+                "not satisfiable" in str(error).lower()
+            ):  # the file is there, but shorter than it was
                 raise
             if pause is None:
                 raise UnreachableError(
-                    f"the zarr store does not give {name}: {reason[:200]}"
+                    f"the zarr store does not give {name}: {in_a_line(error)}"
                 ) from error
         await asyncio.sleep(pause)
     raise AssertionError

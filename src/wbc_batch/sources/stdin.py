@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from wbc_batch.errors import InputError
-from wbc_batch.files import scratch, unwritten
+from wbc_batch.files import scratch, writing
 
 __all__ = ["STDIN", "PathList", "stdin_kept"]
 
@@ -73,11 +73,8 @@ def stdin_kept(
         stream = sys.stdin.buffer
     with scratch() as folder:
         kept = PathList(Path(folder, "paths"))
-        try:
-            with kept.file.open("wb") as spool:
-                shutil.copyfileobj(stream or BytesIO(), spool)
-        except OSError as error:
-            raise unwritten(kept.file, error) from error
+        with writing(kept.file), kept.file.open("wb") as spool:
+            shutil.copyfileobj(stream or BytesIO(), spool)
         yield [kept if str(item) == STDIN else item for item in inputs]
 
 

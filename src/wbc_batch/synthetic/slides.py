@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wbc_batch.errors import InputError, RunError
-from wbc_batch.files import exists
+from wbc_batch.files import exists, writing
 from wbc_batch.schema import CLASSES
 from wbc_batch.synthetic.smear import draw_stained
 from wbc_batch.synthetic.stain import random_stain
@@ -50,13 +50,13 @@ def write_slides(folder: Path, slides: int = 3, cells: int = 100, seed: int = 0)
     Raises
     ------
     InputError
-        If a number is out of range, or the folder holds other slides that would mix with these.
+        If a number is out of range.
     RunError
-        If the files cannot be written.
+        If the folder holds other slides that would mix with these, or the files cannot be written.
     """
     for name, value, least in (("slides", slides, 1), ("cells", cells, 1), ("seed", seed, 0)):
         if value < least:
-            raise InputError(f"{name} is {value}, but must be at least {least}.")
+            raise InputError(f"{name} is {value}, but must be at least {least}")
     folder = Path(folder)
     paths = [
         folder / "slides" / f"slide-{slide}" / f"cell-{cell:04d}.png"
@@ -67,21 +67,16 @@ def write_slides(folder: Path, slides: int = 3, cells: int = 100, seed: int = 0)
     there = folder.glob("slides/slide-*/*") if exists(folder) else ()
     strangers = sorted(set(there) - set(paths))
     if strangers:
-        raise InputError(
-            f"{folder} already holds other slides ({strangers[0].relative_to(folder)} and"
-            f" {len(strangers) - 1} more files); name an empty folder."
+        raise RunError(
+            f"{folder} holds other slides already, such as {strangers[0].relative_to(folder)}; remove them, "
+            "or name another place with -o"
         )
     labels: list[str] = []
-    try:
+    with writing(folder):
         for slide, stream in enumerate(np.random.default_rng(seed).spawn(slides)):
             on_slide = paths[slide * cells : (slide + 1) * cells]
             labels += _write_slide(on_slide, _DIFFERENTIALS[slide % len(_DIFFERENTIALS)], stream)
         _write_labels(folder, paths, labels)
-    except OSError as error:
-        raise RunError(
-            f"Cannot write the drawn slides to {folder} ({error.strerror or error});"
-            " choose a folder that can be written."
-        ) from error
     return paths
 
 

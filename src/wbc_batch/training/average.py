@@ -53,7 +53,7 @@ def average_folders(
 
     Raises
     ------
-    InputError, ModelError
+    InputError, ModelError, RunError
         As `average`, and if a data set cannot be used.
     """
     bundles = _alike(models)
@@ -90,10 +90,12 @@ def average(
     Raises
     ------
     InputError
-        If there are too few models, one does not say how it was trained, `output` is there already, or
-        nothing could be trained and validated on the cells.
+        If there are too few models, one does not say how it was trained, or nothing could be trained and
+        validated on the cells.
     ModelError
         If a model cannot be used, or is of another kind than the first.
+    RunError
+        If `output` is there already or cannot be written.
     """
     bundles = _alike(models)
     first = bundles[0]

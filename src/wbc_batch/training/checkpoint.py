@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from wbc_batch.classifier.architecture import Network
-from wbc_batch.errors import RunError
+from wbc_batch.errors import RunError, in_a_line
 from wbc_batch.files import write_file
 from wbc_batch.training.history import History
 from wbc_batch.training.run_folder import CHECKPOINT
@@ -83,9 +83,8 @@ def restore(state: State, output: Path) -> bool:
         EOFError,
         pickle.UnpicklingError,
     ) as error:
-        reason = " ".join(str(error).split())[:200]
         raise RunError(
-            f"{path} cannot be continued ({reason}); add --force to begin the training anew"
+            f"{path} cannot be continued ({in_a_line(error)}); add --force to begin the training anew"
         ) from error
     return True
 

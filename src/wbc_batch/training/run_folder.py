@@ -1,30 +1,27 @@
 """One training in one directory: its lock, its ``training.json``, and whether it may go on there."""
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock, Timeout
 
 from wbc_batch.errors import RunError
 from wbc_batch.files import (
     UNFINISHED,
     exists,
+    held,
     is_folder,
     refuse_misfits,
     unwritable,
-    unwritten,
-    write_file,
+    writing,
 )
+from wbc_batch.records import differences, now, read_json, write_json
 
 __all__ = ["BUNDLE", "CHECKPOINT", "RECORD", "begin", "finish", "is_finished", "locked"]
 
 #: Names inside the directory of a training.
 RECORD, CHECKPOINT, BUNDLE = "training.json", "checkpoint.pt", "bundle"
 _LOCK = ".lock"
+_ANEW = "name another folder, or add --force"
 _FILES = (RECORD, CHECKPOINT, "history.csv", "history.png")
 _BUNDLE_FILES = ("model.safetensors", "model.json", "README.md")
 
@@ -40,21 +37,10 @@ def locked(output: Path) -> Iterator[None]:
         the `OSError` of a file in it that cannot be written, see `wbc_batch.files.unwritable`.
     """
     refuse_strangers(output)
-    try:
+    with writing(output):
         output.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(output / _LOCK, timeout=0)
-        lock.acquire()
-    except Timeout:
-        raise RunError(
-            f"{output} is in use by another training; wait for it to end, or name another folder"
-        ) from None
-    except OSError as error:
-        raise unwritten(output, error) from error
-    try:
-        with unwritable(output):
-            yield
-    finally:
-        lock.release()
+    with held(output / _LOCK, output, "in use by another training"), unwritable(output):
+        yield
 
 
 def refuse_strangers(output: Path) -> None:
@@ -88,20 +74,14 @@ def is_finished(output: Path, identity: Mapping[str, str], force: bool) -> bool:
         If the directory holds another training, or something else.
     """
     refuse_strangers(output)
-    record = None if force else _read(output)
+    record = None if force else read_json(output / RECORD, _ANEW)
     if record is None:
         return False
-    old = record.get("identity") or {}
-    differences = [
-        f"{name} was {old.get(name, 'not recorded')!r} and is now {value!r}"
-        for name, value in identity.items()
-        if old.get(name) != value
-    ]
-    if differences:
+    if changed := differences(record.get("identity"), identity):
         state = "a finished" if record.get("state") == "finished" else "an unfinished"
         raise RunError(
             f"{output} holds {state} training with other settings or cells "
-            f"({'; '.join(differences)}); repeat the old command, name another folder, "
+            f"({'; '.join(changed)}); repeat the old command, name another folder, "
             "or add --force to begin anew"
         )
     return record.get("state") == "finished"
@@ -109,34 +89,17 @@ def is_finished(output: Path, identity: Mapping[str, str], force: bool) -> bool:
 
 def begin(output: Path, identity: Mapping[str, str], force: bool) -> None:
     """Note what the training is; drop what an older one left, unless this one goes on with it."""
-    if force or _read(output) is None:
+    if force or read_json(output / RECORD, _ANEW) is None:
         _clear(output)
-        _write(output, {"state": "started", "identity": dict(identity), "started": _now()})
+        record = {"state": "started", "identity": dict(identity), "started": now()}
+        write_json(output / RECORD, record)
 
 
 def finish(output: Path) -> None:
     """Note that the bundle is written; the checkpoint has served."""
-    record = _read(output) or {}
-    _write(output, record | {"state": "finished", "finished": _now()})
+    record = read_json(output / RECORD, _ANEW) or {}
+    write_json(output / RECORD, record | {"state": "finished", "finished": now()})
     (output / CHECKPOINT).unlink(missing_ok=True)
-
-
-def _read(output: Path) -> dict[str, Any] | None:
-    path = output / RECORD
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} is damaged; name another folder, or add --force") from error
-    if not isinstance(record, dict):
-        raise RunError(f"{path} does not describe a training; name another folder, or add --force")
-    return record
-
-
-def _write(output: Path, record: Mapping[str, Any]) -> None:
-    content = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    write_file(output / RECORD, content.encode("utf-8", "backslashreplace"))
 
 
 def _clear(output: Path) -> None:
@@ -146,7 +109,3 @@ def _clear(output: Path) -> None:
         (output / name).unlink(missing_ok=True)
     for path in output.glob(f".*{UNFINISHED}"):
         path.unlink(missing_ok=True)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -14,7 +14,7 @@ from wbc_batch.classifier.foreign_weights import read_weights
 from wbc_batch.classifier.network import Network, all_arguments, build_network
 from wbc_batch.classifier.novelty import NoveltyModel
 from wbc_batch.classifier.torchvision_networks import TorchvisionNetwork
-from wbc_batch.errors import InputError, ModelError
+from wbc_batch.errors import InputError, ModelError, in_a_line
 from wbc_batch.files import is_file
 from wbc_batch.schema import CLASSES
 from wbc_batch.training.settings import Settings
@@ -110,10 +110,9 @@ def _load_file(network: Network, path: Path) -> str:
     try:
         network.body.load_state_dict({k: v for k, v in weights.items() if not k.startswith(last)})
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
         raise ModelError(
-            f"{path} does not hold torchvision's weights of this network ({reason}); name the file that "
-            "torchvision gives for it"
+            f"{path} does not hold torchvision's weights of this network ({in_a_line(error)}); name the "
+            "file that torchvision gives for it"
         ) from error
     return f"the weights in {path.name}, SHA-256 {sha256(path.read_bytes()).hexdigest()}"
 

@@ -1,0 +1,66 @@
+"""Records of what was done, as JSON beside its results: written, read, compared."""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from wbc_batch.errors import RunError
+from wbc_batch.files import write_file
+
+__all__ = ["differences", "now", "peek_json", "read_json", "write_json"]
+
+
+def now() -> str:
+    """Return the time of day in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def write_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a record, wholly or not at all."""
+    content = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    write_file(path, content.encode("utf-8", "backslashreplace"))
+
+
+def read_json(path: Path, remedy: str) -> dict[str, Any] | None:
+    """Read a record; None if there is none.
+
+    Parameters
+    ----------
+    path : Path
+    remedy : str
+        What to do where it cannot be read.
+
+    Raises
+    ------
+    RunError
+        If it cannot be read, or is no record.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} is damaged; {remedy}") from error
+    if not isinstance(record, dict):
+        raise RunError(f"{path} is no record of wbc-batch; {remedy}")
+    return record
+
+
+def peek_json(path: Path) -> dict[str, Any]:
+    """Read a record for what it may say: nothing, where it is missing or damaged."""
+    try:
+        return read_json(path, "") or {}
+    except RunError:
+        return {}
+
+
+def differences(old: object, new: Mapping[str, str]) -> list[str]:
+    """Name each setting that differs from what an older record, if it is one, says."""
+    known = old if isinstance(old, Mapping) else {}
+    return [
+        f"{name} was {known.get(name, 'not recorded')!r} and is now {value!r}"
+        for name, value in new.items()
+        if known.get(name) != value
+    ]
