@@ -1,8 +1,6 @@
 """What a run is asked for: looked up, and checked as far as that goes without work."""
 
 import math
-import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -98,13 +96,13 @@ class Request:
             columns=self.listing.columns,
         )
 
-    def description(self) -> Record:
-        """Describe it as ``run.json`` does before there is a result."""
+    def description(self, command: str | None) -> Record:
+        """Describe it as ``run.json`` does before there is a result; the command is None for a call."""
         confusion = confusion_of(self.bundle.metrics)
         sets = {"coverage": self.coverage, "thresholds": self.thresholds}
         return {
             "state": "running",
-            "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "command": command,
             "directory": str(Path.cwd()),
             "inputs": [spelled(item) for item in self.inputs],
             "group_by": self.group_by,

@@ -79,6 +79,7 @@ def classify_paths(
     force: bool = False,
     stall_timeout: float = 600.0,
     progress: Progress | None = None,
+    command: str | None = None,
 ) -> RunSummary:
     """Classify cells on Dask workers and write the reports.
 
@@ -121,6 +122,8 @@ def classify_paths(
         Seconds without progress after which the run is given up.
     progress : callable, optional
         Called with the number of cells done and the number of all cells.
+    command : str, optional
+        The command line that asks for the run, for its record.
 
     Returns
     -------
@@ -162,7 +165,7 @@ def classify_paths(
             record = {"started": now()}
         # Of a report that this run had before it lost shards: work of a person, which no shard holds.
         report = replace(request.report, review=earlier_review(run_dir / "cells.csv"))
-        record |= request.description()
+        record |= request.description(command)
         with recorded(run_dir, record), unwritable(run_dir):
             record |= _classify(request, run_dir, record, progress or (lambda _done, _all: None))
             write_record(run_dir, record)

@@ -25,6 +25,7 @@ from wbc_batch.cli.shared import (
     StallTimeoutOption,
     WbcCountsOption,
     WorkersOption,
+    command_line,
     end,
     print_json,
 )
@@ -87,6 +88,7 @@ def classify(
                 force=force,
                 stall_timeout=stall_timeout,
                 progress=progress,
+                command=command_line(),
             )
     except KeyboardInterrupt:
         end("interrupted; repeat the same command to continue", ExitCode.INTERRUPTED)

@@ -1,6 +1,8 @@
 """What the commands share: options of one meaning, and how a command ends."""
 
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -26,6 +28,7 @@ __all__ = [
     "StallTimeoutOption",
     "WbcCountsOption",
     "WorkersOption",
+    "command_line",
     "end",
     "print_json",
 ]
@@ -99,6 +102,11 @@ WbcCountsOption = Annotated[
         help="CSV with the columns group and wbc (10^9 per litre): adds absolute counts.",
     ),
 ]
+
+
+def command_line() -> str:
+    """Return what was typed, for a record, without the way to the program."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def end(message: str, code: int) -> NoReturn:
