@@ -312,7 +312,7 @@ def test_folders_of_classes_are_divided_class_by_class(tmp_path):
         ((*LABELS, "--group-by", "("), "is no regular expression"),
         ((*LABELS, "--group-by", "(a{99999999999})"), "is no regular expression"),
         ((*LABELS, "--group-by", "p"), "has no group"),
-        ((*LABELS, "--group-by", r"slide-(\d+)"), "finds no patient or slide in 'lab/p0/"),
+        ((*LABELS, "--group-by", r"slide-(\d+)"), "finds no group in 'lab/p0/"),
         ((*LABELS, "--test", 0.9), "leave nothing to train on"),
         ((*LABELS, "--test", -0.1), "leave nothing to train on"),
         ((*LABELS, "--validation", "nan"), "are no numbers"),
