@@ -21,7 +21,7 @@ from wbc_batch.engine.run_folder import (
 )
 from wbc_batch.errors import ExitCode, IncompleteRunError, RunError
 from wbc_batch.files import unwritable
-from wbc_batch.progress import Progress
+from wbc_batch.progress import Progress, silent
 from wbc_batch.report import write_reports
 from wbc_batch.report.ranges import DEFAULT_PROFILE
 from wbc_batch.report.review import earlier_review
@@ -78,7 +78,7 @@ def classify_paths(
     cluster: str | Path | None = None,
     force: bool = False,
     stall_timeout: float = 600.0,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     command: str | None = None,
 ) -> RunSummary:
     """Classify cells on Dask workers and write the reports.
@@ -120,7 +120,7 @@ def classify_paths(
         Replace the run that `output` holds.
     stall_timeout : float
         Seconds without progress after which the run is given up.
-    progress : callable, optional
+    progress : callable
         Called with the number of cells done and the number of all cells.
     command : str, optional
         The command line that asks for the run, for its record.
@@ -167,7 +167,7 @@ def classify_paths(
         report = replace(request.report, review=earlier_review(run_dir / "cells.csv"))
         record |= request.description(command)
         with recorded(run_dir, record), unwritable(run_dir):
-            record |= _classify(request, run_dir, record, progress or (lambda _done, _all: None))
+            record |= _classify(request, run_dir, record, progress)
             write_record(run_dir, record)
             write_reports(run_dir, committed_shards(run_dir), request.thresholds, report)
     return _summary(run_dir, record)

@@ -22,7 +22,7 @@ from wbc_batch.evaluation.figures import Judged, judge
 from wbc_batch.evaluation.files import LEAVE_ONE_OUT, file_names, open_folder, write_files
 from wbc_batch.schema import CLASSES
 from wbc_batch.training.average import average
-from wbc_batch.training.progress import Shown
+from wbc_batch.training.loop import SILENT, Shown
 from wbc_batch.training.settings import Settings, recorded_settings
 from wbc_batch.training.train import refuse_unfit, train, wide_preprocessing
 
@@ -30,7 +30,6 @@ __all__ = ["Recipe", "leave_one_out", "recipes"]
 
 #: Shows one training while a block runs.
 Show = Callable[[Settings], AbstractContextManager[Shown]]
-_SILENT = Shown(lambda _row: None, lambda _epoch, _batch, _loss: None)
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +44,7 @@ def leave_one_out(
     output: Path,
     epochs: int | None = None,
     device: str = "auto",
-    show: Show = lambda _settings: nullcontext(_SILENT),
+    show: Show = lambda _settings: nullcontext(SILENT),
     command: str = "",
 ) -> Assessment:
     """Train a model's recipe on all data sets but one, each in turn, and test on the one left out.
@@ -251,4 +250,4 @@ def _train(
         training = merge([training, select(drawn, some)])
     settings = _settings(member, training)
     with show(settings) as shown:
-        return train(title, training, validation, place, settings, shown.report, step=shown.step)
+        return train(title, training, validation, place, settings, shown=shown)

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from wbc_batch.classifier.preprocessing import Preprocessing, canonical_crop
 from wbc_batch.errors import InputError, RunError
 from wbc_batch.files import is_folder
-from wbc_batch.progress import Progress
+from wbc_batch.progress import Progress, silent
 from wbc_batch.sources.ahead import map_apart, run_ahead
 from wbc_batch.sources.cells import Cell
 from wbc_batch.sources.fetching import Fetch
@@ -87,7 +87,7 @@ def pack(
     compress: bool = False,
     preprocessing: Preprocessing | None = None,
     cores: int = 1,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> PackSummary:
     """Write cells, their identities and their groups into a sharded zarr v3 store.
 
@@ -107,7 +107,7 @@ def pack(
         Keep the canonical crops, too, so that models with the same preprocessing need not make them.
     cores : int
         That read, decode and prepare.
-    progress : callable, optional
+    progress : callable
         Called with the number of cells done and the number of all cells.
 
     Returns
@@ -135,7 +135,7 @@ def pack(
                 unfinished,
                 layout,
                 zip(listed, _pixels(to_read, preprocessing, cores), strict=True),
-                progress or (lambda _done, _all: None),
+                progress,
             )
     seconds = time.monotonic() - begun
     before = list(islice(list_cells(inputs, group_by), _SAMPLE))

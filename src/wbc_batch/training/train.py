@@ -21,7 +21,7 @@ from wbc_batch.training.batches import wide_preprocessing
 from wbc_batch.training.calibrate import BIAS, FITTED, Calibration, calibrate, with_bias
 from wbc_batch.training.history import History
 from wbc_batch.training.lineage import STARTED_FROM, recorded
-from wbc_batch.training.loop import Report, Step, fit
+from wbc_batch.training.loop import SILENT, Shown, fit
 from wbc_batch.training.settings import Settings
 from wbc_batch.training.start import Start, starting_network
 
@@ -36,9 +36,8 @@ def train(
     validation: LabelledCells,
     output: Path,
     settings: Settings,
-    report: Report = lambda _row: None,
     *,
-    step: Step = lambda _epoch, _batch, _loss: None,
+    shown: Shown = SILENT,
     origin: Mapping[str, str] | None = None,
     force: bool = False,
 ) -> Bundle:
@@ -60,10 +59,7 @@ def train(
         Directory; gets ``training.json``, ``history.csv``, ``history.png`` and ``bundle/``, and
         ``checkpoint.pt`` as long as it is not finished.
     settings : Settings
-    report : callable
-        Called after each epoch with its row of the history.
-    step : callable
-        Called after each batch with the epoch and the batch, both from 1, and the epoch's mean loss.
+    shown : Shown
     origin : mapping of str to str, optional
         What else must be the same for a training to go on, such as the folders of the cells.
     force : bool
@@ -99,7 +95,7 @@ def train(
             return _tell_finished(output)
         run_folder.begin(output, identity, force)
         network = start.network.to(device).to(memory_format=torch.channels_last)
-        best, history = fit(network, cells, validation, output, settings, report, step)
+        best, history = fit(network, cells, validation, output, settings, shown)
         network.load_state_dict(best)
         found = calibrate(network, cells, validation, settings, start)
         written = write_bundle(
