@@ -168,9 +168,9 @@ class Tally:
         parts = {group: [group] for group in self._counts}
         return self._table(parts, confusion, wbc_counts or {})
 
-    def overall(self, confusion: Confusion | None = None) -> pd.DataFrame:
+    def overall(self) -> pd.DataFrame:
         """Return the differential of all cells together; same columns, unnamed group."""
-        return self._table({"": self.groups}, confusion, {})
+        return self._table({"": self.groups}, None, {})
 
     def histogram(self, label: str) -> NDArray[np.int64]:
         """Cells of one label, in all groups, by confidence in `BINS` bins from 0 to 1."""
