@@ -28,7 +28,7 @@ from wbc_batch.evaluation.folders import evaluate_folders
 from wbc_batch.schema import CLASSES
 from wbc_batch.synthetic import draw_cell
 from wbc_batch.training.folders import train_folders
-from wbc_batch.training.train import Settings
+from wbc_batch.training.settings import Settings
 
 SMALL = Preprocessing(size=24)
 TEST_B = {"lymphocyte": 40, "neutrophil": 60}

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from wbc_batch.engine.clusters import Client
+from distributed import Client
+
 from wbc_batch.engine.execute import execute
 from wbc_batch.engine.ledger import ShardResult, committed, committed_shards, labels_of
 from wbc_batch.engine.plan import plan_shards, shard_size, verified

@@ -34,6 +34,7 @@ __all__ = [
     "read_entries",
     "refuse_shared_images",
     "sampling_weights",
+    "select",
     "tell_copies",
 ]
 
@@ -209,6 +210,24 @@ def merge(parts: Sequence[LabelledCells]) -> LabelledCells:
         np.concatenate([part.sizes for part in parts]),
         sum((part.groups or ("",) * len(part) for part in parts), ()),
         sum((part.hashes or ("",) * len(part) for part in parts), ()),
+    )
+
+
+def select(cells: LabelledCells, chosen: NDArray[np.bool_] | Sequence[int]) -> LabelledCells:
+    """Return the chosen cells: those that a mask marks, or those at some places, in that order."""
+    places = np.arange(len(cells))[chosen]
+
+    def pick(values: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(values[place] for place in places) if values else ()
+
+    return LabelledCells(
+        pick(cells.names),
+        pick(cells.members),
+        cells.labels[places],
+        cells.crops[places],
+        cells.sizes[places],
+        pick(cells.groups),
+        pick(cells.hashes),
     )
 
 

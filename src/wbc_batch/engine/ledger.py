@@ -12,7 +12,6 @@ from wbc_batch.files import UNFINISHED, write_file
 
 __all__ = [
     "SHARDS",
-    "UNFINISHED",
     "ShardResult",
     "commit",
     "committed",

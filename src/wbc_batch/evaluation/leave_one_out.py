@@ -13,8 +13,14 @@ from wbc_batch.classifier import Bundle, Classifier, read_bundle
 from wbc_batch.classifier.bundle import bundles_in
 from wbc_batch.classifier.preprocessing import Preprocessing
 from wbc_batch.datasets.drawn import DRAWN, drawn_for_training, refuse_drawn_name
-from wbc_batch.datasets.held_out import held_out, select
-from wbc_batch.datasets.labelled import LabelledCells, merge, read_dataset, refuse_shared_images
+from wbc_batch.datasets.held_out import held_out
+from wbc_batch.datasets.labelled import (
+    LabelledCells,
+    merge,
+    read_dataset,
+    refuse_shared_images,
+    select,
+)
 from wbc_batch.datasets.naming import Datasets
 from wbc_batch.errors import InputError
 from wbc_batch.evaluation.assessment import Assessment, facts_of
@@ -22,9 +28,11 @@ from wbc_batch.evaluation.figures import Judged, judge
 from wbc_batch.evaluation.files import LEAVE_ONE_OUT, file_names, open_folder, write_files
 from wbc_batch.schema import CLASSES
 from wbc_batch.training.average import average
+from wbc_batch.training.batches import wide_preprocessing
+from wbc_batch.training.lineage import AVERAGE_OF
 from wbc_batch.training.loop import SILENT, Shown
 from wbc_batch.training.settings import Settings, recorded_settings
-from wbc_batch.training.train import refuse_unfit, train, wide_preprocessing
+from wbc_batch.training.train import refuse_unfit, train
 
 __all__ = ["Recipe", "leave_one_out", "recipes"]
 
@@ -137,7 +145,7 @@ def recipes(bundle: Bundle) -> list[Recipe]:
         If the model was not trained here, or was itself trained on from another model: nobody can leave
         out what that one has seen.
     """
-    members = bundle.training.get("average_of") or [bundle.training]
+    members = bundle.training.get(AVERAGE_OF) or [bundle.training]
     return [_recipe(replace(bundle, training=member)) for member in members]
 
 

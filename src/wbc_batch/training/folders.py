@@ -5,18 +5,21 @@ from pathlib import Path
 from wbc_batch.classifier import Bundle
 from wbc_batch.classifier.preprocessing import Preprocessing
 from wbc_batch.datasets.drawn import drawn_for_training, refuse_drawn_name
-from wbc_batch.datasets.held_out import SHARE, held_out, select
+from wbc_batch.datasets.held_out import SHARE, held_out
 from wbc_batch.datasets.labelled import (
     LabelledCells,
     files_digest,
     merge,
     read_dataset,
+    select,
     tell_copies,
 )
 from wbc_batch.datasets.naming import Datasets
 from wbc_batch.files import resolved
+from wbc_batch.training.batches import wide_preprocessing
 from wbc_batch.training.loop import SILENT, Shown
-from wbc_batch.training.train import Settings, finished, train, wide_preprocessing
+from wbc_batch.training.settings import Settings
+from wbc_batch.training.train import finished, train
 
 __all__ = ["read_cells", "train_folders"]
 

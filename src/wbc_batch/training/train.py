@@ -17,7 +17,6 @@ from wbc_batch.datasets.labelled import LabelledCells, refuse_shared_images
 from wbc_batch.errors import InputError, RunError
 from wbc_batch.schema import CLASSES
 from wbc_batch.training import run_folder
-from wbc_batch.training.batches import wide_preprocessing
 from wbc_batch.training.calibrate import BIAS, FITTED, Calibration, calibrate, with_bias
 from wbc_batch.training.history import History
 from wbc_batch.training.lineage import STARTED_FROM, recorded
@@ -25,7 +24,7 @@ from wbc_batch.training.loop import SILENT, Shown, fit
 from wbc_batch.training.settings import Settings
 from wbc_batch.training.start import Start, starting_network
 
-__all__ = ["Settings", "finished", "refuse_unfit", "train", "wide_preprocessing"]
+__all__ = ["finished", "refuse_unfit", "train"]
 
 _log = logging.getLogger(__name__)
 
@@ -51,8 +50,8 @@ def train(
     name : str
         Of the model.
     cells : LabelledCells
-        Training cells, prepared with `wide_preprocessing`; every class must be there, unless the training
-        starts from a model that knows them.
+        Training cells, prepared with `wbc_batch.training.batches.wide_preprocessing`; every class must be
+        there, unless the training starts from a model that knows them.
     validation : LabelledCells
         Cells to choose the epoch and to calibrate on, prepared with ``settings.preprocessing``.
     output : Path
