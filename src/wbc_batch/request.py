@@ -10,14 +10,13 @@ from wbc_batch.classifier.backend import choose_backend
 from wbc_batch.classifier.conformal import conformal_thresholds
 from wbc_batch.classifier.runtime import refuse_impossible, try_model
 from wbc_batch.engine.crew import Crew, choose_crew
-from wbc_batch.engine.ledger import SHARDS
 from wbc_batch.engine.plan import Job, Listing, model_digest, survey
 from wbc_batch.engine.run_folder import BY_FOLDER, Record, Settings, versions
 from wbc_batch.errors import InputError
 from wbc_batch.files import resolved
 from wbc_batch.report import ReportOptions, confusion_of, read_options
 from wbc_batch.report.groups import AS_LISTED
-from wbc_batch.report.ranges import DEFAULT_PROFILE
+from wbc_batch.schema import DEFAULT_PROFILE, SHARDS
 from wbc_batch.sources import AnyInput, Cell, describe, input_around, list_cells, spelled
 
 __all__ = ["Request", "group_of", "make_request", "refuse_overlap"]

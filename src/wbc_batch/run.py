@@ -24,9 +24,9 @@ from wbc_batch.errors import ExitCode, IncompleteRunError, RunError
 from wbc_batch.files import unwritable
 from wbc_batch.progress import Progress, silent
 from wbc_batch.report import write_reports
-from wbc_batch.report.ranges import DEFAULT_PROFILE
 from wbc_batch.report.review import earlier_review
 from wbc_batch.request import Request, make_request, refuse_overlap
+from wbc_batch.schema import DEFAULT_PROFILE
 from wbc_batch.sources import AnyInput, list_cells
 
 __all__ = ["RunSummary", "classify_paths"]

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wbc_batch.cli.shared import (
-    DEFAULT_PROFILE,
     BackendOption,
     ClusterOption,
     CoverageOption,
@@ -30,6 +29,7 @@ from wbc_batch.cli.shared import (
     print_json,
 )
 from wbc_batch.errors import ExitCode
+from wbc_batch.schema import DEFAULT_PROFILE
 
 if TYPE_CHECKING:
     from wbc_batch.run import RunSummary

@@ -9,7 +9,6 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 __all__ = [
-    "DEFAULT_PROFILE",
     "PROFILE_HELP",
     "BackendOption",
     "ClusterOption",
@@ -41,9 +40,6 @@ InputsArgument = Annotated[
         "tables of images or boxes, image files; - for paths on standard input.",
     ),
 ]
-
-#: As `wbc_batch.report.ranges` has it, which is not imported for ``--help``.
-DEFAULT_PROFILE = "uchicago"
 
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else.")

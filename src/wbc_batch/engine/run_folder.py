@@ -15,10 +15,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from wbc_batch.engine.ledger import SHARDS, committed, is_shard_file, write_file
+from wbc_batch.engine.ledger import committed, is_shard_file, write_file
 from wbc_batch.errors import IncompleteRunError, RunError, WbcError
 from wbc_batch.files import refuse_misfits, try_writing, unwritten
-from wbc_batch.schema import RECORD_FILE, REPORT_FILES, REPORT_FOLDERS
+from wbc_batch.schema import RECORD_FILE, REPORT_FILES, REPORT_FOLDERS, SHARDS
 
 __all__ = [
     "BY_FOLDER",
