@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from wbc_batch.files import write_file
-from wbc_batch.pages.drawing import FAINT, INK, POINT, to_png, to_svg
+from wbc_batch.pages.drawing import FAINT, INK, POINT, draw_confusion, to_png, to_svg
 from wbc_batch.report.agreement import Agreement
 from wbc_batch.report.differential import BINS, Tally
 from wbc_batch.report.ranges import Profile
@@ -151,20 +151,10 @@ def differential_bars(rows: pd.DataFrame, profile: Profile | None) -> Figure:
 
 def confusion(known: Agreement) -> Figure:
     """Draw the confusion matrix: known class and the model's label."""
-    counts = known.table[: len(CLASSES)]
-    part = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = Figure(figsize=(5.8, 4.4), layout="constrained")
     axes = figure.subplots()
-    axes.imshow(part, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    for (row, column), count in np.ndenumerate(counts):
-        ink = "white" if part[row, column] > 0.6 else INK
-        text = f"{count:,}\n{100 * part[row, column]:.0f} %" if count else ""
-        axes.text(column, row, text, ha="center", va="center", color=ink)
-    axes.set_xticks(range(len(LABELS)), LABELS, rotation=30, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(CLASSES)), CLASSES)
-    axes.set(xlabel="label of the model", ylabel="known class")
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
+    draw_confusion(axes, known.table[: len(CLASSES)], LABELS)
+    axes.set(xlabel="label of the model", ylabel="known class", aspect="auto")
     return figure
 
 
