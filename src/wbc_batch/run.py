@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from distributed import Client
-
 from wbc_batch.engine.execute import execute
 from wbc_batch.engine.ledger import ShardResult, committed, committed_shards, labels_of
 from wbc_batch.engine.plan import plan_shards, shard_size, verified
@@ -108,7 +106,8 @@ def classify_paths(
     wbc_counts : str or Path, optional
         White blood cell counts by group, see `wbc_batch.report.wbc_counts.read_wbc_counts`.
     workers : int, optional
-        Worker processes on this machine. Default: one for each core, or one for the GPU.
+        Worker processes on this machine. Default: one for each core that has a GiB of memory, or one for
+        the GPU.
     memory_limit : str, optional
         What each of them may use, such as ``2GiB``. Default: an equal share of this machine's memory.
     scheduler : str, optional
@@ -181,8 +180,7 @@ def _classify(request: Request, run_dir: Path, record: Record, progress: Progres
     if before:
         _log.info("%d of %d cells were classified before", before, request.listing.cells)
     if before < request.listing.cells:
-        with request.crew.open(request.stall_timeout) as client:
-            _classify_rest(request, run_dir, record, progress, client)
+        _classify_rest(request, run_dir, record, progress)
     seconds = time.monotonic() - begun
     results = committed(run_dir)
     cells = sum(result.cells for result in results)
@@ -213,38 +211,37 @@ def _classify(request: Request, run_dir: Path, record: Record, progress: Progres
     }
 
 
-def _classify_rest(
-    request: Request, run_dir: Path, record: Record, progress: Progress, client: Client
-) -> None:
+def _classify_rest(request: Request, run_dir: Path, record: Record, progress: Progress) -> None:
     crew = request.crew
-    done = committed(run_dir)
-    # A continued run keeps its precision, whatever its workers would choose now,
-    begun_in = done[0].precision if done else None
-    job = request.job(run_dir, crew.threads, begun_in)
-    found = crew.muster(client, job, request.samples)
-    job = replace(job, threads=found.threads, precision=found.precision)
-    record |= {
-        "workers": found.workers,
-        "threads_per_worker": found.threads,
-        "precision": found.precision,
-    }
-    # and its cuts, however many they are.
-    size = record.setdefault("shard_cells", shard_size(request.listing.cells, found.workers))
-    write_record(run_dir, record)
+    with crew.open(request.stall_timeout) as client:
+        done = committed(run_dir)
+        # A continued run keeps its precision, whatever its workers would choose now,
+        begun_in = done[0].precision if done else None
+        job = request.job(run_dir, crew.threads, begun_in)
+        found = crew.muster(client, job, request.samples)
+        job = replace(job, threads=found.threads, precision=found.precision)
+        record |= {
+            "workers": found.workers,
+            "threads_per_worker": found.threads,
+            "precision": found.precision,
+        }
+        # and its cuts, however many they are.
+        size = record.setdefault("shard_cells", shard_size(request.listing.cells, found.workers))
+        write_record(run_dir, record)
 
-    ready = {result.shard_id for result in done}
-    cells = sum(result.cells for result in done)
-    progress(cells, request.listing.cells)
-
-    def on_commit(result: ShardResult) -> None:
-        nonlocal cells
-        cells += result.cells
+        ready = {result.shard_id for result in done}
+        cells = sum(result.cells for result in done)
         progress(cells, request.listing.cells)
 
-    listed = verified(list_cells(request.inputs, request.group_by), request.listing)
-    specs = plan_shards(listed, job, size)
-    pending = (spec for spec in specs if spec.shard_id not in ready)
-    execute(client, pending, on_commit, request.stall_timeout, on_gpu=found.on_gpu)
+        def on_commit(result: ShardResult) -> None:
+            nonlocal cells
+            cells += result.cells
+            progress(cells, request.listing.cells)
+
+        listed = verified(list_cells(request.inputs, request.group_by), request.listing)
+        specs = plan_shards(listed, job, size)
+        pending = (spec for spec in specs if spec.shard_id not in ready)
+        execute(client, pending, on_commit, request.stall_timeout, on_gpu=found.on_gpu)
 
 
 def _summary(run_dir: Path, record: Record) -> RunSummary:

@@ -71,7 +71,8 @@ GroupByOption = Annotated[
 ]
 ModelOption = Annotated[str, typer.Option(help="A bundled model's name, or a bundle's directory.")]
 WorkersOption = Annotated[
-    int | None, typer.Option(help="Worker processes.  [default: one per core]")
+    int | None,
+    typer.Option(help="Worker processes.  [default: one per core with a GiB, or one for the GPU]"),
 ]
 MemoryLimitOption = Annotated[
     str | None,

@@ -26,7 +26,7 @@ class ReportOptions:
     ----------
     profile : Profile or None
         Reference ranges.
-    wbc_counts : mapping of str to float
+    wbc_counts : mapping of str to float or None
         White blood cells by group, 10^9 per litre.
     grouping : Grouping
         How cells are grouped.
