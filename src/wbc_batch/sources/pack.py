@@ -18,7 +18,7 @@ from wbc_batch.errors import InputError, RunError
 from wbc_batch.files import is_folder
 from wbc_batch.progress import Progress, silent
 from wbc_batch.sources.ahead import map_apart, run_ahead
-from wbc_batch.sources.cells import Cell
+from wbc_batch.sources.cells import Cell, path_of
 from wbc_batch.sources.fetching import Fetch
 from wbc_batch.sources.images import crop_size
 from wbc_batch.sources.inputs import AnyInput, input_around
@@ -298,7 +298,7 @@ def _measured(
 def _size(item: tuple[Cell, Fetch]) -> tuple[str, tuple[int, int]]:
     """Name of a cell, and height and width of its crop; 0 if it cannot be read."""
     cell, fetch = item
-    name = "/".join(part for part in (cell.source, cell.member) if part)
+    name = path_of(cell.source, cell.member)
     try:
         data = fetch()
         height, width = crop_size(data) if isinstance(data, bytes) else data.shape[:2]
