@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from wbc_batch.classifier import Classifier
-from wbc_batch.datasets.held_out import select
-from wbc_batch.datasets.labelled import LabelledCells, read_dataset
+from wbc_batch.datasets.labelled import LabelledCells, read_dataset, select
 from wbc_batch.datasets.naming import named_folders
 from wbc_batch.schema import CLASSES
 from wbc_batch.training.folders import train_folders

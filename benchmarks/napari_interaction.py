@@ -110,7 +110,7 @@ def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     import napari
 
-    from wbc_napari.review import REVIEW_LABELS
+    from wbc_batch.schema import LABELS
     from wbc_napari.station import StationWidget
 
     with tempfile.TemporaryDirectory() as name:
@@ -128,7 +128,7 @@ def main() -> None:
             title = station.tabs.tabText(station.tabs.currentIndex())
 
             def label(number: int) -> None:
-                session.relabel([session.row], REVIEW_LABELS[number % 5])
+                session.relabel([session.row], LABELS[number % 5])
 
             def key(number: int) -> None:
                 watch.press(str(number % 5 + 1))
@@ -137,7 +137,7 @@ def main() -> None:
             print(f"{title}: key (relabel, next cell): {watch.times(key, 50)}")
         station.tabs.setCurrentWidget(station.gallery)
         began = time.perf_counter()
-        for label_name in REVIEW_LABELS:
+        for label_name in LABELS:
             station.gallery.show_label(label_name)
         print(f"gallery of six classes: {1000 * (time.perf_counter() - began):.0f}")
         viewer.window.remove_dock_widget(station)

@@ -21,10 +21,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from wbc_batch.classifier import read_bundle
-from wbc_batch.engine.ledger import SHARDS, ShardResult, commit
+from wbc_batch.engine.ledger import ShardResult, commit
 from wbc_batch.rebuild import rebuild_report
 from wbc_batch.report import confusion_of
-from wbc_batch.schema import CLASSES, PROBABILITY_COLUMNS, UNIDENTIFIED
+from wbc_batch.schema import CLASSES, PROBABILITY_COLUMNS, SHARDS, UNIDENTIFIED
 
 SHARD = 4096
 SHARES = (0.005, 0.03, 0.28, 0.06, 0.575, 0.05)

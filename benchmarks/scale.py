@@ -192,7 +192,8 @@ def parts(options: argparse.Namespace, scratch: Path) -> None:
 
 def read_back(result: "ShardResult", run_dir: Path) -> None:
     """Commit shards, and read what is committed."""
-    from wbc_batch.engine.ledger import SHARDS, commit, committed
+    from wbc_batch.engine.ledger import commit, committed
+    from wbc_batch.schema import SHARDS
 
     (run_dir / SHARDS).mkdir(parents=True)
     numbered = [

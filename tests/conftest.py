@@ -11,10 +11,10 @@ from report_runs import write_blanks
 from runs import TRAPS, draw
 
 from wbc_batch.classifier import read_bundle
-from wbc_batch.engine.ledger import SHARDS
 from wbc_batch.engine.plan import Job, model_digest
 from wbc_batch.errors import ExitCode
 from wbc_batch.run import classify_paths
+from wbc_batch.schema import SHARDS
 
 # Without an X server Qt does not raise, it ends the process.
 WINDOWS = sys.platform != "linux" or bool(os.environ.get("DISPLAY") or shutil.which("Xvfb"))

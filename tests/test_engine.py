@@ -30,7 +30,7 @@ from wbc_batch.classifier.preprocessing import CanonicalCrop
 from wbc_batch.engine import work
 from wbc_batch.engine.clusters import local_workers
 from wbc_batch.engine.execute import execute, find_fatal
-from wbc_batch.engine.ledger import SHARDS, ShardResult, committed, committed_shards, write_file
+from wbc_batch.engine.ledger import ShardResult, committed, committed_shards
 from wbc_batch.engine.plan import (
     Job,
     ShardSpec,
@@ -43,9 +43,10 @@ from wbc_batch.engine.plan import (
 from wbc_batch.engine.run_folder import Settings, clear, locked, to_continue, write_record
 from wbc_batch.engine.work import FATAL_REASON, WorkerError, attempt, run_shard
 from wbc_batch.errors import ClusterError, ExitCode, ImageError, ModelError, RunError
+from wbc_batch.files import write_file
 from wbc_batch.rebuild import rebuild_report
 from wbc_batch.run import classify_paths
-from wbc_batch.schema import CELL_COLUMNS, CLASSES, UNIDENTIFIED
+from wbc_batch.schema import CELL_COLUMNS, CLASSES, SHARDS, UNIDENTIFIED
 from wbc_batch.sources import Cell, list_cells, prepared_crops
 
 pytestmark = pytest.mark.usefixtures("blank_drawings")

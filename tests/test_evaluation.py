@@ -30,7 +30,7 @@ from wbc_batch.report.limits import exact_limits
 from wbc_batch.schema import CLASSES
 from wbc_batch.synthetic import draw_cells
 from wbc_batch.training.folders import train_folders
-from wbc_batch.training.train import Settings
+from wbc_batch.training.settings import Settings
 
 TINY = Settings(
     arguments={"widths": [16, 16, 32, 32], "dropout": 0.0},

@@ -29,7 +29,7 @@ from wbc_napari.adapt import Comparison, Progress, adapt, adaptation, train_comm
 from wbc_napari.adapt_widget import AdaptWidget
 from wbc_napari.crops import CropStack
 
-SHORT = ("--epochs", "1", "--cells-per-epoch", "32")
+SHORT = {"device": "cpu", "options": ("--epochs", "1", "--cells-per-epoch", "32")}
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +75,7 @@ def test_a_model_is_not_adapted_to_one_class(reviewed, tmp_path):
 
 
 def test_a_model_is_trained_on_and_compared_on_the_cells_it_did_not_see(reviewed, tmp_path):
-    plan = adaptation(
-        reviewed.cells, reviewed.crops, tmp_path / "ours", device="cpu", options=SHORT
-    )
+    plan = replace(adaptation(reviewed.cells, reviewed.crops, tmp_path / "ours"), **SHORT)
     steps = list(adapt(plan, Event()))
     last = steps[-1]
     assert isinstance(last, Comparison)
@@ -92,7 +90,7 @@ def test_a_model_is_trained_on_and_compared_on_the_cells_it_did_not_see(reviewed
 
 
 def test_other_corrections_are_not_mixed_with_those_of_an_adaptation(reviewed, tmp_path):
-    plan = adaptation(reviewed.cells, reviewed.crops, tmp_path, device="cpu", options=SHORT)
+    plan = replace(adaptation(reviewed.cells, reviewed.crops, tmp_path), **SHORT)
     list(adapt(plan, Event()))
     changed = plan.labels.copy()
     first = np.flatnonzero(~plan.held_out)[0]
@@ -119,13 +117,13 @@ def test_other_corrections_are_not_mixed_with_those_of_an_adaptation(reviewed, t
 
 
 def test_a_training_that_fails_says_why_in_a_sentence(reviewed, tmp_path):
-    plan = adaptation(reviewed.cells, reviewed.crops, tmp_path / "x", str(tmp_path / "none"), "cpu")
+    plan = adaptation(reviewed.cells, reviewed.crops, tmp_path / "x", str(tmp_path / "none"))
     with pytest.raises(RunError, match=r"ended early: .*none"):
         list(adapt(plan, Event()))
 
 
 def test_a_training_that_is_stopped_ends_its_process_and_compares_nothing(reviewed, tmp_path):
-    plan = adaptation(reviewed.cells, reviewed.crops, tmp_path / "y", device="cpu")
+    plan = adaptation(reviewed.cells, reviewed.crops, tmp_path / "y")
     stop, steps = Event(), []
     for step in adapt(plan, stop):
         steps.append(step)

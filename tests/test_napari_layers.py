@@ -14,12 +14,19 @@ from napari.layers import Image, Labels, Layer, Points, Shapes
 
 from wbc_batch.classifier import Predictions
 from wbc_batch.errors import ImageError, InputError
-from wbc_batch.schema import BOX_COLUMNS, CELL_COLUMNS, CLASS_COLORS, CLASSES, ERROR_COLOR
+from wbc_batch.schema import (
+    BOX_COLUMNS,
+    CELL_COLUMNS,
+    CLASS_COLORS,
+    CLASSES,
+    ERROR_COLOR,
+    REVIEW_COLUMNS,
+)
 from wbc_batch.sources import Cell
 from wbc_napari.appearance import captions, dress, points_layer
 from wbc_napari.companions import crops_behind
 from wbc_napari.layers import CropSize, crop_stack, crops_of, found_layer, whole_fields
-from wbc_napari.tables import REVIEW_COLUMNS, cell_table, resumed, with_results
+from wbc_napari.tables import cell_table, resumed, with_results
 
 MODEL = {"name": "m", "sha256": "0" * 64, "device": "cpu"}
 

@@ -14,11 +14,12 @@ from commands import invoke
 from report_runs import a_row, draw, finished_run, page_of, read_csv
 from rich.console import Console
 
-from wbc_batch.errors import ExitCode, IncompleteRunError, InputError, RunError
+from wbc_batch.errors import ClusterError, ExitCode, IncompleteRunError, InputError, RunError
 from wbc_batch.rebuild import compare_runs, rebuild_report
 from wbc_batch.report import agreement, read_differential
 from wbc_batch.report.geojson import feature
 from wbc_batch.report.terminal import print_comparison
+from wbc_batch.run import classify_paths
 from wbc_batch.schema import CELL_COLUMNS, CLASS_COLORS, CLASSES, UNIDENTIFIED
 from wbc_batch.sources import Cell
 
@@ -130,6 +131,21 @@ def test_a_report_for_which_there_is_no_room_leaves_nothing_and_ends_in_4(
     assert told.exit_code == ExitCode.INCOMPLETE
     assert "cells.csv cannot be written (no space left on device)" in told.stderr
     assert not list(place.iterdir())
+
+
+def test_a_run_of_a_script_names_no_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_workers(*_: object) -> None:
+        raise ClusterError("no worker came up")
+
+    monkeypatch.setattr("wbc_batch.engine.crew.Crew.open", no_workers)
+    draw(tmp_path / "cells" / "1.png")
+    with pytest.raises(ClusterError, match="no worker came up"):
+        classify_paths(tmp_path / "cells", tmp_path / "run", device="cpu")
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["command"] is None
+    with pytest.raises(IncompleteRunError, match="make the same call to continue it"):
+        rebuild_report(tmp_path / "run")
 
 
 def test_a_run_that_is_not_finished_says_what_is_missing(run: Path, tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ from wbc_batch.training.augmentation import Augmentation, augment
 from wbc_batch.training.batches import training_batches
 from wbc_batch.training.folders import train_folders
 from wbc_batch.training.lineage import STARTED_FROM
+from wbc_batch.training.loop import Shown
 from wbc_batch.training.loss import training_loss
 from wbc_batch.training.mixup import random_blend
 from wbc_batch.training.progress import describe
@@ -143,6 +144,7 @@ import os, pickle, signal, sys
 from pathlib import Path
 import torch
 from wbc_batch.training.folders import train_folders
+from wbc_batch.training.loop import Shown
 
 def kill(epoch, batch, loss):
     if (epoch, batch) == (2, 5):
@@ -150,7 +152,7 @@ def kill(epoch, batch, loss):
 
 torch.set_num_threads(1)
 training, held, output, settings = pickle.loads(bytes.fromhex(sys.argv[1]))
-train_folders("tiny", training, held, output, settings, step=kill)
+train_folders("tiny", training, held, output, settings, shown=Shown(step=kill))
 """
 
 
@@ -170,7 +172,7 @@ def test_a_killed_training_goes_on_and_ends_as_if_it_never_stopped(
     output = Path(shutil.copytree(killed, tmp_path / "run"))
     assert not (output / "bundle").exists()
     seen = []
-    bundle = start(output, report=seen.append)
+    bundle = start(output, shown=Shown(seen.append))
     assert [row["epoch"] for row in seen] == [2, 3]
     assert (
         bundle.sha256 == read_bundle(trained / "bundle").sha256
@@ -209,7 +211,7 @@ def test_a_finished_training_is_not_repeated(trained, start, caplog, monkeypatch
     weights = trained / "bundle" / "model.safetensors"
     before = weights.stat().st_mtime_ns
     with caplog.at_level(logging.INFO, "wbc_batch"):
-        bundle = start(trained, report=lambda _row: pytest.fail("it trains"))
+        bundle = start(trained, shown=Shown(lambda _row: pytest.fail("it trains")))
     assert bundle == read_bundle(trained / "bundle")
     assert "finished" in caplog.text
     assert weights.stat().st_mtime_ns == before
@@ -275,7 +277,7 @@ def test_what_is_in_the_way_is_said_before_any_cell_is_read(killed, start, tmp_p
     else:
         (output / name).mkdir(parents=True)
     with pytest.raises(RunError, match=f"{name} is in the way of a"):
-        start(output, step=lambda *_: pytest.fail("it trained"), force=force)
+        start(output, shown=Shown(step=lambda *_: pytest.fail("it trained")), force=force)
 
 
 def test_patience_ends_a_training_that_gains_nothing(start, tmp_path):

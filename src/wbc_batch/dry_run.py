@@ -1,4 +1,7 @@
-"""What a run would be: cells, groups, shards, workers, memory. Nothing is started or written."""
+"""What a run would be: cells, groups, shards, workers, memory.
+
+No worker is started and nothing is written; a process tries the first cells.
+"""
 
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -6,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from wbc_batch.engine.cluster_file import read_cluster_file
-from wbc_batch.engine.clusters import expected_workers
+from wbc_batch.engine.clusters import existing_workers, expected_workers
 from wbc_batch.engine.connection import connected
 from wbc_batch.engine.crew import Crew
 from wbc_batch.engine.ledger import committed
@@ -22,8 +25,6 @@ __all__ = ["RunPlan", "plan_run"]
 
 # Classified for a trial: some batches.
 _TRIAL_CELLS = 256
-# Seconds to wait for an answer of a running cluster.
-_PATIENCE = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +144,7 @@ def _staff(crew: Crew, device: str) -> _Staff:
         return _Staff(crew.workers, crew.threads, crew.memory)
     if crew.cluster is not None:
         return _Staff(read_cluster_file(crew.cluster).workers, None, None)
-    with crew.open(_PATIENCE) as client, connected():
+    with existing_workers(crew.scheduler, crew.scheduler_file) as client, connected():
         return _Staff(
             workers=gpu_workers(client, device) or expected_workers(client),
             threads=min(client.nthreads().values(), default=None),

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["Pace", "Progress", "duration", "shown_progress"]
+__all__ = ["Pace", "Progress", "duration", "shown_progress", "silent"]
 
 #: Called with the number of cells done and the number of all cells.
 Progress = Callable[[int, int], None]
@@ -40,6 +40,10 @@ class Pace:
             return text
         speed = (done - before) / (now - begin)
         return f"{text}, {speed:,.0f} cells/s, {duration((cells - done) / speed)} left"
+
+
+def silent(_done: int, _cells: int) -> None:
+    """Show no progress."""
 
 
 @contextmanager

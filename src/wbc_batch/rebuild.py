@@ -195,7 +195,9 @@ def _what_is_missing(run_dir: Path, record: Record, missing: int) -> str:
         trouble = f"{run_dir} is not finished: {missed} are not classified yet (state: {state})"
     begun = record.get("directory")
     place = f" (in {begun})" if begun and Path(begun) != Path.cwd() else ""
-    return f"{trouble}; continue it with{place}: {record.get('command') or 'the command that began it'}"
+    if command := record.get("command"):
+        return f"{trouble}; continue it with{place}: {command}"
+    return f"{trouble}; make the same call{place} to continue it"
 
 
 def _names(first: Path, second: Path) -> tuple[str, str]:

@@ -1,8 +1,6 @@
 """What a run is asked for: looked up, and checked as far as that goes without work."""
 
 import math
-import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,14 +10,13 @@ from wbc_batch.classifier.backend import choose_backend
 from wbc_batch.classifier.conformal import conformal_thresholds
 from wbc_batch.classifier.runtime import refuse_impossible, try_model
 from wbc_batch.engine.crew import Crew, choose_crew
-from wbc_batch.engine.ledger import SHARDS
 from wbc_batch.engine.plan import Job, Listing, model_digest, survey
 from wbc_batch.engine.run_folder import BY_FOLDER, Record, Settings, versions
 from wbc_batch.errors import InputError
 from wbc_batch.files import resolved
 from wbc_batch.report import ReportOptions, confusion_of, read_options
 from wbc_batch.report.groups import AS_LISTED
-from wbc_batch.report.ranges import DEFAULT_PROFILE
+from wbc_batch.schema import DEFAULT_PROFILE, SHARDS
 from wbc_batch.sources import AnyInput, Cell, describe, input_around, list_cells, spelled
 
 __all__ = ["Request", "group_of", "make_request", "refuse_overlap"]
@@ -98,13 +95,13 @@ class Request:
             columns=self.listing.columns,
         )
 
-    def description(self) -> Record:
-        """Describe it as ``run.json`` does before there is a result."""
+    def description(self, command: str | None) -> Record:
+        """Describe it as ``run.json`` does before there is a result; the command is None for a call."""
         confusion = confusion_of(self.bundle.metrics)
         sets = {"coverage": self.coverage, "thresholds": self.thresholds}
         return {
             "state": "running",
-            "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "command": command,
             "directory": str(Path.cwd()),
             "inputs": [spelled(item) for item in self.inputs],
             "group_by": self.group_by,

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from wbc_batch.engine.clusters import Client
 from wbc_batch.engine.execute import execute
 from wbc_batch.engine.ledger import ShardResult, committed, committed_shards, labels_of
 from wbc_batch.engine.plan import plan_shards, shard_size, verified
@@ -20,12 +19,12 @@ from wbc_batch.engine.run_folder import (
 )
 from wbc_batch.errors import ExitCode, IncompleteRunError, RunError
 from wbc_batch.files import unwritable
-from wbc_batch.progress import Progress
+from wbc_batch.progress import Progress, silent
 from wbc_batch.records import now
 from wbc_batch.report import write_reports
-from wbc_batch.report.ranges import DEFAULT_PROFILE
 from wbc_batch.report.review import earlier_review
 from wbc_batch.request import Request, make_request, refuse_overlap
+from wbc_batch.schema import DEFAULT_PROFILE
 from wbc_batch.sources import AnyInput, list_cells
 
 __all__ = ["RunSummary", "classify_paths"]
@@ -78,7 +77,8 @@ def classify_paths(
     cluster: str | Path | None = None,
     force: bool = False,
     stall_timeout: float = 600.0,
-    progress: Progress | None = None,
+    progress: Progress = silent,
+    command: str | None = None,
 ) -> RunSummary:
     """Classify cells on Dask workers and write the reports.
 
@@ -106,7 +106,8 @@ def classify_paths(
     wbc_counts : str or Path, optional
         White blood cell counts by group, see `wbc_batch.report.wbc_counts.read_wbc_counts`.
     workers : int, optional
-        Worker processes on this machine. Default: one for each core, or one for the GPU.
+        Worker processes on this machine. Default: one for each core that has a GiB of memory, or one for
+        the GPU.
     memory_limit : str, optional
         What each of them may use, such as ``2GiB``. Default: an equal share of this machine's memory.
     scheduler : str, optional
@@ -119,8 +120,10 @@ def classify_paths(
         Replace the run that `output` holds.
     stall_timeout : float
         Seconds without progress after which the run is given up.
-    progress : callable, optional
+    progress : callable
         Called with the number of cells done and the number of all cells.
+    command : str, optional
+        The command line that asks for the run, for its record.
 
     Returns
     -------
@@ -162,9 +165,9 @@ def classify_paths(
             record = {"started": now()}
         # Of a report that this run had before it lost shards: work of a person, which no shard holds.
         report = replace(request.report, review=earlier_review(run_dir / "cells.csv"))
-        record |= request.description()
+        record |= request.description(command)
         with recorded(run_dir, record), unwritable(run_dir):
-            record |= _classify(request, run_dir, record, progress or (lambda _done, _all: None))
+            record |= _classify(request, run_dir, record, progress)
             write_record(run_dir, record)
             write_reports(run_dir, committed_shards(run_dir), request.thresholds, report)
     return _summary(run_dir, record)
@@ -177,8 +180,7 @@ def _classify(request: Request, run_dir: Path, record: Record, progress: Progres
     if before:
         _log.info("%d of %d cells were classified before", before, request.listing.cells)
     if before < request.listing.cells:
-        with request.crew.open(request.stall_timeout) as client:
-            _classify_rest(request, run_dir, record, progress, client)
+        _classify_rest(request, run_dir, record, progress)
     seconds = time.monotonic() - begun
     results = committed(run_dir)
     cells = sum(result.cells for result in results)
@@ -209,38 +211,37 @@ def _classify(request: Request, run_dir: Path, record: Record, progress: Progres
     }
 
 
-def _classify_rest(
-    request: Request, run_dir: Path, record: Record, progress: Progress, client: Client
-) -> None:
+def _classify_rest(request: Request, run_dir: Path, record: Record, progress: Progress) -> None:
     crew = request.crew
-    done = committed(run_dir)
-    # A continued run keeps its precision, whatever its workers would choose now,
-    begun_in = done[0].precision if done else None
-    job = request.job(run_dir, crew.threads, begun_in)
-    found = crew.muster(client, job, request.samples)
-    job = replace(job, threads=found.threads, precision=found.precision)
-    record |= {
-        "workers": found.workers,
-        "threads_per_worker": found.threads,
-        "precision": found.precision,
-    }
-    # and its cuts, however many they are.
-    size = record.setdefault("shard_cells", shard_size(request.listing.cells, found.workers))
-    write_record(run_dir, record)
+    with crew.open(request.stall_timeout) as client:
+        done = committed(run_dir)
+        # A continued run keeps its precision, whatever its workers would choose now,
+        begun_in = done[0].precision if done else None
+        job = request.job(run_dir, crew.threads, begun_in)
+        found = crew.muster(client, job, request.samples)
+        job = replace(job, threads=found.threads, precision=found.precision)
+        record |= {
+            "workers": found.workers,
+            "threads_per_worker": found.threads,
+            "precision": found.precision,
+        }
+        # and its cuts, however many they are.
+        size = record.setdefault("shard_cells", shard_size(request.listing.cells, found.workers))
+        write_record(run_dir, record)
 
-    ready = {result.shard_id for result in done}
-    cells = sum(result.cells for result in done)
-    progress(cells, request.listing.cells)
-
-    def on_commit(result: ShardResult) -> None:
-        nonlocal cells
-        cells += result.cells
+        ready = {result.shard_id for result in done}
+        cells = sum(result.cells for result in done)
         progress(cells, request.listing.cells)
 
-    listed = verified(list_cells(request.inputs, request.group_by), request.listing)
-    specs = plan_shards(listed, job, size)
-    pending = (spec for spec in specs if spec.shard_id not in ready)
-    execute(client, pending, on_commit, request.stall_timeout, on_gpu=found.on_gpu)
+        def on_commit(result: ShardResult) -> None:
+            nonlocal cells
+            cells += result.cells
+            progress(cells, request.listing.cells)
+
+        listed = verified(list_cells(request.inputs, request.group_by), request.listing)
+        specs = plan_shards(listed, job, size)
+        pending = (spec for spec in specs if spec.shard_id not in ready)
+        execute(client, pending, on_commit, request.stall_timeout, on_gpu=found.on_gpu)
 
 
 def _summary(run_dir: Path, record: Record) -> RunSummary:

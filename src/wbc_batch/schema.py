@@ -6,9 +6,11 @@ __all__ = [
     "CELL_TYPES",
     "CLASSES",
     "CLASS_COLORS",
+    "DEFAULT_PROFILE",
     "ERROR_COLOR",
     "GEOJSON",
     "GIVEN_LABEL_COLUMN",
+    "LABELS",
     "OPTIONAL_TYPES",
     "PAGE",
     "PLACE_TYPES",
@@ -18,7 +20,9 @@ __all__ = [
     "REPORT_FILES",
     "REPORT_FOLDERS",
     "REVIEWED_FILE",
+    "REVIEW_COLUMNS",
     "SET_COLUMN",
+    "SHARDS",
     "STATUS_ERROR",
     "STATUS_OK",
     "UNIDENTIFIED",
@@ -30,6 +34,9 @@ CLASSES = ("basophil", "eosinophil", "lymphocyte", "monocyte", "neutrophil")
 
 #: The label of a cell that the model should not decide; its best guess stays in ``predicted``.
 UNIDENTIFIED = "unidentified"
+
+#: What a cell that was read can be called.
+LABELS = (*CLASSES, UNIDENTIFIED)
 
 #: What people are shown for a group whose name is empty, as a table may leave it.
 UNNAMED_GROUP = "(no group)"
@@ -74,6 +81,9 @@ PLACE_TYPES = {"store": "string", "position": "int64"}
 #: The column of ``cells.csv`` that ``--coverage`` adds.
 SET_COLUMN = "prediction_set"
 
+#: Columns that a review adds; it never overwrites what the model said.
+REVIEW_COLUMNS = ("reviewed_label", "reviewed_by", "reviewed_at")
+
 #: One colour per label, told apart by people with any common colour vision (Okabe and Ito, 2008).
 CLASS_COLORS = {
     "basophil": "#0072B2",
@@ -89,6 +99,9 @@ ERROR_COLOR = "#CC0000"
 
 #: Names of files in a run directory that more than one part writes or reads.
 RECORD_FILE = "run.json"
+
+#: Name of the folder, inside a run directory, that holds the shards.
+SHARDS = "shards"
 
 #: Folders of drawings, and of a GeoJSON file per image, inside a run directory.
 PLOTS, GEOJSON = "plots", "geojson"
@@ -114,3 +127,6 @@ REPORT_FILES = (
     PAGE,
 )
 REPORT_FOLDERS = (PLOTS, GEOJSON)
+
+#: Reference ranges of a report unless others are named.
+DEFAULT_PROFILE = "uchicago"

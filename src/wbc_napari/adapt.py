@@ -58,12 +58,14 @@ class Adaptation:
         Their ids, which become names of files.
     held_out : ndarray of bool, shape (N,)
         The cells to compare on.
-    model, device : str
-        The model to start from; where to compute.
-    options : tuple of str
-        More words for ``wbc-batch train``.
+    model : str
+        The model to start from.
     left_out : int
         Reviewed cells that are not classified: their crops can be of no use.
+    device : str
+        Where to compute.
+    options : tuple of str
+        More words for ``wbc-batch train``.
     """
 
     folder: Path
@@ -73,9 +75,9 @@ class Adaptation:
     names: NDArray[np.object_]
     held_out: NDArray[np.bool_]
     model: str = "default"
+    left_out: int = 0
     device: str = "auto"
     options: tuple[str, ...] = ()
-    left_out: int = 0
 
     @property
     def bundle(self) -> Path:
@@ -116,8 +118,6 @@ def adaptation(
     crops: Crops,
     folder: Path,
     model: str = "default",
-    device: str = "auto",
-    options: tuple[str, ...] = (),
 ) -> Adaptation:
     """Choose the reviewed cells of the five classes, and hold a quarter of each class out.
 
@@ -129,7 +129,7 @@ def adaptation(
         ``cell_id`` and ``reviewed_label``; with ``status`` those that are not classified are left out.
     crops : Crops
         In the order of `cells`.
-    folder, model, device, options
+    folder, model
         See `Adaptation`.
 
     Raises
@@ -159,7 +159,7 @@ def adaptation(
         of_class = np.flatnonzero(said == label)
         ordered = of_class[np.argsort(names[of_class].astype(str))]
         held[ordered[: int(_HELD_OUT * len(ordered))]] = True
-    return Adaptation(folder, crops, rows, said, names, held, model, device, options, left_out)
+    return Adaptation(folder, crops, rows, said, names, held, model, left_out)
 
 
 def train_command(plan: Adaptation) -> list[str]:

@@ -17,6 +17,8 @@ from wbc_batch.schema import (
     GIVEN_LABEL_COLUMN,
     PLACE_TYPES,
     RECORD_FILE,
+    REVIEW_COLUMNS,
+    SHARDS,
     STATUS_OK,
 )
 from wbc_batch.sources import cell_of, list_cells
@@ -24,7 +26,6 @@ from wbc_napari.appearance import colours, text_of
 from wbc_napari.crop_array import CropArray
 from wbc_napari.crops import ListedCrops
 from wbc_napari.marks import MARK, LayerData, Mark
-from wbc_napari.tables import REVIEW_COLUMNS
 
 __all__ = [
     "BatchRun",
@@ -125,7 +126,7 @@ def open_run(path: Path) -> BatchRun:
     for name in [name for name in guarded if name in cells]:
         risky = cells[name].str.startswith("'")
         cells.loc[risky, name] = cells.loc[risky, name].map(unguard_text)
-    cells = _with_places(cells, table.parent / "shards")
+    cells = _with_places(cells, table.parent / SHARDS)
     record = peek_json(table.parent / RECORD_FILE)
     model = {"name": "not recorded", "sha256": "", "device": record.get("device") or "not recorded"}
     model |= record.get("model") or {}

@@ -16,10 +16,10 @@ from qtpy.QtWidgets import (
 )
 
 from wbc_napari.palette import colour_of, swatch
-from wbc_napari.review import REVIEW_LABELS
 
 if TYPE_CHECKING:
     from wbc_batch.report import Profile, Range
+from wbc_batch.schema import LABELS
 
 __all__ = ["SIDES", "DifferentialTable"]
 
@@ -51,7 +51,7 @@ class DifferentialTable(QTableWidget):
     """Shows figures that `wbc_batch.report` has computed, a row per label."""
 
     def __init__(self) -> None:
-        super().__init__(len(REVIEW_LABELS), len(_HEADERS))
+        super().__init__(len(LABELS), len(_HEADERS))
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
         self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
@@ -74,7 +74,7 @@ class DifferentialTable(QTableWidget):
             item = QTableWidgetItem(title)
             item.setToolTip(meaning)
             self.setHorizontalHeaderItem(column, item)
-        for row, label in enumerate(REVIEW_LABELS):
+        for row, label in enumerate(LABELS):
             name = QTableWidgetItem(label)
             name.setData(Qt.ItemDataRole.DecorationRole, swatch(label))
             self.setItem(row, 0, name)
@@ -101,7 +101,7 @@ class DifferentialTable(QTableWidget):
         sides : mapping of str to str
             By class: on which side of its range it lies, ``above`` or ``below``.
         """
-        for row, label in enumerate(REVIEW_LABELS):
+        for row, label in enumerate(LABELS):
             limits = None if profile is None else profile.percent.get(label)
             share = _share(mine.get(label), limits, label)
             mark = SIDES[sides.get(label, "")]

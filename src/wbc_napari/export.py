@@ -15,10 +15,18 @@ from wbc_batch.classifier.images import as_rgb
 from wbc_batch.errors import ImageError, RunError, reason
 from wbc_batch.files import resolved, write_file
 from wbc_batch.records import now, peek_json, write_json
-from wbc_batch.schema import BOX_COLUMNS, OPTIONAL_TYPES, PLACE_TYPES, RECORD_FILE, STATUS_OK
+from wbc_batch.schema import (
+    BOX_COLUMNS,
+    OPTIONAL_TYPES,
+    PLACE_TYPES,
+    RECORD_FILE,
+    REVIEW_COLUMNS,
+    SHARDS,
+    STATUS_OK,
+)
 from wbc_napari.crops import Crops, ListedCrops
 from wbc_napari.pictures import gallery_picture
-from wbc_napari.tables import PENDING, REVIEW_COLUMNS, reviewed_labels
+from wbc_napari.tables import PENDING, reviewed_labels
 from wbc_napari.torchvision_loader import load_torchvision
 
 if TYPE_CHECKING:
@@ -107,7 +115,7 @@ def write_export(export: Export) -> Iterator[int]:
     folder = export.folder
     _refuse_strangers(folder)
     try:
-        (folder / "shards").mkdir(parents=True, exist_ok=True)
+        (folder / SHARDS).mkdir(parents=True, exist_ok=True)
         cells = export.cells[export.cells["status"] != PENDING].reset_index(drop=True)
         rows = np.flatnonzero((export.cells["status"] != PENDING).to_numpy())
         listed = isinstance(export.crops, ListedCrops)
@@ -211,7 +219,7 @@ def _write_shard(export: Export, cells: pd.DataFrame, schema: "pa.Schema") -> Pa
     """Write what the model said as the one shard of the run, and the note that makes it count."""
     import pyarrow.parquet as pq
 
-    shard = export.folder / "shards" / "napari.parquet"
+    shard = export.folder / SHARDS / "napari.parquet"
     pq.write_table(_arrow(cells, schema), shard)
     classified = cells[cells["status"] == STATUS_OK]
     note = {

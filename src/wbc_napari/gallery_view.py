@@ -26,10 +26,11 @@ from wbc_napari.gallery_model import CELL_ROWS, THUMBNAIL, GalleryModel
 from wbc_napari.keys import LABEL_KEYS
 from wbc_napari.notices import telling
 from wbc_napari.palette import swatch
-from wbc_napari.review import NOT_CLASSIFIED, REVIEW_LABELS
+from wbc_napari.review import NOT_CLASSIFIED
 
 if TYPE_CHECKING:
     from wbc_napari.session import Session
+from wbc_batch.schema import LABELS
 
 __all__ = ["GalleryView"]
 
@@ -103,7 +104,7 @@ class GalleryView(QWidget):
 
     def _first_label(self) -> str:
         labels = np.zeros(0, object) if self._session is None else self._session.labels()
-        return next((label for label in REVIEW_LABELS if (labels == label).any()), REVIEW_LABELS[0])
+        return next((label for label in LABELS if (labels == label).any()), LABELS[0])
 
     def _count(self) -> None:
         labels = [] if self._session is None else self._session.labels().tolist()

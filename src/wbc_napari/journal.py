@@ -12,7 +12,8 @@ from hashlib import blake2b
 from pathlib import Path
 
 from wbc_batch.errors import RunError, reason
-from wbc_napari.review import REVIEW_LABELS, Change
+from wbc_batch.schema import LABELS
+from wbc_napari.review import Change
 
 __all__ = ["Journal", "journal_path"]
 
@@ -109,7 +110,7 @@ def _entry(line: str) -> dict[str, str] | None:
         whole = all(isinstance(entry[key], str) for key in ("who", "when", "cell_id", "old", "new"))
     except (ValueError, KeyError, TypeError):
         return None
-    known = whole and entry["who"].strip() and entry["new"] in ("", *REVIEW_LABELS)
+    known = whole and entry["who"].strip() and entry["new"] in ("", *LABELS)
     return entry if known else None
 
 

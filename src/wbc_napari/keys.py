@@ -3,17 +3,16 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from wbc_napari.review import REVIEW_LABELS
-
 if TYPE_CHECKING:
     from wbc_napari.session import Session
+from wbc_batch.schema import LABELS
 
 __all__ = ["KEY_HELP", "LABEL_KEYS", "bind", "key_actions", "release"]
 
 #: Key of each label a reader may give.
 LABEL_KEYS = {
-    **{str(n): label for n, label in enumerate(REVIEW_LABELS[:-1], 1)},
-    "U": REVIEW_LABELS[-1],
+    **{str(n): label for n, label in enumerate(LABELS[:-1], 1)},
+    "U": LABELS[-1],
 }
 
 KEY_HELP = {

@@ -13,8 +13,9 @@ from wbc_napari.tables import current_labels
 
 __all__ = ["fitted", "gallery_picture"]
 
-#: Of the picture of a gallery: side of a cell, cells side by side, room between them, grey of the paper.
-_THUMB, _COLUMNS, _GAP, _PAPER = 72, 12, 4, 235
+#: Of the picture of a gallery: side of a cell, cells side by side, room between them, grey of the paper,
+#: and cells of each class.
+_THUMB, _COLUMNS, _GAP, _PAPER, _MOST = 72, 12, 4, 235, 36
 
 
 def fitted(image: NDArray | ImageError, side: int) -> NDArray[np.uint8]:
@@ -36,10 +37,8 @@ def fitted(image: NDArray | ImageError, side: int) -> NDArray[np.uint8]:
     return square
 
 
-def gallery_picture(
-    cells: pd.DataFrame, crops: Crops, rows: NDArray[np.intp], most: int = 36
-) -> NDArray[np.uint8]:
-    """Draw the gallery: per class its cells, the least confident first, up to `most` of each.
+def gallery_picture(cells: pd.DataFrame, crops: Crops, rows: NDArray[np.intp]) -> NDArray[np.uint8]:
+    """Draw the gallery: per class its cells, the least confident first, some of each.
 
     Parameters
     ----------
@@ -48,7 +47,6 @@ def gallery_picture(
     crops : Crops
     rows : ndarray of int
         The number of each cell among the crops.
-    most : int
 
     Returns
     -------
@@ -64,12 +62,12 @@ def gallery_picture(
         if not len(found):
             continue
         found = found[np.argsort(confidence[found], kind="stable")]
-        shown = found[:most]
+        shown = found[:_MOST]
         lines = -(-len(shown) // _COLUMNS)
         strip = np.full((28 + lines * cell, _COLUMNS * cell + _GAP, 3), 255, np.uint8)
         rgb = tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))
         cv2.rectangle(strip, (_GAP, 8), (_GAP + 12, 20), rgb, -1)
-        more = f", the {most} least confident" if len(found) > most else ""
+        more = f", the {_MOST} least confident" if len(found) > _MOST else ""
         text = f"{label}: {len(found)} cells{more}"
         cv2.putText(
             strip, text, (24, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (30, 30, 30), 1, cv2.LINE_AA

@@ -12,22 +12,18 @@ from numpy.typing import NDArray
 
 from wbc_batch.errors import InputError
 from wbc_batch.records import now
-from wbc_batch.schema import CLASSES, UNIDENTIFIED
+from wbc_batch.schema import LABELS
 from wbc_napari.tables import PENDING, current_labels, reviewed_labels
 
 __all__ = [
     "NOT_CLASSIFIED",
     "ORDERS",
-    "REVIEW_LABELS",
     "Change",
     "Reading",
     "Review",
     "queue",
     "shuffled",
 ]
-
-#: What a reader may say, in the order of the keys 1 to 5 and U.
-REVIEW_LABELS = (*CLASSES, UNIDENTIFIED)
 
 #: What stands for the label of a cell that could not be read or classified, and was not reviewed.
 NOT_CLASSIFIED = "not classified"
@@ -134,9 +130,9 @@ class Review:
 
     def label_each(self, labels: dict[int, str]) -> tuple[Change, ...]:
         """Give each cell a label of its own, in one step of the history."""
-        unknown = set(labels.values()) - set(REVIEW_LABELS)
+        unknown = set(labels.values()) - set(LABELS)
         if unknown:
-            raise InputError(f"'{min(unknown)}' is none of {', '.join(REVIEW_LABELS)}.")
+            raise InputError(f"'{min(unknown)}' is none of {', '.join(LABELS)}.")
         at, old = self._clock(), self.labels
         step = tuple(
             Change(row, self.cell_ids[row], old[row], label, self.reader, at)
@@ -246,7 +242,7 @@ def queue(
     if not column:
         return rows
     if column == "label":
-        place = {name: number for number, name in enumerate(REVIEW_LABELS)}
+        place = {name: number for number, name in enumerate(LABELS)}
         labels, confidence = current_labels(cells), cells["confidence"].to_numpy(float)[rows]
         places = np.array([place.get(labels[row], len(place)) for row in rows], np.intp)
         return rows[np.lexsort((confidence, places))]

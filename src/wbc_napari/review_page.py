@@ -20,12 +20,12 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from wbc_batch.schema import STATUS_ERROR
+from wbc_batch.schema import LABELS, STATUS_ERROR
 from wbc_napari.cell_card import CellCard
 from wbc_napari.focus import keep_keys
 from wbc_napari.keys import KEY_HELP, LABEL_KEYS, key_actions
 from wbc_napari.palette import swatch
-from wbc_napari.review import NOT_CLASSIFIED, ORDERS, REVIEW_LABELS
+from wbc_napari.review import NOT_CLASSIFIED, ORDERS
 from wbc_napari.tables import PENDING
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class ReviewPage(QWidget):
         self._order.addItems(list(ORDERS))
         self._order.setToolTip("Which cells come first")
         self._label = QComboBox()
-        self._label.addItems([_ALL, *REVIEW_LABELS, NOT_CLASSIFIED])
+        self._label.addItems([_ALL, *LABELS, NOT_CLASSIFIED])
         self._label.setToolTip("Only cells that bear this label now")
         self._open = QCheckBox("not yet reviewed")
         self._open.setToolTip("Pass over the cells that you have labelled")

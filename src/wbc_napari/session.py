@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from psygnal import Signal
 
 from wbc_batch.errors import InputError, RunError
-from wbc_batch.schema import STATUS_ERROR
+from wbc_batch.schema import REVIEW_COLUMNS, STATUS_ERROR
 from wbc_napari.appearance import forget_colour, repaint
 from wbc_napari.blinding import hide_model, kept_table, show_model
 from wbc_napari.companions import crops_behind, image_of, take_up_new_marks
@@ -23,7 +23,7 @@ from wbc_napari.geometry import world_matrix
 from wbc_napari.journal import Journal, journal_path
 from wbc_napari.marks import mark_of
 from wbc_napari.review import NOT_CLASSIFIED, ORDERS, Change, Review, queue
-from wbc_napari.tables import REVIEW_COLUMNS, current_labels, reviewed_labels
+from wbc_napari.tables import current_labels, reviewed_labels
 from wbc_napari.zoom import camera
 
 if TYPE_CHECKING:

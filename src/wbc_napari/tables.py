@@ -12,6 +12,7 @@ from wbc_batch.schema import (
     CELL_COLUMNS,
     GIVEN_LABEL_COLUMN,
     PLACE_TYPES,
+    REVIEW_COLUMNS,
     STATUS_ERROR,
     STATUS_OK,
 )
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PENDING",
-    "REVIEW_COLUMNS",
     "cell_table",
     "current_labels",
     "resumed",
@@ -32,9 +32,6 @@ __all__ = [
     "with_results",
     "without_results",
 ]
-
-#: What a reviewer adds; never overwrites what the model said.
-REVIEW_COLUMNS = ("reviewed_label", "reviewed_by", "reviewed_at")
 
 #: Status of a cell that was not classified yet.
 PENDING = "pending"

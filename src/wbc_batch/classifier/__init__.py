@@ -1,4 +1,4 @@
-"""Crops in, predictions out: the model, its preprocessing and its doubts. Knows neither files nor Dask.
+"""Crops in, predictions out: model, preprocessing and doubts. Knows no files but a model's, and no Dask.
 
 `Classifier` is loaded on first use: reading a bundle's description or making a canonical crop needs no torch.
 """

@@ -66,7 +66,7 @@ def as_they_are(traces: Tensor) -> Tensor:
     return traces
 
 
-def choose_backend(backend: str = "auto") -> str:
+def choose_backend(backend: str) -> str:
     """Resolve ``auto``: what runs a network on the CPU is OpenVINO where it is installed, else torch.
 
     Raises

@@ -14,6 +14,8 @@ __all__ = ["NoveltyModel", "fit_novelty"]
 
 # Spread that is added to every direction, in mean spreads: those with next to none would decide alone.
 _RIDGE = 0.003
+# How far the spread of the variations counts.
+_TOLERANCE = 0.3
 # How much squared distances count in the directions that do not tell the classes apart.
 _OTHER_DIRECTIONS = 0.15
 # Largest entry of the whitening transform; half precision ends at 65,504.
@@ -80,7 +82,6 @@ def fit_novelty(
     labels: NDArray[np.intp],
     known: NDArray[np.float32],
     *,
-    tolerance: float = 0.3,
     kept: float = 0.99,
 ) -> NoveltyModel:
     """Fit the novelty score.
@@ -100,8 +101,6 @@ def fit_novelty(
         Their classes, 0 to classes - 1, each present.
     known : ndarray of float32, shape (M, G)
         Traces of validation cells; a fraction `kept` of them gets a novelty of at most 1.
-    tolerance : float
-        How far the spread of the variations counts.
     kept : float
 
     Returns
@@ -113,7 +112,7 @@ def fit_novelty(
     unit = np.maximum(unit, 0.01 * unit.mean() or 1.0)  # channels that are the same everywhere
     scaled = traces / unit
     means = np.stack([scaled[labels == k].mean(axis=0) for k in range(int(labels.max()) + 1)])
-    spread = _scatter(scaled - means[labels]) + tolerance * _scatter((varied - traces) / unit)
+    spread = _scatter(scaled - means[labels]) + _TOLERANCE * _scatter((varied - traces) / unit)
     values, vectors = np.linalg.eigh(spread)
     values = np.maximum(values, 0.0) + _RIDGE * max(float(values.mean()), 1e-12)
     whitening = vectors / np.sqrt(values)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wbc_batch.cli.shared import (
-    DEFAULT_PROFILE,
     BackendOption,
     ClusterOption,
     CoverageOption,
@@ -25,10 +24,12 @@ from wbc_batch.cli.shared import (
     StallTimeoutOption,
     WbcCountsOption,
     WorkersOption,
+    command_line,
     end,
     print_json,
 )
 from wbc_batch.errors import ExitCode
+from wbc_batch.schema import DEFAULT_PROFILE
 
 if TYPE_CHECKING:
     from wbc_batch.run import RunSummary
@@ -87,6 +88,7 @@ def classify(
                 force=force,
                 stall_timeout=stall_timeout,
                 progress=progress,
+                command=command_line(),
             )
     except KeyboardInterrupt:
         end("interrupted; repeat the same command to continue", ExitCode.INTERRUPTED)

@@ -1,7 +1,5 @@
 """``wbc-batch evaluate``."""
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +10,7 @@ from wbc_batch.cli.shared import (
     DeviceOption,
     JsonOption,
     PrecisionOption,
+    command_line,
     print_json,
 )
 from wbc_batch.errors import InputError
@@ -66,7 +65,6 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Measure a model, or its recipe, on labelled cells."""
-    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     if leave_one_out:
         if unknown or card or drawn:
             raise InputError(
@@ -76,7 +74,7 @@ def evaluate(
             raise InputError(
                 "--leave-one-out computes as it trains; leave out --precision and --backend"
             )
-        assessment = _leave_one_out(model, datasets, also, output, epochs, device, command)
+        assessment = _leave_one_out(model, datasets, also, output, epochs, device)
     else:
         if also or epochs:
             raise InputError("--also and --epochs need --leave-one-out")
@@ -93,7 +91,7 @@ def evaluate(
             output,
             card,
             named_folders(unknown or [], "out_of_class"),
-            command,
+            command_line(),
         )
     _print(assessment, leave_one_out, output, as_json)
 
@@ -105,7 +103,6 @@ def _leave_one_out(
     output: Path | None,
     epochs: int | None,
     device: str,
-    command: str,
 ) -> "Assessment":
     from wbc_batch.datasets.naming import named_folders
     from wbc_batch.evaluation.leave_one_out import leave_one_out
@@ -116,7 +113,9 @@ def _leave_one_out(
 
     sources = named_folders(datasets or [], "train")
     others = named_folders(also or [], "test")
-    return leave_one_out(model, sources, others, output, epochs, device, shown_training, command)
+    return leave_one_out(
+        model, sources, others, output, epochs, device, shown_training, command_line()
+    )
 
 
 def _print(assessment: "Assessment", summary: bool, output: Path | None, as_json: bool) -> None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wbc_batch.cli.shared import (
-    DEFAULT_PROFILE,
     BackendOption,
     ClusterOption,
     CoverageOption,
@@ -29,7 +28,7 @@ from wbc_batch.cli.shared import (
     print_json,
 )
 from wbc_batch.progress import duration
-from wbc_batch.schema import UNNAMED_GROUP
+from wbc_batch.schema import DEFAULT_PROFILE, UNNAMED_GROUP
 
 if TYPE_CHECKING:
     from wbc_batch.dry_run import RunPlan

@@ -1,13 +1,14 @@
 """What the commands share: options of one meaning, and how a command ends."""
 
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 __all__ = [
-    "DEFAULT_PROFILE",
     "PROFILE_HELP",
     "BackendOption",
     "ClusterOption",
@@ -26,6 +27,7 @@ __all__ = [
     "StallTimeoutOption",
     "WbcCountsOption",
     "WorkersOption",
+    "command_line",
     "end",
     "print_json",
 ]
@@ -38,9 +40,6 @@ InputsArgument = Annotated[
         "tables of images or boxes, image files; - for paths on standard input.",
     ),
 ]
-
-#: As `wbc_batch.report.ranges` has it, which is not imported for ``--help``.
-DEFAULT_PROFILE = "uchicago"
 
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else.")
@@ -72,7 +71,8 @@ GroupByOption = Annotated[
 ]
 ModelOption = Annotated[str, typer.Option(help="A bundled model's name, or a bundle's directory.")]
 WorkersOption = Annotated[
-    int | None, typer.Option(help="Worker processes.  [default: one per core]")
+    int | None,
+    typer.Option(help="Worker processes.  [default: one per core with a GiB, or one for the GPU]"),
 ]
 MemoryLimitOption = Annotated[
     str | None,
@@ -99,6 +99,11 @@ WbcCountsOption = Annotated[
         help="CSV with the columns group and wbc (10^9 per litre): adds absolute counts.",
     ),
 ]
+
+
+def command_line() -> str:
+    """Return what was typed, for a record, without the way to the program."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def end(message: str, code: int) -> NoReturn:

@@ -93,8 +93,7 @@ def train(
             output,
             settings,
             drawn,
-            shown.report,
-            step=shown.step,
+            shown=shown,
             force=force,
         )
     typer.echo(f"Model: {bundle.path}\nHistory: {output / 'history.png'}")

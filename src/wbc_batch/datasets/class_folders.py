@@ -1,6 +1,5 @@
 """Images that lie in folders named after their classes."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -10,6 +9,7 @@ from wbc_batch.files import is_file, resolved
 from wbc_batch.schema import CLASSES
 from wbc_batch.sources import list_cells
 from wbc_batch.sources.folders import empty_folders
+from wbc_batch.sources.groups import PathPattern
 
 __all__ = ["OUT_OF_CLASS", "LabelledFile", "list_class_folders", "name_groups"]
 
@@ -108,26 +108,8 @@ def name_groups(files: list[LabelledFile], pattern: str) -> list[LabelledFile]:
     InputError
         If the pattern is none, has no group, or is not found in a path.
     """
-    try:
-        expression = re.compile(pattern)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise InputError(f"--group-by {pattern!r} is no regular expression: {error}") from error
-    if expression.groups == 0:
-        raise InputError(
-            f"--group-by {pattern!r} has no group; put what names the patient in parentheses, "
-            "such as '/(patient-[0-9]+)/'"
-        )
-    grouped = []
-    for file in files:
-        place = f"{file.source}/{file.member}"
-        found = expression.search(place)
-        if not (found and found[1]):
-            raise InputError(
-                f"--group-by {pattern!r} finds no patient or slide in {place!r}; "
-                "change the pattern, or leave such files out"
-            )
-        grouped.append(replace(file, group=found[1]))
-    return grouped
+    finder = PathPattern.of("--group-by", pattern)
+    return [replace(file, group=finder.find(file.source, file.member)) for file in files]
 
 
 def _existing(folder: Path) -> Path:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from wbc_batch.datasets.labelled import LabelledCells
 
-__all__ = ["SHARE", "held_out", "select"]
+__all__ = ["SHARE", "held_out"]
 
 #: Fraction of the cells of each data set and class that is held out.
 SHARE = 0.2
@@ -43,24 +43,6 @@ def held_out(cells: LabelledCells, share: float = SHARE) -> NDArray[np.bool_]:
             chosen[units[unit]] = True
             missing -= counts  # keeps what is above zero
     return chosen
-
-
-def select(cells: LabelledCells, chosen: NDArray[np.bool_]) -> LabelledCells:
-    """Return the chosen cells, in their order."""
-    places = np.flatnonzero(chosen)
-
-    def pick(values: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(values[place] for place in places) if values else ()
-
-    return LabelledCells(
-        pick(cells.names),
-        pick(cells.members),
-        cells.labels[places],
-        cells.crops[places],
-        cells.sizes[places],
-        pick(cells.groups),
-        pick(cells.hashes),
-    )
 
 
 def _rank(unit: tuple[str, str]) -> bytes:

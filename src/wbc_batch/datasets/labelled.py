@@ -19,10 +19,8 @@ from wbc_batch.datasets.manifest import (
     Entry,
     ManifestPart,
     hash_files,
-    is_manifest,
     read_manifest,
 )
-from wbc_batch.datasets.splits import TRAIN
 from wbc_batch.errors import ImageError, InputError
 from wbc_batch.schema import CLASSES
 from wbc_batch.sources import decode_crop, read_file
@@ -36,6 +34,7 @@ __all__ = [
     "read_entries",
     "refuse_shared_images",
     "sampling_weights",
+    "select",
     "tell_copies",
 ]
 
@@ -100,7 +99,6 @@ def read_dataset(
     name: str,
     dataset: Path | ManifestPart,
     preprocessing: Preprocessing,
-    split: str | None = None,
 ) -> LabelledCells:
     """Read a folder whose images lie in folders named after their classes, or a prepared data set.
 
@@ -109,11 +107,9 @@ def read_dataset(
     name : str
         What to call the data set. Cells of a prepared one whose source is left open are named by it.
     dataset : Path or ManifestPart
-        A folder that holds ``basophil/``, ``eosinophil/`` and so on, at any depth; or a data set prepared by
-        ``wbc-batch dataset prepare`` (its folder, its CSV file, or a part of it).
+        A folder that holds ``basophil/``, ``eosinophil/`` and so on, at any depth; or a part of a data set
+        prepared by ``wbc-batch dataset prepare``.
     preprocessing : Preprocessing
-    split : str, optional
-        Which split of a prepared data set to read, where `dataset` is a path.
 
     Returns
     -------
@@ -125,7 +121,7 @@ def read_dataset(
         If the data set is missing or empty, an image is of no class, is missing or cannot be read, is
         not the one that was prepared, or is there with two labels.
     """
-    entries = _entries(name, dataset, split)
+    entries = _entries(name, dataset)
     labels = np.array([CLASSES.index(entry.label) for entry in entries], np.intp)
     crops, sizes, hashes = read_entries(entries, preprocessing)
     names = tuple(entry.source for entry in entries)
@@ -195,7 +191,7 @@ def files_digest(name: str, dataset: Path | ManifestPart) -> str:
     InputError
         If the data set is missing or empty, an image is of no class, is missing or cannot be read.
     """
-    entries = _entries(name, dataset, None)
+    entries = _entries(name, dataset)
     hashes = hash_files([entry.path for entry in entries])
     lines = sorted(
         f"{e.source}\t{e.member}\t{e.label}\t{digest}"
@@ -214,6 +210,24 @@ def merge(parts: Sequence[LabelledCells]) -> LabelledCells:
         np.concatenate([part.sizes for part in parts]),
         sum((part.groups or ("",) * len(part) for part in parts), ()),
         sum((part.hashes or ("",) * len(part) for part in parts), ()),
+    )
+
+
+def select(cells: LabelledCells, chosen: NDArray[np.bool_] | Sequence[int]) -> LabelledCells:
+    """Return the chosen cells: those that a mask marks, or those at some places, in that order."""
+    places = np.arange(len(cells))[chosen]
+
+    def pick(values: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(values[place] for place in places) if values else ()
+
+    return LabelledCells(
+        pick(cells.names),
+        pick(cells.members),
+        cells.labels[places],
+        cells.crops[places],
+        cells.sizes[places],
+        pick(cells.groups),
+        pick(cells.hashes),
     )
 
 
@@ -312,22 +326,21 @@ def _identities(cells: LabelledCells) -> list[str]:
     return [digest or f"{name}/{member}" for digest, name, member in named]
 
 
-def _entries(name: str, dataset: Path | ManifestPart, split: str | None) -> list[Entry]:
+def _entries(name: str, dataset: Path | ManifestPart) -> list[Entry]:
     """List the cells of a data set; all are of one of the five classes."""
-    if isinstance(dataset, Path) and not is_manifest(dataset):
+    if isinstance(dataset, Path):
         return [
             Entry(f.path, f.member, f.label, name, "", "", "")
             for f in list_class_folders(name, dataset)
         ]
-    part = dataset if isinstance(dataset, ManifestPart) else ManifestPart(dataset, split or TRAIN)
-    entries = read_manifest(part.manifest).select(part.split, part.source)
+    entries = read_manifest(dataset.manifest).select(dataset.split, dataset.source)
     for entry in entries:
         if entry.label not in CLASSES:
             raise InputError(
-                f"{part}: {entry.member} is labelled {entry.label!r}, which is no class; "
+                f"{dataset}: {entry.member} is labelled {entry.label!r}, which is no class; "
                 f"the classes are {', '.join(CLASSES)}"
             )
-    return [replace(entry, source=name) for entry in entries] if part.source else entries
+    return [replace(entry, source=name) for entry in entries] if dataset.source else entries
 
 
 def _read(entry: Entry, preprocessing: Preprocessing) -> tuple[CanonicalCrop, str]:

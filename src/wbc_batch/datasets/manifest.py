@@ -10,7 +10,7 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
@@ -22,6 +22,7 @@ from wbc_batch.datasets.class_folders import OUT_OF_CLASS
 from wbc_batch.datasets.splits import ASIDE, SplitCell
 from wbc_batch.errors import InputError, reason
 from wbc_batch.files import is_file, resolved, write_together
+from wbc_batch.progress import Progress, silent
 
 __all__ = [
     "COLUMNS",
@@ -210,9 +211,7 @@ def write_manifest(
     return record
 
 
-def hash_files(
-    paths: Sequence[Path], progress: Callable[[int, int], None] = lambda _done, _all: None
-) -> list[str]:
+def hash_files(paths: Sequence[Path], progress: Progress = silent) -> list[str]:
     """Hash files, several at a time.
 
     Parameters

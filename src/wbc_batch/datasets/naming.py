@@ -14,9 +14,7 @@ __all__ = ["Datasets", "class_folders", "named_folders", "named_validation"]
 Datasets = Mapping[str, Path | ManifestPart]
 
 
-def named_folders(
-    arguments: Sequence[str], split: str | None = None
-) -> dict[str, Path | ManifestPart]:
+def named_folders(arguments: Sequence[str], split: str) -> dict[str, Path | ManifestPart]:
     """Read ``[NAME=]DATASET[:SPLIT]`` arguments.
 
     A folder of classes without a name is called by its own. Of a data set that ``wbc-batch dataset prepare``
@@ -26,13 +24,13 @@ def named_folders(
     Parameters
     ----------
     arguments : sequence of str
-    split : str, optional
+    split : str
         Of prepared data sets where the argument names none.
 
     Raises
     ------
     InputError
-        If two data sets have the same name, a split is missing or not named, or an image of it is missing.
+        If two data sets have the same name, a split is missing, or an image of it is missing.
     """
     folders: dict[str, Path | ManifestPart] = {}
     for argument in arguments:
@@ -106,7 +104,7 @@ def _divide_split(place: str) -> tuple[Path, str | None]:
 
 
 def _resolve(
-    name: str, path: Path, named: str | None, split: str | None
+    name: str, path: Path, named: str | None, split: str
 ) -> dict[str, Path | ManifestPart]:
     """Find the data sets that one argument means."""
     if not is_manifest(path):
@@ -117,8 +115,6 @@ def _resolve(
             )
         return {name or resolved(path).name: path}
     split = named or split
-    if split is None:
-        raise InputError(f"{path} is a prepared data set; name a split, as {path}:train")
     manifest = read_manifest(path)
     manifest.select(split)
     sources = manifest.sources(split)

@@ -1,7 +1,7 @@
 """Prepare a data set: list the images, hash them, split them, write the manifest."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +26,7 @@ from wbc_batch.datasets.splits import (
 )
 from wbc_batch.errors import InputError
 from wbc_batch.files import refuse_existing, resolved
+from wbc_batch.progress import Progress, silent
 from wbc_batch.schema import CLASSES
 
 __all__ = ["PreparedDataset", "prepare_dataset", "read_label_names"]
@@ -75,7 +76,7 @@ def prepare_dataset(
     group_by: str | None = None,
     shares: Shares | None = None,
     seed: int = 0,
-    progress: Callable[[int, int], None] = lambda _done, _all: None,
+    progress: Progress = silent,
 ) -> PreparedDataset:
     """Prepare a data set of published and own cells.
 

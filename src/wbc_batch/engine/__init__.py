@@ -1,4 +1,4 @@
-"""Many crops on many workers: plan, work, execute, ledger, clusters. Dask is used here only.
+"""Many crops on many workers: plan, work, execute, ledger, clusters. No other part talks to Dask's workers.
 
 The parts, in the order in which a run meets them:
 
@@ -10,8 +10,10 @@ The parts, in the order in which a run meets them:
     which workers a run gets, before any of them starts
 `clusters`, `cluster_file`, `starting`
     Dask workers of our own, of a cluster that a file describes, or somebody else's; none of them hangs
-`preflight`
-    whether workers that are not ours can do their part
+`connection`
+    questions to a scheduler that end, and a sentence where it is lost
+`preflight`, `sight`
+    whether workers that are not ours can do their part, and whether a worker sees the input at all
 `execute`
     a bounded window of shards in flight; what happens when a worker dies
 `work`

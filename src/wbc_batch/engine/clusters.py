@@ -24,7 +24,6 @@ from wbc_batch.errors import ClusterError, IncompleteRunError, InputError
 from wbc_batch.files import absence, is_file, scratch
 
 __all__ = [
-    "Client",
     "cores",
     "default_workers",
     "existing_workers",

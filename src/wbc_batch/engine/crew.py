@@ -144,7 +144,7 @@ def choose_crew(
     device : str
         As `wbc_batch.Classifier.load` takes it.
     workers : int, optional
-        Processes on this machine. Default: one for each core, or one for the GPU.
+        Processes on this machine. Default: one for each core that has a GiB of memory, or one for the GPU.
     memory_limit : str, optional
         For each of them, such as ``2GiB``. Default: an equal share of the memory of this machine.
     scheduler : str, optional

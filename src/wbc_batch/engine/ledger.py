@@ -9,10 +9,9 @@ from pathlib import Path
 
 from wbc_batch.errors import IncompleteRunError, reason
 from wbc_batch.files import UNFINISHED, write_file
+from wbc_batch.schema import SHARDS
 
 __all__ = [
-    "SHARDS",
-    "UNFINISHED",
     "ShardResult",
     "commit",
     "committed",
@@ -20,9 +19,6 @@ __all__ = [
     "is_shard_file",
     "labels_of",
 ]
-
-#: Name of the folder, inside a run directory, that holds the shards.
-SHARDS = "shards"
 
 # As `wbc_batch.engine.plan.ShardSpec.stem` names them; and what napari exports as a run.
 _STEM = r"\d{6,}-[0-9a-f]{16}"

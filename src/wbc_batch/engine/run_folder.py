@@ -11,11 +11,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from wbc_batch.engine.ledger import SHARDS, committed, is_shard_file
+from wbc_batch.engine.ledger import committed, is_shard_file
 from wbc_batch.errors import IncompleteRunError, RunError, WbcError
 from wbc_batch.files import held, refuse_misfits, try_writing, writing
 from wbc_batch.records import differences, read_json, write_json
-from wbc_batch.schema import RECORD_FILE, REPORT_FILES, REPORT_FOLDERS
+from wbc_batch.schema import RECORD_FILE, REPORT_FILES, REPORT_FOLDERS, SHARDS
 
 __all__ = [
     "BY_FOLDER",

@@ -9,6 +9,7 @@ from wbc_batch.datasets.drawn import DRAWN
 from wbc_batch.evaluation.assessment import Assessment
 from wbc_batch.evaluation.figures import COVERAGES, Evaluation
 from wbc_batch.evaluation.unknown import UnknownEvaluation
+from wbc_batch.pages import decimals, percent
 from wbc_batch.report.agreement import ClassFigures
 from wbc_batch.schema import CLASSES
 from wbc_batch.training.calibrate import FITTED
@@ -187,10 +188,10 @@ def _figures_table(assessment: Assessment) -> str:
             name,
             assessment.roles[name],
             str(e.cells),
-            f"{_percent(e.accuracy)} ({_percent(e.accuracy_limits[0])}–{_percent(e.accuracy_limits[1])})",
-            *map(_percent, (e.balanced_accuracy, e.macro_f1, e.calibration_error)),
+            f"{percent(e.accuracy)} ({percent(e.accuracy_limits[0])}–{percent(e.accuracy_limits[1])})",
+            *map(percent, (e.balanced_accuracy, e.macro_f1, e.calibration_error)),
             f"{e.log_loss:.3f}",
-            *map(_percent, (e.identified, e.accuracy_identified)),
+            *map(percent, (e.identified, e.accuracy_identified)),
         )
         for name, e in assessment.data_sets.items()
     ]
@@ -203,13 +204,13 @@ def _recall_table(data_sets: dict[str, Evaluation]) -> str:
 
 
 def _recall(figures: ClassFigures) -> str:
-    return f"{_percent(figures.recall)} ({figures.cells})" if figures.cells else "–"
+    return f"{percent(figures.recall)} ({figures.cells})" if figures.cells else "–"
 
 
 def _coverage_table(data_sets: dict[str, Evaluation]) -> str:
     head = ("data set", *(f"{100 * part:.0f} %" for part in COVERAGES))
     rows = [
-        (name, *(_percent(e.accuracy_at(part)) for part in COVERAGES))
+        (name, *(percent(e.accuracy_at(part)) for part in COVERAGES))
         for name, e in data_sets.items()
     ]
     return _table(head, rows)
@@ -217,10 +218,10 @@ def _coverage_table(data_sets: dict[str, Evaluation]) -> str:
 
 def _neutrophils(name: str, evaluation: Evaluation) -> str:
     kinds = ", ".join(
-        f"{kind} {_percent(figures.recall)} % of {figures.cells}"
+        f"{kind} {percent(figures.recall)} % of {figures.cells}"
         for kind, figures in evaluation.neutrophils.items()
     )
-    balanced = _percent(evaluation.neutrophils_balanced)
+    balanced = percent(evaluation.neutrophils_balanced)
     return f"Neutrophils of {name} that are recognised: {kinds}; both kinds alike {balanced} %."
 
 
@@ -231,21 +232,13 @@ def _unknown_table(unknown: dict[str, UnknownEvaluation]) -> str:
         (
             f"{name}: {kind}",
             str(figures.cells),
-            _percent(figures.unidentified),
-            *(_area(figures.auroc[known].novelty) for known in against),
+            percent(figures.unidentified),
+            *(decimals(figures.auroc[known].novelty, 3) for known in against),
         )
         for name, e in unknown.items()
         for kind, figures in (*e.kinds.items(), ("all", e.overall))
     ]
     return _table(head, rows)
-
-
-def _area(value: float) -> str:
-    return "–" if value != value else f"{value:.3f}"
-
-
-def _percent(value: float) -> str:
-    return "–" if value != value else f"{100 * value:.1f}"
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -13,8 +13,14 @@ from wbc_batch.classifier import Bundle, Classifier, read_bundle
 from wbc_batch.classifier.bundle import bundles_in
 from wbc_batch.classifier.preprocessing import Preprocessing
 from wbc_batch.datasets.drawn import DRAWN, drawn_for_training, refuse_drawn_name
-from wbc_batch.datasets.held_out import held_out, select
-from wbc_batch.datasets.labelled import LabelledCells, merge, read_dataset, refuse_shared_images
+from wbc_batch.datasets.held_out import held_out
+from wbc_batch.datasets.labelled import (
+    LabelledCells,
+    merge,
+    read_dataset,
+    refuse_shared_images,
+    select,
+)
 from wbc_batch.datasets.naming import Datasets
 from wbc_batch.errors import InputError
 from wbc_batch.evaluation.assessment import Assessment, facts_of
@@ -22,15 +28,16 @@ from wbc_batch.evaluation.figures import Judged, judge
 from wbc_batch.evaluation.files import LEAVE_ONE_OUT, file_names, open_folder, write_files
 from wbc_batch.schema import CLASSES
 from wbc_batch.training.average import average
-from wbc_batch.training.progress import Shown
+from wbc_batch.training.batches import wide_preprocessing
+from wbc_batch.training.lineage import AVERAGE_OF
+from wbc_batch.training.loop import SILENT, Shown
 from wbc_batch.training.settings import Settings, recorded_settings
-from wbc_batch.training.train import refuse_unfit, train, wide_preprocessing
+from wbc_batch.training.train import refuse_unfit, train
 
 __all__ = ["Recipe", "leave_one_out", "recipes"]
 
 #: Shows one training while a block runs.
 Show = Callable[[Settings], AbstractContextManager[Shown]]
-_SILENT = Shown(lambda _row: None, lambda _epoch, _batch, _loss: None)
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +52,7 @@ def leave_one_out(
     output: Path,
     epochs: int | None = None,
     device: str = "auto",
-    show: Show = lambda _settings: nullcontext(_SILENT),
+    show: Show = lambda _settings: nullcontext(SILENT),
     command: str = "",
 ) -> Assessment:
     """Train a model's recipe on all data sets but one, each in turn, and test on the one left out.
@@ -138,7 +145,7 @@ def recipes(bundle: Bundle) -> list[Recipe]:
         If the model was not trained here, or was itself trained on from another model: nobody can leave
         out what that one has seen.
     """
-    members = bundle.training.get("average_of") or [bundle.training]
+    members = bundle.training.get(AVERAGE_OF) or [bundle.training]
     return [_recipe(replace(bundle, training=member)) for member in members]
 
 
@@ -251,4 +258,4 @@ def _train(
         training = merge([training, select(drawn, some)])
     settings = _settings(member, training)
     with show(settings) as shown:
-        return train(title, training, validation, place, settings, shown.report, step=shown.step)
+        return train(title, training, validation, place, settings, shown=shown)

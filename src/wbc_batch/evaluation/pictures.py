@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from wbc_batch.evaluation.figures import Evaluation
-from wbc_batch.pages.drawing import FAINT, INK, POINT
+from wbc_batch.pages.drawing import FAINT, POINT, draw_confusion
 from wbc_batch.report.limits import exact_limits
 from wbc_batch.schema import CLASSES
 
@@ -16,21 +16,10 @@ __all__ = ["confusion", "coverage", "reliability"]
 
 def confusion(evaluation: Evaluation) -> Figure:
     """Draw the confusion matrix, shaded by the share of each true class."""
-    counts = np.array(evaluation.confusion)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = Figure(figsize=(5.2, 4.6), layout="constrained")
     axes = figure.subplots()
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(counts):
-        ink = "white" if shares[row, column] > 0.6 else INK
-        text = f"{count}\n{100 * shares[row, column]:.0f} %" if count else ""
-        axes.text(column, row, text, ha="center", va="center", color=ink)
-    places = range(len(CLASSES))
-    axes.set_xticks(places, CLASSES, rotation=30, ha="right", rotation_mode="anchor")
-    axes.set_yticks(places, CLASSES)
+    draw_confusion(axes, np.array(evaluation.confusion), CLASSES)
     axes.set(xlabel="predicted", ylabel="true")
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
     return figure
 
 

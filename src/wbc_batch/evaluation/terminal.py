@@ -10,6 +10,7 @@ from rich.text import Text
 from wbc_batch.evaluation.assessment import Assessment
 from wbc_batch.evaluation.figures import COVERAGES, Evaluation
 from wbc_batch.evaluation.unknown import UnknownEvaluation
+from wbc_batch.pages import decimals, percent
 from wbc_batch.schema import CLASSES
 
 __all__ = ["print_assessment", "print_summary"]
@@ -46,7 +47,7 @@ def print_summary(data_sets: Mapping[str, Evaluation], console: Console) -> None
     for name, e in data_sets.items():
         values = (e.accuracy, e.balanced_accuracy, e.macro_f1, e.calibration_error)
         shares = (e.identified, e.accuracy_identified)
-        numbers = [_percent(value).removesuffix(" %") for value in (*values, *shares)]
+        numbers = map(percent, (*values, *shares))
         table.add_row(Text(name), str(e.cells), *numbers)
     console.print(table)
 
@@ -93,14 +94,10 @@ def _unknown(found: UnknownEvaluation) -> Table:
     for heading in ("cells", "unidentified", *against):
         table.add_column(heading, justify="right")
     for kind, figures in (*found.kinds.items(), ("all", found.overall)):
-        areas = [_area(separation.novelty) for separation in figures.auroc.values()]
+        areas = [decimals(separation.novelty, 3) for separation in figures.auroc.values()]
         table.add_row(Text(kind), str(figures.cells), _percent(figures.unidentified), *areas)
     return table
 
 
-def _area(value: float) -> str:
-    return "–" if value != value else f"{value:.3f}"
-
-
 def _percent(value: float) -> str:
-    return "–" if value != value else f"{100 * value:.1f} %"
+    return percent(value) if value != value else f"{percent(value)} %"

@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 
 from wbc_batch.classifier import Bundle, Classifier, Predictions, read_bundle
 from wbc_batch.classifier.bundle import CARD_FILE, QUANTISED_FILES, WEIGHTS_FILE
-from wbc_batch.datasets.labelled import LabelledCells, merge, read_dataset, refuse_shared_images
+from wbc_batch.datasets.labelled import (
+    LabelledCells,
+    merge,
+    read_dataset,
+    refuse_shared_images,
+    select,
+)
 from wbc_batch.datasets.naming import Datasets
 from wbc_batch.errors import InputError, ModelError, refuse_missing
 from wbc_batch.files import refuse_existing, scratch, write_together
@@ -151,13 +157,7 @@ def _some_of_each_kind(cells: LabelledCells) -> LabelledCells:
         for label in range(len(CLASSES)):
             of_kind = np.flatnonzero((names == name) & (cells.labels == label))
             chosen += sorted(rng.permutation(of_kind)[:_OF_EACH_KIND].tolist())
-    return LabelledCells(
-        tuple(cells.names[n] for n in chosen),
-        tuple(cells.members[n] for n in chosen),
-        cells.labels[chosen],
-        cells.crops[chosen],
-        cells.sizes[chosen],
-    )
+    return select(cells, chosen)
 
 
 def _quantised(bundle: Bundle, crops: NDArray[np.uint8]) -> dict[str, bytes]:

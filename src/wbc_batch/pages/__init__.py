@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from wbc_batch.schema import CLASS_COLORS
 
-__all__ = ["THUMBNAIL_SIDE", "environment", "picture_uri"]
+__all__ = ["THUMBNAIL_SIDE", "decimals", "environment", "percent", "picture_uri"]
 
 #: Longest side of a thumbnail, pixels: sharp at 96 CSS pixels on a dense screen.
 THUMBNAIL_SIDE = 168
@@ -43,9 +43,9 @@ def environment(package: str) -> jinja2.Environment:
     )
     templates.filters |= {
         "count": lambda value: f"{value:,}",
-        "decimals": _decimals,
+        "decimals": decimals,
         "confidence": _confidence,
-        "percent": _percent,
+        "percent": percent,
         "limits": _limits,
     }
     templates.globals["colors"] = CLASS_COLORS
@@ -75,7 +75,8 @@ def picture_uri(image: NDArray[np.uint8]) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode("ascii")
 
 
-def _decimals(value: float | None, digits: int) -> str:
+def decimals(value: float | None, digits: int) -> str:
+    """Write a number, with a dash for None and NaN."""
     return "–" if value is None or value != value else f"{value:.{digits}f}"
 
 
@@ -84,7 +85,8 @@ def _confidence(value: float) -> str:
     return "> 0.99" if value > 0.99 else f"{value:.2f}"
 
 
-def _percent(fraction: float, digits: int = 1) -> str:
+def percent(fraction: float, digits: int = 1) -> str:
+    """Write a fraction of 1 in per cent, with a dash for NaN."""
     return "–" if fraction != fraction else f"{100 * fraction:.{digits}f}"
 
 

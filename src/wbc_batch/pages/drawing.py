@@ -3,14 +3,19 @@
 import io
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib import font_manager
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
-__all__ = ["FAINT", "INK", "POINT", "inline_svg", "to_png", "to_svg"]
+from wbc_batch.schema import CLASSES
+
+__all__ = ["FAINT", "INK", "POINT", "draw_confusion", "inline_svg", "to_png", "to_svg"]
 
 #: Colours of text and axes, of what stands back, and of points. On a page they become its own.
 INK, FAINT, POINT = "#1b1f24", "#b9c0c7", "#2f7fb5"
@@ -49,6 +54,28 @@ _STYLE: Any = {
     "ytick.color": INK,
     "legend.frameon": False,
 }
+
+
+def draw_confusion(axes: Axes, counts: NDArray[np.int64], labels: Sequence[str]) -> None:
+    """Draw a confusion matrix, shaded by the share of each true class.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+    counts : ndarray of int, shape (classes, labels)
+        Of the cells of each class, those that were called by each label.
+    labels : sequence of str
+    """
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        ink = "white" if shares[row, column] > 0.6 else INK
+        text = f"{count:,}\n{100 * shares[row, column]:.0f} %" if count else ""
+        axes.text(column, row, text, ha="center", va="center", color=ink)
+    axes.set_xticks(range(len(labels)), labels, rotation=30, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(CLASSES)), CLASSES)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
 
 
 def to_png(draw: Callable[[], Figure]) -> bytes:

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from wbc_batch.errors import InputError
 from wbc_batch.report.limits import exact_limits
-from wbc_batch.schema import CLASSES, UNIDENTIFIED
+from wbc_batch.schema import LABELS
 
 __all__ = [
     "Agreement",
@@ -22,7 +22,6 @@ __all__ = [
     "count_pairs_in",
 ]
 
-_LABELS = (*CLASSES, UNIDENTIFIED)
 _NAN = float("nan")
 
 
@@ -152,7 +151,7 @@ def count_pairs_in(
     """
     rows, columns = _codes(first), _codes(second)
     both = (rows >= 0) & (columns >= 0)
-    tables = np.zeros((count, len(_LABELS), len(_LABELS)), np.int64)
+    tables = np.zeros((count, len(LABELS), len(LABELS)), np.int64)
     np.add.at(tables, (groups[both], rows[both], columns[both]), 1)
     return tables
 
@@ -234,11 +233,11 @@ def cohen_kappa(table: ArrayLike) -> float:
 
 
 def _codes(labels: Sequence[str] | pd.Series | NDArray) -> NDArray[np.intp]:
-    """Places of labels in `_LABELS`; -1 for a missing one."""
+    """Places of labels in `LABELS`; -1 for a missing one."""
     values = pd.Series(np.asarray(labels, dtype=object))
     known = values.notna() & (values != "")
-    codes = values.map({label: code for code, label in enumerate(_LABELS)})
+    codes = values.map({label: code for code, label in enumerate(LABELS)})
     unknown = values[known & codes.isna()]
     if len(unknown):
-        raise InputError(f"the label {unknown.iloc[0]!r} is none of {', '.join(_LABELS)}")
+        raise InputError(f"the label {unknown.iloc[0]!r} is none of {', '.join(LABELS)}")
     return np.asarray(codes.fillna(-1), np.intp)

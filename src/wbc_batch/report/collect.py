@@ -50,7 +50,7 @@ class Collected:
     tally : Tally
         By the model's labels.
     reviewed : Tally
-        By the labels after the review; like `tally` without one.
+        By the labels after the review; empty without one.
     picks : Picks
         The cells to show.
     errors : DataFrame

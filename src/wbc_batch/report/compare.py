@@ -17,7 +17,7 @@ from wbc_batch.report.differential import differential
 from wbc_batch.report.gallery import make_plates
 from wbc_batch.report.provenance import Provenance, read_provenance
 from wbc_batch.report.tables import csv_file, iter_cells
-from wbc_batch.schema import CLASSES, STATUS_OK, UNIDENTIFIED
+from wbc_batch.schema import LABELS, STATUS_OK
 
 __all__ = [
     "COMPARISON_FILES",
@@ -35,7 +35,6 @@ _PICTURE_BYTES = 6_000_000
 
 _IDENTITY = ("cell_id", "source", "member", "index", "group")
 _COMPARED = ("status", "label", "predicted", "confidence")
-_LABELS = (*CLASSES, UNIDENTIFIED)
 _SCHEMA = pa.schema(
     [
         *((name, pa.int64() if name == "index" else pa.string()) for name in _IDENTITY),
@@ -133,7 +132,7 @@ class Comparison:
             "agreeing": self.agreement.agreeing,
             "kappa": None if kappa != kappa else kappa,
             "changed": len(self.changed),
-            "labels": list(_LABELS),
+            "labels": list(LABELS),
             "table": self.agreement.table.tolist(),
         }
 
@@ -174,11 +173,11 @@ def compare_cells(first: ComparedRun, second: ComparedRun) -> Comparison:
 
 def write_comparison(output: Path, comparison: Comparison) -> None:
     """Write `COMPARISON_FILES` into a folder."""
-    schema = pa.schema([("label", pa.string()), *((name, pa.int64()) for name in _LABELS)])
+    schema = pa.schema([("label", pa.string()), *((name, pa.int64()) for name in LABELS)])
     table = comparison.agreement.table
-    columns = {name: table[:, k] for k, name in enumerate(_LABELS)}
+    columns = {name: table[:, k] for k, name in enumerate(LABELS)}
     with csv_file(output / "agreement.csv", schema) as append:
-        append(pa.table({"label": list(_LABELS), **columns}, schema=schema))
+        append(pa.table({"label": list(LABELS), **columns}, schema=schema))
     changed = comparison.changed.rename(columns={"label": "label_a", "confidence": "confidence_a"})
     with csv_file(output / "changed.csv", _SCHEMA) as append:
         rows = changed[_SCHEMA.names].astype({"index": "Int64"})
@@ -232,7 +231,7 @@ def _page(comparison: Comparison) -> str:
         .render(
             comparison=comparison,
             table=comparison.agreement.table.tolist(),
-            labels=_LABELS,
+            labels=LABELS,
             differentials=list(
                 zip(_shares(comparison.common, ""), _shares(comparison.common, "_b"), strict=True)
             ),
@@ -246,4 +245,4 @@ def _shares(common: pd.DataFrame, suffix: str) -> list[dict[str, Any]]:
     """Differential of the common cells in one of the runs: the classes, then unidentified."""
     cells = common[[f"{name}{suffix}" for name in _COMPARED]].set_axis(list(_COMPARED), axis=1)
     # Columns are text; pandas' types allow any key.
-    return differential(cells).head(len(_LABELS)).to_dict("records")  # type: ignore[return-value]
+    return differential(cells).head(len(LABELS)).to_dict("records")  # type: ignore[return-value]

@@ -12,25 +12,21 @@ from wbc_batch.errors import InputError, RunError
 from wbc_batch.report.confusion import Confusion
 from wbc_batch.report.limits import clopper_pearson, confusion_limits
 from wbc_batch.report.tables import csv_file, parquet_file, unguard_text
-from wbc_batch.schema import CLASSES, STATUS_ERROR, UNIDENTIFIED
+from wbc_batch.schema import CLASSES, LABELS, STATUS_ERROR
 
 __all__ = [
     "BINS",
     "DIFFERENTIAL_COLUMNS",
-    "ERROR",
-    "LABELS",
     "MAX_NOVELTY",
+    "ROWS",
     "Tally",
     "differential",
     "read_differential",
     "write_differential",
 ]
 
-#: The last row of a group: cells that could not be classified at all.
-ERROR = "error"
-
-#: The rows of every group, in order.
-LABELS = (*CLASSES, UNIDENTIFIED, ERROR)
+#: The rows of every group, in order; the last are cells that could not be classified at all.
+ROWS = (*LABELS, STATUS_ERROR)
 
 #: Bins of a histogram of confidences, from 0 to 1.
 BINS = 40
@@ -127,7 +123,7 @@ class Tally:
     """
 
     def __init__(self) -> None:
-        # By group: cells of each of `LABELS`, and how many of them are unlike the training data.
+        # By group: cells of each of `ROWS`, and how many of them are unlike the training data.
         self._counts: dict[str, NDArray[np.int64]] = {}
         self._unlike: dict[str, NDArray[np.int64]] = {}
         self._confidences: dict[tuple[str, str], list[NDArray[np.float32]]] = {}
@@ -141,7 +137,7 @@ class Tally:
                 "classify the cells first"
             )
         codes, names = _groups(cells)
-        kinds = codes * len(LABELS) + pd.Index(LABELS).get_indexer(pd.Index(_labels(cells)))
+        kinds = codes * len(ROWS) + pd.Index(ROWS).get_indexer(pd.Index(_labels(cells)))
         unlike = np.zeros(len(cells), bool)
         if "novelty" in cells:
             unlike = (pd.to_numeric(cells["novelty"]) > MAX_NOVELTY).to_numpy()
@@ -153,7 +149,7 @@ class Tally:
         order = np.argsort(kinds, kind="stable")
         there, starts = np.unique(kinds[order], return_index=True)
         for kind, start, end in zip(there, starts, [*starts[1:], len(order)], strict=False):
-            key = names[kind // len(LABELS)], LABELS[kind % len(LABELS)]
+            key = names[kind // len(ROWS)], ROWS[kind % len(ROWS)]
             self._confidences.setdefault(key, []).append(confidence[order[start:end]])
 
     @property
@@ -168,9 +164,9 @@ class Tally:
         parts = {group: [group] for group in self._counts}
         return self._table(parts, confusion, wbc_counts or {})
 
-    def overall(self, confusion: Confusion | None = None) -> pd.DataFrame:
+    def overall(self) -> pd.DataFrame:
         """Return the differential of all cells together; same columns, unnamed group."""
-        return self._table({"": self.groups}, confusion, {})
+        return self._table({"": self.groups}, None, {})
 
     def histogram(self, label: str) -> NDArray[np.int64]:
         """Cells of one label, in all groups, by confidence in `BINS` bins from 0 to 1."""
@@ -201,15 +197,15 @@ class Tally:
         }
         table = pd.DataFrame(
             {
-                "group": np.repeat(np.array(list(parts), dtype=object), len(LABELS)),
-                "label": np.tile(np.array(LABELS, dtype=object), len(parts)),
+                "group": np.repeat(np.array(list(parts), dtype=object), len(ROWS)),
+                "label": np.tile(np.array(ROWS, dtype=object), len(parts)),
                 "count": counts.ravel(),
                 "unlike": _sums(self._unlike, parts).ravel(),
                 **{name: values.ravel() for name, values in columns.items()},
             }
         )
         confidences = [
-            self._confidence(groups, label) for groups in parts.values() for label in LABELS
+            self._confidence(groups, label) for groups in parts.values() for label in ROWS
         ]
         table[["mean_confidence", "median_confidence"]] = np.array(confidences).reshape(-1, 2)
         return table.reindex(columns=list(DIFFERENTIAL_COLUMNS)).astype(_DTYPES)
@@ -264,7 +260,7 @@ def read_differential(path: Path) -> pd.DataFrame:
 
 def _padded(shares: NDArray[np.float64]) -> NDArray[np.float64]:
     """Turn shares of the classes into percentages of all labels, NaN for those that are no class."""
-    padded = np.full((len(shares), len(LABELS)), np.nan)
+    padded = np.full((len(shares), len(ROWS)), np.nan)
     padded[:, : len(CLASSES)] = 100.0 * shares
     return padded
 
@@ -282,7 +278,7 @@ def _add(
     counts: dict[str, NDArray[np.int64]], names: Sequence[str], kinds: NDArray[np.intp]
 ) -> None:
     """Count kinds of cells: a group's place times the number of labels, plus the label's place."""
-    more = np.bincount(kinds, minlength=len(names) * len(LABELS)).reshape(-1, len(LABELS))
+    more = np.bincount(kinds, minlength=len(names) * len(ROWS)).reshape(-1, len(ROWS))
     for name, row in zip(names, more, strict=True):
         counts[name] = counts[name] + row if name in counts else row
 
@@ -291,20 +287,20 @@ def _sums(
     counts: Mapping[str, NDArray[np.int64]], parts: Mapping[str, Sequence[str]]
 ) -> NDArray[np.int64]:
     """Add up the counts of the groups of each part, shape (parts, labels)."""
-    none = np.zeros(len(LABELS), np.int64)
+    none = np.zeros(len(ROWS), np.int64)
     rows = [sum((counts[group] for group in groups), none) for groups in parts.values()]
-    return np.array(rows, np.int64).reshape(-1, len(LABELS))
+    return np.array(rows, np.int64).reshape(-1, len(ROWS))
 
 
 def _labels(cells: pd.DataFrame) -> pd.Series:
-    """Return the label of each cell, with `ERROR` for those that were not classified."""
-    labels = cells["label"].astype(object).where(cells["label"].notna(), ERROR).replace("", ERROR)
+    """Return the label of each cell, with `STATUS_ERROR` for those that were not classified."""
+    labels = cells["label"].astype(object).fillna("").replace("", STATUS_ERROR)
     if "status" in cells:
-        labels = labels.where(cells["status"] != STATUS_ERROR, ERROR)
-    unknown = set(labels) - set(LABELS)
+        labels = labels.where(cells["status"] != STATUS_ERROR, STATUS_ERROR)
+    unknown = set(labels) - set(ROWS)
     if unknown:
         raise InputError(
-            f"the label {min(unknown, key=str)!r} is none of {', '.join(LABELS[:-1])}; "
+            f"the label {min(unknown, key=str)!r} is none of {', '.join(ROWS[:-1])}; "
             "a differential can be made of these only"
         )
     return labels

@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from wbc_batch.files import write_file
-from wbc_batch.pages.drawing import FAINT, INK, POINT, to_png, to_svg
+from wbc_batch.pages.drawing import FAINT, INK, POINT, draw_confusion, to_png, to_svg
 from wbc_batch.report.agreement import Agreement
 from wbc_batch.report.differential import BINS, Tally
 from wbc_batch.report.ranges import Profile
 from wbc_batch.report.throughput import ShardPace
-from wbc_batch.schema import CLASS_COLORS, CLASSES, UNIDENTIFIED, UNNAMED_GROUP
+from wbc_batch.schema import CLASS_COLORS, CLASSES, LABELS, UNNAMED_GROUP
 
 __all__ = [
     "Drawing",
@@ -75,7 +75,7 @@ def shares(table: pd.DataFrame) -> Figure:
 
 def confidences(tally: Tally) -> Figure:
     """Draw a histogram of the confidences of each label, with their number."""
-    labels = [label for label in (*CLASSES, UNIDENTIFIED) if tally.histogram(label).any()]
+    labels = [label for label in LABELS if tally.histogram(label).any()]
     columns = min(max(len(labels), 1), 3)
     rows = max(-(-len(labels) // columns), 1)
     figure = Figure(figsize=(2.6 * columns + 0.2, 1.75 * rows + 0.2), layout="constrained")
@@ -151,21 +151,10 @@ def differential_bars(rows: pd.DataFrame, profile: Profile | None) -> Figure:
 
 def confusion(known: Agreement) -> Figure:
     """Draw the confusion matrix: known class and the model's label."""
-    counts = known.table[: len(CLASSES)]
-    part = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = Figure(figsize=(5.8, 4.4), layout="constrained")
     axes = figure.subplots()
-    axes.imshow(part, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    for (row, column), count in np.ndenumerate(counts):
-        ink = "white" if part[row, column] > 0.6 else INK
-        text = f"{count:,}\n{100 * part[row, column]:.0f} %" if count else ""
-        axes.text(column, row, text, ha="center", va="center", color=ink)
-    labels = (*CLASSES, UNIDENTIFIED)
-    axes.set_xticks(range(len(labels)), labels, rotation=30, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(CLASSES)), CLASSES)
-    axes.set(xlabel="label of the model", ylabel="known class")
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
+    draw_confusion(axes, known.table[: len(CLASSES)], LABELS)
+    axes.set(xlabel="label of the model", ylabel="known class", aspect="auto")
     return figure
 
 

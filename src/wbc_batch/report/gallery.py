@@ -15,6 +15,7 @@ from wbc_batch.pages import picture_uri
 from wbc_batch.report.differential import MAX_NOVELTY
 from wbc_batch.schema import STATUS_OK
 from wbc_batch.sources import cell_of, read_image
+from wbc_batch.sources.cells import path_of
 
 __all__ = ["MAX_GROUPS", "Canonical", "Picks", "Plate", "make_plates", "place_of"]
 
@@ -142,9 +143,8 @@ def make_plates(
 
 def place_of(row: Mapping[Hashable, Any]) -> str:
     """Name the whole way to a crop: source, member, and position in a stack."""
-    place = "/".join(
-        part for part in (row["source"], row["member"]) if isinstance(part, str) and part
-    )
+    member = row["member"]
+    place = path_of(row["source"], member if isinstance(member, str) else "")
     return place if pd.isna(row["index"]) else f"{place} [{int(row['index'])}]"
 
 

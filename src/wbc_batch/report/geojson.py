@@ -13,6 +13,7 @@ import pandas as pd
 
 from wbc_batch.files import writing
 from wbc_batch.schema import BOX_COLUMNS, CLASS_COLORS, ERROR_COLOR
+from wbc_batch.sources.cells import path_of
 
 __all__ = ["GeoJsonFolder", "feature"]
 
@@ -88,7 +89,7 @@ class GeoJsonFolder:
             image = (str(source), member if isinstance(member, str) else "")
             begun = image in self._stems
             if not begun:
-                self._stems[image] = self._stem("/".join(filter(None, image)))
+                self._stems[image] = self._stem(path_of(*image))
             stem = self._stems[image]
             features = [json.dumps(feature(row)) for row in part.to_dict("records")]
             self._append(stem, (_BETWEEN if begun else _HEAD) + _BETWEEN.join(features))

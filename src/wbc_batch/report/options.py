@@ -8,9 +8,10 @@ from typing import Any
 from wbc_batch.errors import InputError, refuse_missing
 from wbc_batch.report.groups import AS_LISTED, Grouping, read_grouping
 from wbc_batch.report.lists import first_few
-from wbc_batch.report.ranges import DEFAULT_PROFILE, Profile, profile_from_record, read_profile
+from wbc_batch.report.ranges import Profile, profile_from_record, read_profile
 from wbc_batch.report.review import NO_REVIEW, Review, read_review
 from wbc_batch.report.wbc_counts import read_wbc_counts
+from wbc_batch.schema import DEFAULT_PROFILE
 
 __all__ = ["ReportOptions", "read_options", "recorded_options"]
 
@@ -23,7 +24,7 @@ class ReportOptions:
     ----------
     profile : Profile or None
         Reference ranges.
-    wbc_counts : mapping of str to float
+    wbc_counts : mapping of str to float or None
         White blood cells by group, 10^9 per litre.
     grouping : Grouping
         How cells are grouped.

@@ -17,13 +17,13 @@ from wbc_batch.pages import environment
 from wbc_batch.pages.drawing import inline_svg
 from wbc_batch.report.agreement import Agreement, class_figures
 from wbc_batch.report.collect import Collected, Known
-from wbc_batch.report.differential import ERROR, LABELS
+from wbc_batch.report.differential import ROWS
 from wbc_batch.report.drawings import MAX_BARS
 from wbc_batch.report.flags import Flag
 from wbc_batch.report.gallery import MAX_GROUPS, Plate, make_plates, place_of
 from wbc_batch.report.provenance import Provenance
 from wbc_batch.report.ranges import Profile
-from wbc_batch.schema import CLASSES, PLOTS, UNIDENTIFIED, UNNAMED_GROUP
+from wbc_batch.schema import CLASSES, LABELS, PLOTS, STATUS_ERROR, UNIDENTIFIED, UNNAMED_GROUP
 
 __all__ = ["RunView", "render_page"]
 
@@ -129,14 +129,14 @@ def render_page(view: RunView) -> str:
                 "cells": sum(counts.values()),
                 "identified": sum(counts[label] for label in CLASSES),
                 "unidentified": counts[UNIDENTIFIED],
-                "errors": counts[ERROR],
+                "errors": counts[STATUS_ERROR],
             },
             groups=groups,
             more_groups=max(0, len(collected.tally.groups) - MAX_GROUPS),
             unfolded=len(groups) <= _UNFOLDED,
             overall=overall,
             classes=CLASSES,
-            labels=LABELS,
+            labels=ROWS,
             has_absolute=bool(view.table["absolute"].notna().any()),
             named_sets=_named_sets(view.provenance),
             has_confusion=bool(view.table["confusion_lower"].notna().any()),
@@ -187,12 +187,10 @@ def _group(
         reviewed=[] if reviewed is None else _records(reviewed),
         identified=sum(count[label] for label in CLASSES),
         unidentified=count[UNIDENTIFIED],
-        errors=count[ERROR],
+        errors=count[STATUS_ERROR],
         flags=[flag for flag in view.flags if flag.group == name],
         galleries=[
-            _gallery(name, by_label[label], view, budget)
-            for label in (*CLASSES, UNIDENTIFIED)
-            if count[label]
+            _gallery(name, by_label[label], view, budget) for label in LABELS if count[label]
         ],
     )
 

@@ -11,7 +11,6 @@ from wbc_batch.errors import InputError, in_a_line
 from wbc_batch.schema import CLASSES
 
 __all__ = [
-    "DEFAULT_PROFILE",
     "NO_PROFILE",
     "Profile",
     "Range",
@@ -19,8 +18,6 @@ __all__ = [
     "profile_names",
     "read_profile",
 ]
-
-DEFAULT_PROFILE = "uchicago"
 
 #: The name that stands for no reference ranges at all.
 NO_PROFILE = "none"

@@ -7,11 +7,10 @@ import pandas as pd
 
 from wbc_batch.errors import InputError
 from wbc_batch.report.lists import name_rows, read_header, read_list, refuse_twice
-from wbc_batch.schema import CLASSES, UNIDENTIFIED
+from wbc_batch.schema import LABELS, REVIEW_COLUMNS
 
 __all__ = [
     "NO_REVIEW",
-    "REVIEW_COLUMNS",
     "Review",
     "earlier_review",
     "known_labels",
@@ -22,9 +21,6 @@ __all__ = [
 
 #: What to say where a report shall have no review.
 NO_REVIEW = "none"
-
-
-REVIEW_COLUMNS = ("reviewed_label", "reviewed_by", "reviewed_at")
 
 
 @dataclass(frozen=True)
@@ -129,11 +125,11 @@ def known_labels(path: Path, labels: "pd.Series[str]") -> "pd.Series[str]":
         If a label is neither a class nor ``unidentified``, with the column and the rows named.
     """
     found = labels.str.strip().str.casefold()
-    unknown = labels[~found.isin([*CLASSES, UNIDENTIFIED, ""])]
+    unknown = labels[~found.isin([*LABELS, ""])]
     if len(unknown):
         raise InputError(
             f"{path} has labels in the column {labels.name} that are none of "
-            f"{', '.join((*CLASSES, UNIDENTIFIED))}: {name_rows(unknown.index, unknown)}; correct them, "
+            f"{', '.join(LABELS)}: {name_rows(unknown.index, unknown)}; correct them, "
             "or leave them empty"
         )
     return found

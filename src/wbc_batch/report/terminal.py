@@ -10,10 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from wbc_batch.report.compare import Comparison
-from wbc_batch.report.differential import ERROR, LABELS
+from wbc_batch.report.differential import ROWS
 from wbc_batch.report.flags import group_flags
 from wbc_batch.report.lists import first_few
-from wbc_batch.schema import CLASSES, UNIDENTIFIED, UNNAMED_GROUP
+from wbc_batch.schema import CLASSES, LABELS, STATUS_ERROR, UNIDENTIFIED, UNNAMED_GROUP
 
 __all__ = ["print_comparison", "print_differential"]
 
@@ -27,9 +27,9 @@ _SHORT = {
     "monocyte": "mono",
     "neutrophil": "neut",
     UNIDENTIFIED: "unid.",
-    ERROR: "err.",
+    STATUS_ERROR: "err.",
 }
-_FULL = {**{label: label for label in _SHORT}, ERROR: "errors"}
+_FULL = {**{label: label for label in _SHORT}, STATUS_ERROR: "errors"}
 
 # From wide to narrow: the headings, and what stands between count and percentage.
 _LAYOUTS = ((_FULL, " "), (_SHORT, " "), (_SHORT, "\n"))
@@ -102,12 +102,11 @@ def _print_fitting(console: Console, views: Iterable[Table]) -> None:
 
 
 def _pairs(counts: Iterable[Iterable[int]], headings: Mapping[str, str]) -> Table:
-    labels = (*CLASSES, UNIDENTIFIED)
     table = Table(**_STYLE)
     table.add_column(no_wrap=True)
-    for label in labels:
+    for label in LABELS:
         table.add_column(headings[label], justify="right", no_wrap=True)
-    for label, row in zip(labels, counts, strict=True):
+    for label, row in zip(LABELS, counts, strict=True):
         table.add_row(label, *(f"{count:,}" if count else "" for count in row))
     return table
 
@@ -115,7 +114,7 @@ def _pairs(counts: Iterable[Iterable[int]], headings: Mapping[str, str]) -> Tabl
 def _view(table: pd.DataFrame, headings: Mapping[str, str], between: str) -> Table:
     view = Table(header_style="bold", **_STYLE)
     view.add_column("group", overflow="fold", min_width=10)
-    for label in (*CLASSES, UNIDENTIFIED, ERROR):
+    for label in ROWS:
         view.add_column(headings[label], justify="right", no_wrap=True)
     groups = list(table.groupby("group", sort=False))
     for name, rows in groups[:MAX_GROUPS]:
@@ -132,11 +131,11 @@ def _pooled(table: pd.DataFrame) -> pd.DataFrame:
     """Return counts, percentages and mean confidences of all groups together."""
     weighted = table.assign(confidence=table["mean_confidence"] * table["count"])
     sums = weighted.groupby("label")[["count", "confidence"]].sum(min_count=1)
-    pooled = sums.reindex(list(LABELS)).fillna({"count": 0}).astype({"count": int})
+    pooled = sums.reindex(list(ROWS)).fillna({"count": 0}).astype({"count": int})
     pooled["mean_confidence"] = pooled["confidence"] / pooled["count"].where(pooled["count"] > 0)
     identified = pooled.loc[list(CLASSES), "count"].sum()
     pooled["percent"] = 100.0 * pooled["count"] / (identified or float("nan"))
-    pooled.loc[[UNIDENTIFIED, ERROR], "percent"] = float("nan")
+    pooled.loc[[UNIDENTIFIED, STATUS_ERROR], "percent"] = float("nan")
     return pooled.reset_index()
 
 

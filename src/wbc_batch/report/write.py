@@ -23,7 +23,7 @@ from wbc_batch.report.options import ReportOptions
 from wbc_batch.report.page import RunView, render_page
 from wbc_batch.report.provenance import Provenance, read_provenance
 from wbc_batch.report.ranges import Profile
-from wbc_batch.report.review import REVIEW_COLUMNS, Review, merge_review
+from wbc_batch.report.review import Review, merge_review
 from wbc_batch.report.tables import (
     ERROR_SCHEMA,
     csv_file,
@@ -39,13 +39,14 @@ from wbc_batch.schema import (
     CLASSES,
     GEOJSON,
     GIVEN_LABEL_COLUMN,
+    LABELS,
     PAGE,
     PLACE_TYPES,
     PLOTS,
     REPORT_FILES,
+    REVIEW_COLUMNS,
     REVIEWED_FILE,
     SET_COLUMN,
-    UNIDENTIFIED,
 )
 
 __all__ = ["write_reports"]
@@ -256,9 +257,8 @@ def _write_flags(path: Path, flags: Sequence[Flag]) -> None:
 
 
 def _write_confusion(path: Path, known: Agreement) -> None:
-    labels = (*CLASSES, UNIDENTIFIED)
-    schema = pa.schema([("known", pa.string()), *((label, pa.int64()) for label in labels)])
-    columns = {label: known.table[: len(CLASSES), k] for k, label in enumerate(labels)}
+    schema = pa.schema([("known", pa.string()), *((label, pa.int64()) for label in LABELS)])
+    columns = {label: known.table[: len(CLASSES), k] for k, label in enumerate(LABELS)}
     with csv_file(path, schema) as append:
         append(pa.table({"known": list(CLASSES), **columns}, schema=schema))
 

@@ -23,6 +23,7 @@ from wbc_batch.sources.cells import Cell, Place
 from wbc_batch.sources.fetching import Fetch, refuse_large_file
 from wbc_batch.sources.folders import is_hidden
 from wbc_batch.sources.inputs import Input
+from wbc_batch.sources.kinds import BZIP2, GZIP, XZ
 
 __all__ = ["TarMembers", "ZipMembers", "list_tar", "list_zip"]
 
@@ -37,7 +38,7 @@ _DAMAGE = (
     zlib.error,
     lzma.LZMAError,
 )
-_COMPRESSIONS = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open))
+_COMPRESSIONS = ((GZIP, gzip.open), (BZIP2, bz2.open), (XZ, lzma.open))
 _LOST = "the archive is truncated or damaged here, and what came after it is lost; copy it again"
 
 

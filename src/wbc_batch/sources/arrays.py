@@ -19,7 +19,7 @@ from wbc_batch.sources.cells import Cell, Place
 from wbc_batch.sources.fetching import Fetch
 from wbc_batch.sources.groups import Grouping, parent_folder
 from wbc_batch.sources.inputs import Input
-from wbc_batch.sources.kinds import is_url
+from wbc_batch.sources.kinds import ZARR_FILES, is_url
 
 __all__ = ["CropArray", "list_array", "refuse_silent"]
 
@@ -271,7 +271,7 @@ def refuse_silent(url: str) -> None:
 def _answers(url: str) -> bool:
     """Ask for one file after the other: zarr asks for all, and leaves what fails late to Python's end."""
     files, path = url_to_fs(url)
-    for name in ("zarr.json", ".zarray", ".zgroup"):
+    for name in ZARR_FILES:
         try:
             files.cat_file(f"{path}/{name}")
         except FileNotFoundError:

@@ -7,7 +7,7 @@ from typing import Any
 
 from wbc_batch.schema import BOX_COLUMNS
 
-__all__ = ["Box", "Cell", "Place", "cell_of"]
+__all__ = ["Box", "Cell", "Place", "cell_of", "path_of"]
 
 #: What is read around a box, on each side, in parts of its longer side.
 _ROOM = 0.15
@@ -133,6 +133,11 @@ def cell_of(row: Mapping[Hashable, Any]) -> Cell:
         box=None if None in sides else Box(*map(int, sides)),
         place=None if store is None else Place(store, int(row["position"]), unit=0),
     )
+
+
+def path_of(source: str, member: str) -> str:
+    """Write source and member of a cell, of which one may be empty, as one path."""
+    return "/".join(filter(None, (source, member)))
 
 
 def _present(row: Mapping[Hashable, Any], name: str) -> Any:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wbc_batch.errors import InputError
-from wbc_batch.sources.cells import Cell
+from wbc_batch.sources.cells import Cell, path_of
 
 __all__ = ["Grouping", "PathPattern", "parent_folder", "parse_grouping"]
 
@@ -53,7 +53,7 @@ class PathPattern:
         InputError
             If the pattern is not found in its path.
         """
-        place = "/".join(part for part in (source, member) if part)
+        place = path_of(source, member)
         found = self.pattern.search(place)
         if not (found and found[1]):
             raise InputError(

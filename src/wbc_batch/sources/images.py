@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wbc_batch.errors import ImageError
-from wbc_batch.sources.kinds import container_in
+from wbc_batch.sources.kinds import TIFF, container_in
 
 __all__ = [
     "ENOUGH",
@@ -43,7 +43,6 @@ _Found = TypeVar("_Found")
 
 _JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG\r\n\x1a\n"
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BY_PILLOW = (("BMP", b"BM"), ("GIF", b"GIF87a"), ("GIF", b"GIF89a"), ("WEBP", b"RIFF"))
 
 # SOF markers carry the size; C4, C8 and CC in the same range are tables.
@@ -128,7 +127,7 @@ def crop_size(data: bytes) -> tuple[int, int]:
     """
     from PIL import Image
 
-    if data.startswith(_TIFF):
+    if data.startswith(TIFF):
         return _strictly("TIFF", _tiff_size, data)
     try:
         with Image.open(io.BytesIO(data)) as image:
@@ -145,7 +144,7 @@ def _decoder(data: bytes) -> tuple[str, Callable[[bytes], NDArray]]:
         return "JPEG", _decode_jpeg
     if data.startswith(_PNG):
         return "PNG", _decode_png
-    if data.startswith(_TIFF):
+    if data.startswith(TIFF):
         return "TIFF", _decode_tiff
     for name, signature in _BY_PILLOW:
         if data.startswith(signature):

@@ -8,17 +8,31 @@ from zipfile import is_zipfile
 
 from wbc_batch.files import is_file, is_folder
 
-__all__ = ["Kind", "container_in", "is_url", "kind_of", "stem"]
+__all__ = [
+    "BZIP2",
+    "GZIP",
+    "TIFF",
+    "XZ",
+    "ZARR_FILES",
+    "Kind",
+    "container_in",
+    "is_url",
+    "kind_of",
+    "stem",
+]
+
+#: How files begin; one of some names is in the folder of every zarr store.
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+GZIP, BZIP2, XZ = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0"
+ZARR_FILES = ("zarr.json", ".zarray", ".zgroup")
 
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _TAR_MAGIC, _TAR_MAGIC_AT = b"ustar", 257
-_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
+_COMPRESSED = (GZIP, BZIP2, XZ)
 _COMPRESSED_TAR = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _TABLES = (".csv", ".tsv", ".parquet", ".pq")
 _PARQUET = b"PAR1"
 _FOREIGN = {b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!\x1a\x07": "RAR", b"\x28\xb5\x2f\xfd": "Zstandard"}
-_ZARR_FILES = ("zarr.json", ".zarray", ".zgroup")
 _SUFFIXES = re.compile(
     r"\.(zip|tar|tar\.gz|tgz|tar\.bz2|tbz2|tar\.xz|txz|(ome\.)?(tiff?|tf[28]|btf)|zarr|csv|tsv|parquet|pq)$",
     re.IGNORECASE,
@@ -52,7 +66,7 @@ def kind_of(place: str | Path) -> Kind:
         return Kind.ZARR
     path = Path(place)
     if is_folder(path):
-        return Kind.ZARR if any(is_file(path / name) for name in _ZARR_FILES) else Kind.FOLDER
+        return Kind.ZARR if any(is_file(path / name) for name in ZARR_FILES) else Kind.FOLDER
     if path.suffix.lower() in _TABLES:
         return Kind.TABLE
     if not is_file(path):  # opening a pipe would wait for ever
@@ -68,7 +82,7 @@ def kind_of(place: str | Path) -> Kind:
 def _kind_of_head(head: bytes, name: str) -> Kind:
     if head.startswith(_ZIP):
         return Kind.ZIP
-    if head.startswith(_TIFF):
+    if head.startswith(TIFF):
         return Kind.TIFF
     if head.startswith(_TAR_MAGIC, _TAR_MAGIC_AT) or name.endswith(".tar"):
         return Kind.TAR

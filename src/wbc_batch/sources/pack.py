@@ -13,9 +13,9 @@ from pathlib import Path
 from wbc_batch.classifier.preprocessing import Preprocessing, canonical_crop
 from wbc_batch.errors import InputError, RunError
 from wbc_batch.files import held, is_folder, refuse_existing, writing
-from wbc_batch.progress import Progress
+from wbc_batch.progress import Progress, silent
 from wbc_batch.sources.ahead import map_apart, run_ahead
-from wbc_batch.sources.cells import Cell
+from wbc_batch.sources.cells import Cell, path_of
 from wbc_batch.sources.fetching import Fetch
 from wbc_batch.sources.images import crop_size
 from wbc_batch.sources.inputs import AnyInput, input_around
@@ -84,7 +84,7 @@ def pack(
     compress: bool = False,
     preprocessing: Preprocessing | None = None,
     cores: int = 1,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> PackSummary:
     """Write cells, their identities and their groups into a sharded zarr v3 store.
 
@@ -104,7 +104,7 @@ def pack(
         Keep the canonical crops, too, so that models with the same preprocessing need not make them.
     cores : int
         That read, decode and prepare.
-    progress : callable, optional
+    progress : callable
         Called with the number of cells done and the number of all cells.
 
     Returns
@@ -132,7 +132,7 @@ def pack(
                 unfinished,
                 layout,
                 zip(listed, _pixels(to_read, preprocessing, cores), strict=True),
-                progress or (lambda _done, _all: None),
+                progress,
             )
     seconds = time.monotonic() - begun
     before = list(islice(list_cells(inputs, group_by), _SAMPLE))
@@ -267,7 +267,7 @@ def _measured(
 def _size(item: tuple[Cell, Fetch]) -> tuple[str, tuple[int, int]]:
     """Name of a cell, and height and width of its crop; 0 if it cannot be read."""
     cell, fetch = item
-    name = "/".join(part for part in (cell.source, cell.member) if part)
+    name = path_of(cell.source, cell.member)
     try:
         data = fetch()
         height, width = crop_size(data) if isinstance(data, bytes) else data.shape[:2]

@@ -1,7 +1,7 @@
 """Write a packed store: its arrays, laid out as `wbc_batch.sources.packed` says, a shard at a time."""
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from wbc_batch.classifier.preprocessing import CanonicalCrop, Preprocessing
 from wbc_batch.errors import ImageError, RunError
+from wbc_batch.progress import Progress
 from wbc_batch.sources import packed
 from wbc_batch.sources.cells import Cell
 
@@ -81,7 +82,7 @@ def write(
     store: Path,
     layout: Layout,
     cells: Iterable[tuple[Cell, Pixels]],
-    progress: Callable[[int, int], None],
+    progress: Progress,
 ) -> int:
     """Write a store.
 

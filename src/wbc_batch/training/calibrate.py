@@ -18,8 +18,7 @@ from wbc_batch.classifier.nucleus_size import SizeEvidence, fit_size_evidence
 from wbc_batch.classifier.predictions import Rejection, decide
 from wbc_batch.classifier.torch_backend import TorchBackend, choose_precision
 from wbc_batch.datasets.drawn import DRAWN
-from wbc_batch.datasets.held_out import select
-from wbc_batch.datasets.labelled import LabelledCells
+from wbc_batch.datasets.labelled import LabelledCells, select
 from wbc_batch.schema import CLASSES
 from wbc_batch.training.augmentation import augment
 from wbc_batch.training.batches import centre

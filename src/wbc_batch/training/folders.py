@@ -5,18 +5,21 @@ from pathlib import Path
 from wbc_batch.classifier import Bundle
 from wbc_batch.classifier.preprocessing import Preprocessing
 from wbc_batch.datasets.drawn import drawn_for_training, refuse_drawn_name
-from wbc_batch.datasets.held_out import SHARE, held_out, select
+from wbc_batch.datasets.held_out import SHARE, held_out
 from wbc_batch.datasets.labelled import (
     LabelledCells,
     files_digest,
     merge,
     read_dataset,
+    select,
     tell_copies,
 )
 from wbc_batch.datasets.naming import Datasets
 from wbc_batch.files import resolved
-from wbc_batch.training.loop import Report, Step
-from wbc_batch.training.train import Settings, finished, train, wide_preprocessing
+from wbc_batch.training.batches import wide_preprocessing
+from wbc_batch.training.loop import SILENT, Shown
+from wbc_batch.training.settings import Settings
+from wbc_batch.training.train import finished, train
 
 __all__ = ["read_cells", "train_folders"]
 
@@ -28,9 +31,8 @@ def train_folders(
     output: Path,
     settings: Settings,
     drawn: int = 0,
-    report: Report = lambda _row: None,
     *,
-    step: Step = lambda _epoch, _batch, _loss: None,
+    shown: Shown = SILENT,
     force: bool = False,
 ) -> Bundle:
     """Train on folders of labelled cells and prepared data sets.
@@ -47,8 +49,7 @@ def train_folders(
     settings : Settings
     drawn : int
         Synthetic cells to add to the training cells.
-    report, step : callable
-        See `wbc_batch.training.train.train`.
+    shown : Shown
     force : bool
         Replace another training.
 
@@ -81,7 +82,7 @@ def train_folders(
     if drawn:
         wide = wide_preprocessing(settings.preprocessing)
         cells = merge([cells, drawn_for_training(drawn, wide)])
-    return train(name, cells, held, output, settings, report, step=step, origin=origin, force=force)
+    return train(name, cells, held, output, settings, shown=shown, origin=origin, force=force)
 
 
 def read_cells(

@@ -4,6 +4,7 @@ import copy
 import logging
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +26,31 @@ from wbc_batch.training.mixup import random_blend
 from wbc_batch.training.settings import Settings
 from wbc_batch.training.start import trained_parameters
 
-__all__ = ["Report", "Step", "fit", "training_precision"]
+__all__ = ["SILENT", "Report", "Shown", "Step", "fit", "training_precision"]
 
 #: Called after each epoch with its row of the history.
 Report = Callable[[dict[str, float]], None]
 #: Called after each batch with the epoch and the batch, both from 1, and the mean loss of the epoch so far.
 Step = Callable[[int, int, float], None]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a training calls.
+
+    Attributes
+    ----------
+    report : callable
+        After each epoch, with its row of the history.
+    step : callable
+        After each batch, with epoch, batch and the epoch's mean loss.
+    """
+
+    report: Report = lambda _row: None
+    step: Step = lambda _epoch, _batch, _loss: None
+
+
+SILENT = Shown()
 
 # Depthwise convolutions are 1.5 to 2 times as fast in fp32 on a CPU with bf16.
 _GAIN_ON_CPU = {"compact_resnet"}
@@ -45,8 +65,7 @@ def fit(
     validation: LabelledCells,
     output: Path,
     settings: Settings,
-    report: Report,
-    step: Step,
+    shown: Shown,
 ) -> tuple[dict[str, Tensor], History]:
     """Train until the epochs are over or patience is, from the last checkpoint if there is one.
 
@@ -58,7 +77,7 @@ def fit(
     output : Path
         Directory; gets ``history.csv``, ``history.png`` and, after each epoch, ``checkpoint.pt``.
     settings : Settings
-    report, step : callable
+    shown : Shown
 
     Returns
     -------
@@ -75,7 +94,7 @@ def fit(
     if restore(state, output):
         _log.info("going on after epoch %d of %d", len(state.history), settings.epochs)
     while not _is_over(state.history, settings):
-        loss = _train_epoch(state, cells, settings, step)
+        loss = _train_epoch(state, cells, settings, shown.step)
         logits = _logits(state.average, validation)
         if not np.isfinite(logits).all():  # the last steps, whose loss nobody computes
             raise _diverged(len(state.history) + 1, settings)
@@ -87,7 +106,7 @@ def fit(
             }
         save(state, output)
         state.history.write()
-        report(row)
+        shown.report(row)
     state.history.plot()
     return state.best, state.history
 

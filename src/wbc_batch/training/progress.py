@@ -5,30 +5,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
-from wbc_batch.training.loop import Report, Step
+from wbc_batch.training.loop import Report, Shown
 from wbc_batch.training.settings import Settings
 
-__all__ = ["Shown", "describe", "shown_training"]
+__all__ = ["describe", "shown_training"]
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What a training calls.
-
-    Attributes
-    ----------
-    report : callable
-        After each epoch, with its row of the history.
-    step : callable
-        After each batch, with epoch, batch and the epoch's mean loss.
-    """
-
-    report: Report
-    step: Step
 
 
 def describe(row: dict[str, float], epochs: int, seconds: float) -> str:
@@ -54,7 +37,7 @@ def shown_training(settings: Settings) -> Iterator[Shown]:
         with _bar(settings) as shown:
             yield shown
     else:
-        yield Shown(_lines(settings), lambda _epoch, _batch, _loss: None)
+        yield Shown(_lines(settings))
 
 
 def _lines(settings: Settings) -> Report:

@@ -17,15 +17,14 @@ from wbc_batch.datasets.labelled import LabelledCells, refuse_shared_images
 from wbc_batch.errors import InputError, RunError
 from wbc_batch.schema import CLASSES
 from wbc_batch.training import run_folder
-from wbc_batch.training.batches import wide_preprocessing
 from wbc_batch.training.calibrate import BIAS, FITTED, Calibration, calibrate, with_bias
 from wbc_batch.training.history import History
 from wbc_batch.training.lineage import STARTED_FROM, recorded
-from wbc_batch.training.loop import Report, Step, fit
+from wbc_batch.training.loop import SILENT, Shown, fit
 from wbc_batch.training.settings import Settings
 from wbc_batch.training.start import Start, starting_network
 
-__all__ = ["Settings", "finished", "refuse_unfit", "train", "wide_preprocessing"]
+__all__ = ["finished", "refuse_unfit", "train"]
 
 _log = logging.getLogger(__name__)
 
@@ -36,9 +35,8 @@ def train(
     validation: LabelledCells,
     output: Path,
     settings: Settings,
-    report: Report = lambda _row: None,
     *,
-    step: Step = lambda _epoch, _batch, _loss: None,
+    shown: Shown = SILENT,
     origin: Mapping[str, str] | None = None,
     force: bool = False,
 ) -> Bundle:
@@ -52,18 +50,15 @@ def train(
     name : str
         Of the model.
     cells : LabelledCells
-        Training cells, prepared with `wide_preprocessing`; every class must be there, unless the training
-        starts from a model that knows them.
+        Training cells, prepared with `wbc_batch.training.batches.wide_preprocessing`; every class must be
+        there, unless the training starts from a model that knows them.
     validation : LabelledCells
         Cells to choose the epoch and to calibrate on, prepared with ``settings.preprocessing``.
     output : Path
         Directory; gets ``training.json``, ``history.csv``, ``history.png`` and ``bundle/``, and
         ``checkpoint.pt`` as long as it is not finished.
     settings : Settings
-    report : callable
-        Called after each epoch with its row of the history.
-    step : callable
-        Called after each batch with the epoch and the batch, both from 1, and the epoch's mean loss.
+    shown : Shown
     origin : mapping of str to str, optional
         What else must be the same for a training to go on, such as the folders of the cells.
     force : bool
@@ -99,7 +94,7 @@ def train(
             return _tell_finished(output)
         run_folder.begin(output, identity, force)
         network = start.network.to(device).to(memory_format=torch.channels_last)
-        best, history = fit(network, cells, validation, output, settings, report, step)
+        best, history = fit(network, cells, validation, output, settings, shown)
         network.load_state_dict(best)
         found = calibrate(network, cells, validation, settings, start)
         written = write_bundle(
