@@ -188,7 +188,8 @@ def test_mistakes_get_one_sentence(
 
 
 def test_drawing_is_repeatable(place: Path, tmp_path: Path) -> None:
-    assert invoke("draw", "-o", tmp_path, "--slides", 2, "--cells", 12).exit_code == 0
+    drawn = invoke("draw", "-o", tmp_path, "--slides", 2, "--cells", 12, "--json")
+    assert json.loads(drawn.stdout) == {"slides": str(tmp_path / "slides"), "cells": 24}
     paths = sorted(tmp_path.glob("slides/slide-*/*.png"))
     assert len(paths) == 24
     for path in paths:
@@ -362,11 +363,12 @@ def test_train_and_evaluate_are_commands(place: Path, tmp_path: Path) -> None:
     training = invoke(
         "train", f"a={tmp_path / 'train'}", "--validation", f"b={tmp_path / 'val'}",
         "-o", tmp_path / "run", "--epochs", 1, "--cells-per-epoch", 32, "--name", "tried",
-        "--device", "cpu",
+        "--device", "cpu", "--json",
     )  # fmt: skip
     assert training.exit_code == 0, training.stderr
     bundle = tmp_path / "run" / "bundle"
-    assert str(bundle) in training.stdout
+    made = json.loads(training.stdout)
+    assert (made["bundle"], made["name"], made["best_epoch"]) == (str(bundle), "tried", 1)
     told = invoke("evaluate", bundle, f"c={tmp_path / 'val'}", "--drawn", 5, "--card", "--json")
     assert told.exit_code == 0, told.stderr
     figures = json.loads(told.stdout)["data_sets"]

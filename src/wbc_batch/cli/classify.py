@@ -106,12 +106,16 @@ def draw(
     slides: Annotated[int, typer.Option(help="Number of slides.")] = 3,
     cells: Annotated[int, typer.Option(help="Cells on each slide.")] = 100,
     seed: Annotated[int, typer.Option(help="The same seed draws the same cells.")] = 0,
+    as_json: JsonOption = False,
 ) -> None:
     """Draw synthetic cells, as a folder of slides to try things on."""
     from wbc_batch.synthetic import write_slides
 
     paths = write_slides(output, slides=slides, cells=cells, seed=seed)
-    typer.echo(f"Drew {len(paths)} synthetic cells in {output / 'slides'}", err=True)
+    if as_json:
+        print_json({"slides": output / "slides", "cells": len(paths)})
+    else:
+        typer.echo(f"Drew {len(paths)} synthetic cells in {output / 'slides'}", err=True)
 
 
 def _print_summary(summary: "RunSummary") -> None:

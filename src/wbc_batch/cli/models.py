@@ -3,13 +3,16 @@
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from wbc_batch.cli.shared import JsonOption, print_json
 from wbc_batch.errors import InputError, ModelError
 from wbc_batch.files import is_folder, resolved
+
+if TYPE_CHECKING:
+    from wbc_batch.classifier import Bundle
 
 __all__ = ["app"]
 
@@ -118,11 +121,7 @@ def import_model(
         name=name or checkpoint.stem,
         licence=licence,
     )
-    bundle = import_checkpoint(checkpoint, foreign, output)
-    if as_json:
-        print_json({"bundle": str(output), "name": bundle.name, "sha256": bundle.sha256})
-    else:
-        typer.echo(f"{output}: {bundle.name}, SHA-256 {bundle.sha256}")
+    _print_new(import_checkpoint(checkpoint, foreign, output), as_json)
 
 
 @app.command()
@@ -156,10 +155,7 @@ def average(
 
     held = named_validation(validation or [], datasets)
     bundle = average_folders(name, of, named_folders(datasets, "train"), held, output)
-    if as_json:
-        print_json({"bundle": str(output), "name": bundle.name, "sha256": bundle.sha256})
-    else:
-        typer.echo(f"{output}: {bundle.name}, SHA-256 {bundle.sha256}")
+    _print_new(bundle, as_json)
 
 
 @app.command()
@@ -223,6 +219,13 @@ def export(
         print_json({"output": str(output), "format": kind, "model_sha256": bundle.sha256})
     else:
         typer.echo(f"{output}: {bundle.name} as {kind}")
+
+
+def _print_new(bundle: "Bundle", as_json: bool) -> None:
+    if as_json:
+        print_json({"bundle": bundle.path, "name": bundle.name, "sha256": bundle.sha256})
+    else:
+        typer.echo(f"{bundle.path}: {bundle.name}, SHA-256 {bundle.sha256}")
 
 
 def _numbers(text: str, option: str) -> tuple[float, ...]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from wbc_batch.cli.shared import DeviceOption
+from wbc_batch.cli.shared import DeviceOption, JsonOption, print_json
 
 __all__ = ["train"]
 
@@ -30,7 +30,10 @@ def train(
     name: Annotated[str, typer.Option(help="Name of the model.")] = "custom",
     preset: Annotated[
         str | None,
-        typer.Option(help="Which network, trained how: compact, lite or seed."),
+        typer.Option(
+            help="Which network, trained how: compact, lite or seed.  "
+            "[default: compact, or as the model of --init]"
+        ),
     ] = None,
     init: Annotated[
         str | None,
@@ -62,6 +65,7 @@ def train(
     force: Annotated[
         bool, typer.Option("--force", help="Replace another training in OUTPUT.")
     ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Train a model on labelled cells and leave a bundle in OUTPUT/bundle.
 
@@ -96,4 +100,9 @@ def train(
             shown=shown,
             force=force,
         )
-    typer.echo(f"Model: {bundle.path}\nHistory: {output / 'history.png'}")
+    if as_json:
+        made = {"bundle": bundle.path, "name": bundle.name, "sha256": bundle.sha256}
+        best = {"best_epoch": bundle.training["best_epoch"]}
+        print_json(made | best | {"history": output / "history.csv"})
+    else:
+        typer.echo(f"Model: {bundle.path}\nHistory: {output / 'history.png'}")
