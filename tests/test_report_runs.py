@@ -243,6 +243,19 @@ def test_a_report_made_anew_keeps_the_review_of_the_one_before(run: Path, tmp_pa
     assert not (run / "differential-reviewed.csv").exists()
 
 
+def test_a_review_that_cannot_be_read_is_not_replaced(run: Path, tmp_path: Path) -> None:
+    read_csv_after_report(run)
+    table = run / "cells.csv"
+    table.write_text(table.read_text(), "utf-16")  # which Excel calls Unicode text
+    before = table.read_bytes()
+    for place in ([], ["-o", tmp_path / "elsewhere"]):
+        told = invoke("report", run, "--force", *place)
+        assert told.exit_code == 2
+        assert "leave that review out with --review none" in told.stderr
+    assert table.read_bytes() == before
+    assert invoke("report", run, "--force", "--review", "none").exit_code == 0
+
+
 def test_only_reviewed_cells_are_shown_with_a_reviewer(run: Path, tmp_path: Path) -> None:
     first = read_csv_after_report(run)[0]["cell_id"]
     corrections = tmp_path / "corrections.csv"
