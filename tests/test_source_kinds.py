@@ -32,6 +32,7 @@ from wbc_batch.sources import (
     tables,
 )
 from wbc_batch.sources.fetching import LoadedAhead
+from wbc_batch.sources.kinds import is_url
 
 COUNT, HEIGHT, WIDTH = 12, 40, 50
 #: Read around each box that these tests name.
@@ -674,6 +675,20 @@ def test_a_table_that_goes_before_it_is_read_is_named(
 # --- standard input, mixtures, groups
 
 
+@pytest.mark.parametrize("way", ["sc::1", "./sc::1"])
+def test_a_folder_with_colons_is_no_url(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("sc::1").mkdir()
+    for name, data in members(2):
+        Path("sc::1", Path(name).name).write_bytes(data)
+    cells = list(list_cells([way]))
+    assert {cell.source for cell in cells} == {"sc::1"}
+    assert_pictures(cells, PICTURES[:2])
+    assert is_url("simplecache::s3://bucket/x.zarr")
+
+
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\0"])
 def test_paths_on_standard_input(end: bytes, tmp_path: Path) -> None:
     for name, data in members():
@@ -698,6 +713,20 @@ def test_paths_on_standard_input(end: bytes, tmp_path: Path) -> None:
         "the file cannot be opened (file name too long)",
     ]
     assert_pictures(cells[16:], PICTURES[:3])
+
+
+def test_lists_of_paths_from_windows(tmp_path: Path) -> None:
+    names = [str(tmp_path / name) for name in ("a.png", "b.png")]
+    text = "\r\n".join([names[0], "   ", names[1], ""])
+    with stdin_kept(["-"], io.BytesIO(text.encode("utf-8-sig"))) as kept:
+        assert [cell.source for cell in list_cells(kept)] == names
+    for encoding in ("utf-16-le", "utf-16-be"):
+        stream = io.BytesIO(("\ufeff" + text).encode(encoding))
+        with (
+            stdin_kept(["-"], stream) as kept,
+            pytest.raises(InputError, match="in UTF-16; write them in UTF-8"),
+        ):
+            list(list_cells(kept))
 
 
 def test_standard_input_that_cannot_be_used(
