@@ -25,6 +25,7 @@ __all__ = [
     "resolved",
     "scratch",
     "try_writing",
+    "unread",
     "unwritable",
     "unwritten",
     "write_file",
@@ -71,6 +72,15 @@ def absence(path: Path, sentence: str) -> str:
 def resolved(path: str | Path) -> Path:
     """Make a path absolute and follow its links, as far as they lead anywhere."""
     return Path(os.path.realpath(path))
+
+
+def unread(path: str | Path, error: OSError) -> IncompleteRunError:
+    """Say that a file of a run, which may be whole, cannot be read for now."""
+    reason = (error.strerror or type(error).__name__).lower()
+    return IncompleteRunError(
+        f"{path} cannot be read ({reason}); make the files of the run readable for this user, then repeat "
+        "the command"
+    )
 
 
 def refuse_existing(output: Path) -> None:

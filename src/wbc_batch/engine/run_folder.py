@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from wbc_batch.engine.ledger import SHARDS, committed, is_shard_file, write_file
 from wbc_batch.errors import IncompleteRunError, RunError, WbcError
-from wbc_batch.files import refuse_misfits, try_writing, unwritten
+from wbc_batch.files import refuse_misfits, try_writing, unread, unwritten
 from wbc_batch.schema import RECORD_FILE, REPORT_FILES, REPORT_FOLDERS
 
 __all__ = [
@@ -191,14 +191,16 @@ def read_record(run_dir: Path) -> Record | None:
     Raises
     ------
     RunError
-        If it cannot be read.
+        If it is damaged. With the exit code 4, if it cannot be read.
     """
     path = run_dir / RECORD_FILE
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise unread(path, error) from error
+    except ValueError as error:
         raise RunError(f"{path} is damaged; {_ANEW}") from error
     if not isinstance(record, dict):
         raise RunError(f"{path} does not describe a run; {_ANEW}")
