@@ -451,6 +451,7 @@ def test_arrays_may_have_either_order_of_bytes(tmp_path: Path) -> None:
         ((4, 40, 50, 3), "float32", "holds float32"),
         ((4, 40, 50, 7), "uint8", "has the shape"),
         ((40, 50), "uint8", "has the shape"),
+        ((40, 50, 3), "uint8", "is one image; an array of crops has"),
         ((0, 40, 50, 3), "uint8", "holds no crops"),
     ],
 )
@@ -570,6 +571,14 @@ def test_tables_of_paths_name_groups_and_labels(tmp_path: Path) -> None:
     grouped = write_table(tmp_path / "g.csv", table.rename(columns={"patient": "group"}))
     assert [c.group for c in list_cells([grouped])][:2] == ["p1", "p2"]
     assert [c.group for c in list_cells([grouped], "parent")][:2] == ["slide-0", "slide-1"]
+
+
+def test_columns_may_have_parentheses_in_their_names(tmp_path: Path) -> None:
+    columns = {"path": ["a/slide-1/1.png", "a/slide-2/2.png"], "Patient (ID)": ["p1", "p2"]}
+    path = write_table(tmp_path / "t.csv", pd.DataFrame(columns | {"slide-(.)": ["x", "y"]}))
+    assert [cell.group for cell in list_cells([path], "Patient (ID)")] == ["p1", "p2"]
+    assert [cell.group for cell in list_cells([path], "slide-(.)")] == ["x", "y"]
+    assert [cell.group for cell in list_cells([path], "slide-([0-9])")] == ["1", "2"]
 
 
 def test_columns_of_pictures_are_no_paths(tmp_path: Path) -> None:

@@ -220,6 +220,10 @@ def _channels_first(array: Any) -> bool:
     ImageError
         If the array is none of these, or holds no values of an image.
     """
+    if len(shape) == 3 and shape[2] in _COLOURS:  # no crop is so narrow
+        raise ImageError(
+            f"this zarr array has the shape {shape} and is one image; an array of crops has (N, H, W, 3)"
+        )
     shape = array.shape
     if str(array.dtype.newbyteorder("=")) not in _TYPES:
         raise ImageError(f"this zarr array holds {array.dtype}; crops are uint8 or uint16")
