@@ -424,7 +424,7 @@ def test_shards_that_may_not_be_read_are_not_done_anew(slides: Path, tmp_path: P
     note.chmod(0)
     run = subprocess.run(whole, capture_output=True, text=True)
     assert run.returncode == ExitCode.INCOMPLETE
-    assert f"{note} may not be read" in run.stderr
+    assert f"{note} cannot be read (permission denied)" in run.stderr
     assert len(run.stderr.splitlines()) == 1
     assert note.exists()
 

@@ -144,6 +144,39 @@ def test_the_grouping_of_packing_stays(slides: Path) -> None:
     assert parents == {"slide-0", "slide-1"}
 
 
+def test_the_folders_of_cells_are_known_after_packing(slides: Path) -> None:
+    for patient in ("a", "b"):
+        write_bmp(Path(patient) / "slide-1" / "0.bmp", 40, 50)
+    (slides / "slide-0" / "0.bmp").rename("top.bmp")
+    Path("t.csv").write_text("path,group\ntop.bmp,other\n")
+    stack = [np.asarray(Image.open(slides / "slide-1" / "1.bmp"))] * 2
+    tifffile.imwrite("s.tif", np.stack(stack), photometric="rgb")
+    inputs = [Path(name) for name in ("a", "b", "t.csv", "s.tif")]
+    expected = [cell.group for cell in list_cells(inputs, "parent")]
+    assert expected == ["a/slide-1", "b/slide-1", "t", "s", "s"]
+    pack.pack(inputs, "crops.zarr", group_by="source")
+    pack.pack(["crops.zarr"], "again.zarr")
+    for store in ("crops.zarr", "again.zarr"):
+        assert [cell.group for cell in list_cells([store], "parent")] == expected
+    assert [cell.group for cell in list_cells(["again.zarr"])] == [
+        "a",
+        "b",
+        "t.csv",
+        *2 * ["s.tif"],
+    ]
+    assert [c.group for c in list_cells(["again.zarr"], "index")] == ["", "", "0", "0", "1"]
+
+
+def test_a_store_that_does_not_know_folders_says_so(slides: Path) -> None:
+    pack.pack([slides], "crops.zarr")
+    shutil.rmtree("crops.zarr/parent")  # as an earlier version packed it
+    assert_same_cells([slides], Path("crops.zarr"))
+    with pytest.raises(
+        InputError, match=r"crops\.zarr does not say in which folders .* pack them again"
+    ):
+        list(list_cells(["crops.zarr"], "parent"))
+
+
 def test_black_and_white_crops_are_not_taken_for_missing(tmp_path: Path) -> None:
     (tmp_path / "slide").mkdir()
     for value in (0, 255):

@@ -4,6 +4,8 @@ import errno
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 from commands import invoke
 from report_runs import a_row, draw, finished_run, page_of, read_csv
 from rich.console import Console
+from runs import powerless
 
 from wbc_batch.errors import ClusterError, ExitCode, IncompleteRunError, InputError, RunError
 from wbc_batch.rebuild import compare_runs, rebuild_report
@@ -179,6 +182,43 @@ def test_a_record_that_is_damaged_is_said_to_be(run: Path, text: str) -> None:
     assert "classify into this one anew with --force" in told.stderr
 
 
+def test_files_that_may_not_be_read_are_not_called_damaged(tmp_path: Path) -> None:
+    forbidden = ["run.json", "shards", "shards/000001-test.parquet"]
+    for number, name in enumerate(forbidden):
+        run = finished_run(tmp_path / str(number), some_rows(["neutrophil"] * 4))
+        (run / name).chmod(0)
+    report = """
+import sys
+from pathlib import Path
+from wbc_batch.errors import WbcError
+from wbc_batch.rebuild import rebuild_report
+
+for run in map(Path, sys.argv[1:]):
+    try:
+        rebuild_report(run)
+    except WbcError as error:
+        print(int(error.exit_code), error)
+"""
+    runs = [str(tmp_path / str(number)) for number in range(len(forbidden))]
+    told = subprocess.run(
+        [*powerless(), sys.executable, "-c", report, *runs], capture_output=True, text=True
+    )
+    for run, name in zip(runs, forbidden, strict=True):
+        (Path(run) / name).chmod(0o755)
+    assert told.stdout.splitlines() == [
+        f"4 {run}/{name} cannot be read (permission denied); make the files of the run readable for this "
+        "user, then repeat the command"
+        for run, name in zip(runs, forbidden, strict=True)
+    ], told.stderr
+
+
+def test_a_shard_that_is_damaged_is_classified_anew(run: Path) -> None:
+    shard = run / "shards" / "000000-test.parquet"
+    shard.write_bytes(bytes(shard.stat().st_size))
+    with pytest.raises(RunError, match="delete it and repeat the wbc-batch classify that made it"):
+        rebuild_report(run)
+
+
 def test_choices_of_the_run_are_kept_unless_others_are_made(tmp_path: Path) -> None:
     mine = {"name": "mine", "title": "Mice", "source": "", "absolute": {}}
     mine["percent"] = {"lymphocyte": {"lower": 60.0, "upper": 90.0}}
@@ -257,6 +297,19 @@ def test_a_report_made_anew_keeps_the_review_of_the_one_before(run: Path, tmp_pa
     assert "After the review" not in told.stdout
     assert "reviewed_label" not in read_csv(run / "cells.csv")[0]
     assert not (run / "differential-reviewed.csv").exists()
+
+
+def test_a_review_that_cannot_be_read_is_not_replaced(run: Path, tmp_path: Path) -> None:
+    read_csv_after_report(run)
+    table = run / "cells.csv"
+    table.write_text(table.read_text(), "utf-16")  # which Excel calls Unicode text
+    before = table.read_bytes()
+    for place in ([], ["-o", tmp_path / "elsewhere"]):
+        told = invoke("report", run, "--force", *place)
+        assert told.exit_code == 2
+        assert "leave that review out with --review none" in told.stderr
+    assert table.read_bytes() == before
+    assert invoke("report", run, "--force", "--review", "none").exit_code == 0
 
 
 def test_only_reviewed_cells_are_shown_with_a_reviewer(run: Path, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from wbc_batch.sources import (
     tables,
 )
 from wbc_batch.sources.fetching import LoadedAhead
+from wbc_batch.sources.kinds import is_url
 
 COUNT, HEIGHT, WIDTH = 12, 40, 50
 #: Read around each box that these tests name.
@@ -458,6 +459,7 @@ def test_arrays_may_have_either_order_of_bytes(tmp_path: Path) -> None:
         ((4, 40, 50, 3), "float32", "holds float32"),
         ((4, 40, 50, 7), "uint8", "has the shape"),
         ((40, 50), "uint8", "has the shape"),
+        ((40, 50, 3), "uint8", "is one image; an array of crops has"),
         ((0, 40, 50, 3), "uint8", "holds no crops"),
     ],
 )
@@ -579,6 +581,14 @@ def test_tables_of_paths_name_groups_and_labels(tmp_path: Path) -> None:
     assert [c.group for c in list_cells([grouped], "parent")][:2] == ["slide-0", "slide-1"]
 
 
+def test_columns_may_have_parentheses_in_their_names(tmp_path: Path) -> None:
+    columns = {"path": ["a/slide-1/1.png", "a/slide-2/2.png"], "Patient (ID)": ["p1", "p2"]}
+    path = write_table(tmp_path / "t.csv", pd.DataFrame(columns | {"slide-(.)": ["x", "y"]}))
+    assert [cell.group for cell in list_cells([path], "Patient (ID)")] == ["p1", "p2"]
+    assert [cell.group for cell in list_cells([path], "slide-(.)")] == ["x", "y"]
+    assert [cell.group for cell in list_cells([path], "slide-([0-9])")] == ["1", "2"]
+
+
 def test_columns_of_pictures_are_no_paths(tmp_path: Path) -> None:
     (tmp_path / "1.png").write_bytes(png(PICTURES[0]))
     pictures = pa.array([{"bytes": b"x" * 999, "path": None}])
@@ -682,6 +692,20 @@ def test_a_table_that_goes_before_it_is_read_is_named(
 # --- standard input, mixtures, groups
 
 
+@pytest.mark.parametrize("way", ["sc::1", "./sc::1"])
+def test_a_folder_with_colons_is_no_url(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("sc::1").mkdir()
+    for name, data in members(2):
+        Path("sc::1", Path(name).name).write_bytes(data)
+    cells = list(list_cells([way]))
+    assert {cell.source for cell in cells} == {"sc::1"}
+    assert_pictures(cells, PICTURES[:2])
+    assert is_url("simplecache::s3://bucket/x.zarr")
+
+
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\0"])
 def test_paths_on_standard_input(end: bytes, tmp_path: Path) -> None:
     for name, data in members():
@@ -706,6 +730,20 @@ def test_paths_on_standard_input(end: bytes, tmp_path: Path) -> None:
         "the file cannot be opened (file name too long)",
     ]
     assert_pictures(cells[16:], PICTURES[:3])
+
+
+def test_lists_of_paths_from_windows(tmp_path: Path) -> None:
+    names = [str(tmp_path / name) for name in ("a.png", "b.png")]
+    text = "\r\n".join([names[0], "   ", names[1], ""])
+    with stdin_kept(["-"], io.BytesIO(text.encode("utf-8-sig"))) as kept:
+        assert [cell.source for cell in list_cells(kept)] == names
+    for encoding in ("utf-16-le", "utf-16-be"):
+        stream = io.BytesIO(("\ufeff" + text).encode(encoding))
+        with (
+            stdin_kept(["-"], stream) as kept,
+            pytest.raises(InputError, match="in UTF-16; write them in UTF-8"),
+        ):
+            list(list_cells(kept))
 
 
 def test_standard_input_that_cannot_be_used(

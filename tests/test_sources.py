@@ -5,6 +5,7 @@ import io
 import os
 import struct
 import sys
+import zlib
 from pathlib import Path
 
 import cv2
@@ -129,6 +130,38 @@ def test_transparency_shows_white(tmp_path: Path) -> None:
     pixels = read(encoded(clear, "PNG"), tmp_path)
     assert (pixels[:20] == 255).all()
     assert (pixels[20:] == PICTURE[20:]).all()
+
+
+def with_clear_colour(data: bytes, *colour: int) -> bytes:
+    """Put a chunk tRNS, which names the transparent colour, behind IHDR."""
+    chunk = b"tRNS" + struct.pack(f">{len(colour)}H", *colour)
+    end = 8 + 12 + 13
+    crc = struct.pack(">I", zlib.crc32(chunk))
+    return data[:end] + struct.pack(">I", 2 * len(colour)) + chunk + crc + data[end:]
+
+
+@pytest.mark.parametrize("scale", [1, 257])
+@pytest.mark.parametrize("grey", [True, False])
+def test_the_transparent_colour_of_a_png_shows_white(
+    grey: bool, scale: int, tmp_path: Path
+) -> None:
+    pixels = (GREY if grey else PICTURE).astype(np.uint16 if scale > 1 else np.uint8) * scale
+    pixels[0, :2] = 5 * scale
+    pixels[1, 0] = 255 * scale
+    colour = [5 * scale] if grey else [5 * scale] * 3
+    expected = read(png(pixels), tmp_path)
+    assert (expected[0, 0] == 5).all()
+    expected[0, :2] = 255
+    assert (read(with_clear_colour(png(pixels), *colour), tmp_path) == expected).all()
+
+
+def test_the_transparent_colour_may_have_few_bits(tmp_path: Path) -> None:
+    black = Image.new("1", (40, 40), 1)
+    black.putpixel((0, 0), 0)
+    pixels = read(with_clear_colour(encoded(black, "PNG"), 1), tmp_path)
+    assert (pixels[0, 0] == 0).all()
+    assert (pixels[1:] == 255).all()
+    assert (read(with_clear_colour(encoded(black, "PNG"), 0), tmp_path) == 255).all()
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])

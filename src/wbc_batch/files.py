@@ -27,6 +27,7 @@ __all__ = [
     "resolved",
     "scratch",
     "try_writing",
+    "unread",
     "unwritable",
     "write_file",
     "write_together",
@@ -73,6 +74,14 @@ def absence(path: Path, sentence: str) -> str:
 def resolved(path: str | Path) -> Path:
     """Make a path absolute and follow its links, as far as they lead anywhere."""
     return Path(os.path.realpath(path))
+
+
+def unread(path: str | Path, error: OSError) -> IncompleteRunError:
+    """Say that a file of a run, which may be whole, cannot be read for now."""
+    return IncompleteRunError(
+        f"{path} cannot be read ({reason(error)}); make the files of the run readable for this user, then "
+        "repeat the command"
+    )
 
 
 def refuse_existing(output: Path, *, even_empty: bool = False) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wbc_batch.errors import RunError
-from wbc_batch.files import write_file
+from wbc_batch.files import unread, write_file
 
 __all__ = ["differences", "now", "peek_json", "read_json", "write_json"]
 
@@ -30,18 +30,20 @@ def read_json(path: Path, remedy: str) -> dict[str, Any] | None:
     ----------
     path : Path
     remedy : str
-        What to do where it cannot be read.
+        What to do where it is damaged.
 
     Raises
     ------
     RunError
-        If it cannot be read, or is no record.
+        If it is damaged, or is no record. With the exit code 4, if it cannot be read.
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise unread(path, error) from error
+    except ValueError as error:
         raise RunError(f"{path} is damaged; {remedy}") from error
     if not isinstance(record, dict):
         raise RunError(f"{path} is no record of wbc-batch; {remedy}")

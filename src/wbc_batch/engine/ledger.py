@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from wbc_batch.errors import IncompleteRunError, reason
-from wbc_batch.files import UNFINISHED, write_file
+from wbc_batch.files import UNFINISHED, unread, write_file
 from wbc_batch.schema import SHARDS
 
 __all__ = [
@@ -92,9 +91,16 @@ def committed(run_dir: Path) -> list[ShardResult]:
     Raises
     ------
     IncompleteRunError
-        If one may not be read: it may be whole.
+        If one may not be read, or not even listed: it may be whole.
     """
-    found = (_read(path) for path in (run_dir / SHARDS).glob("*.json"))
+    shards = run_dir / SHARDS
+    try:  # unlike glob, which finds nothing where nobody may look
+        notes = [path for path in shards.iterdir() if path.suffix == ".json"]
+    except (FileNotFoundError, NotADirectoryError):
+        notes = []
+    except OSError as error:
+        raise unread(shards, error) from error
+    found = map(_read, notes)
     return sorted((result for result in found if result), key=lambda result: result.number)
 
 
@@ -116,10 +122,7 @@ def _read(path: Path) -> ShardResult | None:
         result = ShardResult(**json.loads(path.read_text(encoding="utf-8")))
         whole = (path.parent / result.file).stat().st_size == result.size
     except PermissionError as error:
-        raise IncompleteRunError(
-            f"{error.filename} may not be read by this user ({reason(error)}); make the "
-            "files of the run readable, then repeat the command to continue"
-        ) from error
+        raise unread(error.filename, error) from error
     except (OSError, ValueError, TypeError):
         return None
     return result if whole else None

@@ -160,7 +160,7 @@ def read_record(run_dir: Path) -> Record | None:
     Raises
     ------
     RunError
-        If it cannot be read.
+        If it is damaged. With the exit code 4, if it cannot be read.
     """
     return read_json(run_dir / RECORD_FILE, _ANEW)
 

@@ -7,17 +7,23 @@ import pandas as pd
 
 from wbc_batch.csv_rows import read_rows
 from wbc_batch.errors import InputError
+from wbc_batch.files import exists
 from wbc_batch.report.tables import unguard_text
 
 __all__ = ["first_few", "name_rows", "read_header", "read_list", "refuse_twice"]
 
 
 def read_header(path: Path) -> list[str]:
-    """Name the columns of a CSV file; none where there is no such file, or no table in it."""
-    try:
-        return next(read_rows(path, errors="replace"), (0, []))[1]
-    except InputError:
+    """Name the columns of a CSV file; none where there is no such file, or nothing in it.
+
+    Raises
+    ------
+    InputError
+        If there is something in it, but it cannot be read as a CSV table.
+    """
+    if not exists(path):
         return []
+    return next(read_rows(path, errors="replace"), (0, []))[1]
 
 
 def read_list(path: Path, columns: Sequence[str], filled: str | None = None) -> pd.DataFrame:

@@ -92,7 +92,8 @@ def earlier_review(path: Path) -> Review | None:
     Raises
     ------
     InputError
-        If there is a review, but not one that `read_review` takes.
+        If the table cannot be read, for it may hold a review, or the review is none that `read_review`
+        takes.
     """
     if "reviewed_label" not in read_header(path):
         return None

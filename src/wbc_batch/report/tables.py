@@ -7,6 +7,7 @@ apostrophe (`guard_text`); numbers stay numbers. The shards hold everything exac
 pyarrow takes no path that is not UTF-8, so it is given open files.
 """
 
+import errno
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ import pyarrow.parquet as pq
 
 from wbc_batch.classifier.conformal import prediction_sets
 from wbc_batch.errors import RunError
-from wbc_batch.files import replacing
+from wbc_batch.files import replacing, unread
 from wbc_batch.schema import (
     CELL_TYPES,
     CLASSES,
@@ -116,9 +117,12 @@ def _named(path: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError, KeyError) as error:
+        # pyarrow's own errors of this kind, which are of damage, have no number.
+        if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
+            raise unread(path, error) from error
         raise RunError(
-            f"{path}: this shard cannot be read ({error}); delete it and run the same command "
-            "again to classify its cells anew"
+            f"{path}: this shard cannot be read ({error}); delete it and repeat the wbc-batch classify "
+            "that made it, which run.json has, to classify its cells anew"
         ) from error
 
 

@@ -17,7 +17,7 @@ from wbc_batch.sources import packed
 from wbc_batch.sources.blocks import Blocks
 from wbc_batch.sources.cells import Cell, Place
 from wbc_batch.sources.fetching import Fetch
-from wbc_batch.sources.groups import Grouping, parent_folder
+from wbc_batch.sources.groups import Grouping
 from wbc_batch.sources.inputs import Input
 from wbc_batch.sources.kinds import ZARR_FILES, is_url
 
@@ -54,16 +54,22 @@ def list_array(item: Input, grouping: Grouping) -> Iterator[Cell]:
             place = Place(item.source, index, index // crops.block)
             yield Cell(item.source, "", index, item.name, place=place)
         return
+    group = grouping.column or (packed.PARENT if grouping.rule == packed.PARENT else "group")
+    if group == packed.PARENT and group not in crops.group:
+        raise InputError(
+            f"{item.given} does not say in which folders its cells lay (--group-by parent), for an earlier "
+            "version packed it; pack them again"
+        )
+    needed = [name for name in packed.COLUMNS if name != packed.PARENT or name == group]
     for first in range(0, len(crops), _ROWS):
         try:
-            columns = crops.columns(first, min(first + _ROWS, len(crops)))
+            columns = crops.columns(needed, first, min(first + _ROWS, len(crops)))
         except ImageError as error:
             raise InputError(f"{item.given}: {error}") from error
-        groups = _groups(columns, grouping)
         for number, row in enumerate(_rows(columns)):
             position = first + number
             place = Place(item.source, position, position // crops.block)
-            yield packed.cell_of(row, groups[number], place)
+            yield packed.cell_of(row, group, place)
 
 
 class CropArray:
@@ -98,7 +104,7 @@ class CropArray:
     def __len__(self) -> int:
         return int(self.array.shape[0])
 
-    def columns(self, first: int, last: int) -> dict[str, NDArray]:
+    def columns(self, names: Iterable[str], first: int, last: int) -> dict[str, NDArray]:
         """Read what a packed store says of some of its crops.
 
         Raises
@@ -110,7 +116,7 @@ class CropArray:
             f"what the store says of its crops {first} to {last - 1} is missing or damaged; "
             "pack them again"
         ):
-            return {name: self.group[name][first:last] for name in packed.COLUMNS}
+            return {name: self.group[name][first:last] for name in names}
 
     def fetch(self, cells: Iterable[Cell]) -> Iterator[Fetch]:
         """Give a way to the pixels of each cell."""
@@ -203,15 +209,6 @@ def _rows(columns: Mapping[str, NDArray]) -> Iterator[packed.Row]:
         yield dict(zip(columns, values, strict=True))
 
 
-def _groups(columns: Mapping[str, NDArray], grouping: Grouping) -> NDArray | list[str]:
-    if grouping.column:
-        return columns[grouping.column]
-    if grouping.rule != "parent":
-        return columns["group"]
-    names = zip(columns["source"], columns["member"], strict=True)
-    return [parent_folder(str(source), str(member)) for source, member in names]
-
-
 def _channels_first(array: Any) -> bool:
     """Tell (N, C, H, W) from (N, H, W, C) and (N, H, W).
 
@@ -223,6 +220,10 @@ def _channels_first(array: Any) -> bool:
     shape = array.shape
     if str(array.dtype.newbyteorder("=")) not in _TYPES:
         raise ImageError(f"this zarr array holds {array.dtype}; crops are uint8 or uint16")
+    if len(shape) == 3 and shape[2] in _COLOURS:  # no crop is so narrow
+        raise ImageError(
+            f"this zarr array has the shape {shape} and is one image; an array of crops has (N, H, W, 3)"
+        )
     if len(shape) == 3 or (len(shape) == 4 and shape[3] in _COLOURS):
         return False
     if len(shape) == 4 and shape[1] in _COLOURS:

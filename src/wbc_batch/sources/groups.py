@@ -1,6 +1,7 @@
 r"""What cells are counted together: ``--group-by parent|source|REGEX|COLUMN``."""
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -82,6 +83,10 @@ class Grouping:
     def column(self) -> str | None:
         """The column of a table that names the group; None if `rule` is something else."""
         return None if self.pattern or self.rule in ("", "parent", "source") else self.rule
+
+    def among(self, columns: Collection[str]) -> "Grouping":
+        """Prefer the column of exactly this name, such as ``Patient (ID)``, to a regular expression."""
+        return replace(self, pattern=None) if self.rule in columns else self
 
     def apply(self, cell: Cell) -> Cell:
         """Set the group of a listed cell, where it depends on nothing but the cell's identity.

@@ -7,7 +7,7 @@ Pillow lacks the codec for.
 
 import io
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache, partial
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -47,7 +47,7 @@ _BY_PILLOW = (("BMP", b"BM"), ("GIF", b"GIF87a"), ("GIF", b"GIF89a"), ("WEBP", b
 
 # SOF markers carry the size; C4, C8 and CC in the same range are tables.
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_PNG_PALETTE, _PNG_GREY_ALPHA = 3, 4
+_PNG_GREY, _PNG_RGB, _PNG_PALETTE, _PNG_GREY_ALPHA = 0, 2, 3, 4
 # Of torchvision's ImageReadMode.
 _UNCHANGED, _RGB = 0, 3
 # Pillow has a name for it, but its wheels come without the codec.
@@ -176,23 +176,34 @@ def _reduction(width: int, height: int, components: int) -> int:
 
 def _decode_png(data: bytes) -> NDArray:
     # IHDR is always the first chunk: length and name (8 bytes), then width, height, depth, colour.
-    width, height, _, colour = struct.unpack_from(">IIBB", data, len(_PNG) + 8)
+    width, height, depth, colour = struct.unpack_from(">IIBB", data, len(_PNG) + 8)
     refuse_large(width, height)
-    _refuse_frames(_png_frames(data))
+    chunks = dict(_png_chunks(data))
+    if b"acTL" in chunks:  # an animation, and how many images it holds (PNG 3, section 11.3.6.1)
+        _refuse_frames(struct.unpack_from(">I", data, chunks[b"acTL"])[0])
     if colour in (_PNG_PALETTE, _PNG_GREY_ALPHA):
         return _decode_with_pillow(data, name="PNG")
-    return _decode_with_torchvision(data, "PNG", _UNCHANGED)
+    pixels = _decode_with_torchvision(data, "PNG", _UNCHANGED)
+    if b"tRNS" in chunks and colour in (_PNG_GREY, _PNG_RGB) and pixels.shape[-1] < 4:
+        clear = np.frombuffer(data, ">u2", 3 if colour == _PNG_RGB else 1, chunks[b"tRNS"])
+        return _cleared(pixels, clear * (255 // (2**depth - 1)) if depth < 8 else clear)
+    return pixels
 
 
-def _png_frames(data: bytes) -> int:
-    """Images that an animated PNG holds: its chunk acTL comes before the first IDAT (PNG 3, section 5.6)."""
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int]]:
+    """Names of the chunks of a PNG before its first IDAT, and where their contents begin."""
     at, name = len(_PNG), b""
     while name != b"IDAT":
         length, name = struct.unpack_from(">I4s", data, at)
-        if name == b"acTL":
-            return struct.unpack_from(">I", data, at + 8)[0]
+        yield name, at + 8
         at += length + 12  # with its length, name and checksum
-    return 1
+
+
+def _cleared(pixels: NDArray, clear: NDArray) -> NDArray:
+    """Give pixels an opacity: none where they have the one colour that is transparent."""
+    opaque = (pixels != clear).any(axis=-1, keepdims=True) * np.iinfo(pixels.dtype).max
+    colours = np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+    return np.concatenate([colours, opaque.astype(pixels.dtype)], axis=-1)
 
 
 def _refuse_frames(frames: int) -> None:

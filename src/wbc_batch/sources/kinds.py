@@ -37,7 +37,8 @@ _SUFFIXES = re.compile(
     r"\.(zip|tar|tar\.gz|tgz|tar\.bz2|tbz2|tar\.xz|txz|(ome\.)?(tiff?|tf[28]|btf)|zarr|csv|tsv|parquet|pq)$",
     re.IGNORECASE,
 )
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(::|://)")  # two letters and more: C:/ is a drive
+# Two letters and more: C:/ is a drive. fsspec has chains, simplecache::s3://bucket; slide::1 is a name.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(://|::.*://)", re.DOTALL)
 
 
 class Kind(StrEnum):

@@ -52,10 +52,10 @@ def list_cells(inputs: Sequence[AnyInput], group_by: str | None = None) -> Itera
     single = [item for item in inputs if not isinstance(item, PathList)]
     named = iter(name_inputs(single, [_kind(item) for item in single], alone=len(inputs) == 1))
     for item in inputs:
-        cells = (
-            _piped(item, grouping) if isinstance(item, PathList) else _list(next(named), grouping)
-        )
-        yield from map(grouping.apply, cells)
+        if isinstance(item, PathList):
+            yield from _piped(item, grouping)
+        else:
+            yield from _list(next(named), grouping)
 
 
 _LISTERS: dict[Kind, Callable[[Input], Iterator[Cell]]] = {
@@ -78,13 +78,13 @@ def _list(item: Input, grouping: Grouping) -> Iterator[Cell]:
     if item.kind is Kind.TABLE:
         return list_table(item, grouping)
     if item.kind is Kind.ZARR:
-        return list_array(item, grouping)
+        return map(grouping.apply, list_array(item, grouping))
     if grouping.column:
         raise InputError(
             f"--group-by {grouping.column}: {item.given} is no table and has no columns; say parent, "
             "source, or a regular expression with a group in parentheses, such as '/(patient-[0-9]+)/'"
         )
-    return _LISTERS[item.kind](item)
+    return map(grouping.apply, _LISTERS[item.kind](item))
 
 
 def _piped(paths: PathList, grouping: Grouping) -> Iterator[Cell]:

@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice, tee
+from itertools import islice, tee, zip_longest
 from pathlib import Path
 
 from wbc_batch.classifier.preprocessing import Preprocessing, canonical_crop
 from wbc_batch.errors import InputError, RunError
 from wbc_batch.files import held, is_folder, refuse_existing, writing
 from wbc_batch.progress import Progress, silent
+from wbc_batch.sources import packed
 from wbc_batch.sources.ahead import map_apart, run_ahead
 from wbc_batch.sources.cells import Cell, path_of
 from wbc_batch.sources.fetching import Fetch
@@ -126,12 +127,17 @@ def pack(
     begun = time.monotonic()
     with _alone(store):
         layout = _measured(list_cells(inputs, group_by), cores, compress, preprocessing)
-        listed, to_read = tee(list_cells(inputs, group_by))
+        listed, to_check, to_read = tee(list_cells(inputs, group_by), 3)
         with _appearing(store) as unfinished:
             errors = write(
                 unfinished,
                 layout,
-                zip(listed, _pixels(to_read, preprocessing, cores), strict=True),
+                zip(
+                    listed,
+                    _parents(inputs, to_check),
+                    _pixels(to_read, preprocessing, cores),
+                    strict=True,
+                ),
                 progress,
             )
     seconds = time.monotonic() - begun
@@ -153,6 +159,24 @@ def pack(
         rate_before=round(statistics.median(rate for rate, _ in rates), 1),
         rate_after=round(statistics.median(rate for _, rate in rates), 1),
     )
+
+
+def _parents(inputs: Sequence[AnyInput], cells: Iterator[Cell]) -> Iterator[str]:
+    """Find the group of each cell by the rule ``parent``, which its source and member alone do not tell.
+
+    Raises
+    ------
+    RunError
+        If these are no longer the cells that the inputs have.
+    """
+    for cell, same in zip_longest(cells, list_cells(inputs, packed.PARENT)):
+        if not (cell and same and _identity(cell) == _identity(same)):
+            raise RunError("the input changed while it was packed; leave it alone and begin anew")
+        yield same.group
+
+
+def _identity(cell: Cell) -> tuple[str, str, int | None]:
+    return cell.source, cell.member, cell.index
 
 
 def _pixels(

@@ -19,6 +19,7 @@ __all__ = [
     "FILL",
     "GROUPING",
     "MARK",
+    "PARENT",
     "PREPARED",
     "SIZES",
     "VERSION",
@@ -40,12 +41,16 @@ SIZES = "nucleus_size"
 #: What zarr gives for pixels that are missing. No picture is all of this value, many are all black or white.
 FILL = 1
 
+#: Array of what each cell is counted with by the rule of this name, which `group` may not have been.
+PARENT = "parent"
+
 #: Arrays beside the crops, with their types. What a crop has not is "" or -1.
 COLUMNS = {
     "source": "string",
     "member": "string",
     "index": "int64",
     "group": "string",
+    PARENT: "string",
     "x": "int64",
     "y": "int64",
     "width": "int64",
@@ -75,14 +80,15 @@ def preparation(preprocessing: Preprocessing) -> dict[str, Any]:
     return {"revision": REVISION, **numbers}
 
 
-def row_of(cell: Cell, height: int, width: int, error: str) -> Row:
-    """Describe a cell and its crop as the store keeps them."""
+def row_of(cell: Cell, parent: str, height: int, width: int, error: str) -> Row:
+    """Describe a cell, its group by the rule ``parent``, and its crop as the store keeps them."""
     box = cell.box or Box(-1, -1, -1, -1)
     return {
         "source": cell.source.translate(_TO_PRIVATE),
         "member": cell.member.translate(_TO_PRIVATE),
         "index": -1 if cell.index is None else cell.index,
         "group": cell.group.translate(_TO_PRIVATE),
+        PARENT: parent.translate(_TO_PRIVATE),
         "x": box.x,
         "y": box.y,
         "width": box.width,
@@ -95,13 +101,14 @@ def row_of(cell: Cell, height: int, width: int, error: str) -> Row:
 
 
 def cell_of(row: Row, group: str, place: Place) -> Cell:
-    """Give a cell back what it was before it was packed; its pixels are at `place` now."""
+    """Give a cell back what it was before it was packed, counted by the column `group`; now at `place`."""
     boxed = int(row["width"]) >= 0
+    index = None if int(row["index"]) < 0 else int(row["index"])
     return Cell(
         source=restored(row["source"]),
         member=restored(row["member"]),
-        index=None if int(row["index"]) < 0 else int(row["index"]),
-        group=restored(group),
+        index=index,
+        group="" if group == "index" and index is None else restored(row[group]),
         box=Box(*(int(row[name]) for name in ("x", "y", "width", "height"))) if boxed else None,
         given_label=restored(row["given_label"]),
         place=place,

@@ -18,7 +18,7 @@ from wbc_batch.progress import Progress
 from wbc_batch.sources import packed
 from wbc_batch.sources.cells import Cell
 
-__all__ = ["Layout", "Pixels", "write"]
+__all__ = ["Layout", "Packed", "Pixels", "write"]
 
 # Chunks of about 8 MB are read nearly as fast as memory is copied; files of about 128 MB are easy to keep.
 _CHUNK_BYTES = 8 * 2**20
@@ -77,11 +77,14 @@ class Layout:
 #: What was read of a cell: its picture, and its canonical crop if the layout wants one; or why not.
 Pixels = tuple[NDArray[np.uint8], CanonicalCrop | None] | ImageError
 
+#: A cell, its group by the rule ``parent``, and what was read of it.
+Packed = tuple[Cell, str, Pixels]
+
 
 def write(
     store: Path,
     layout: Layout,
-    cells: Iterable[tuple[Cell, Pixels]],
+    cells: Iterable[Packed],
     progress: Progress,
 ) -> int:
     """Write a store.
@@ -91,7 +94,7 @@ def write(
     store : Path
         A folder that does not exist.
     layout : Layout
-    cells : iterable of (Cell, Pixels)
+    cells : iterable of Packed
         Taken as they are written: a shard goes to the disk while the next one is read.
     progress : callable
         Called with the number of cells done and the number of all cells.
@@ -143,7 +146,7 @@ def _changed(layout: Layout) -> RunError:
 
 
 def _laid_out(
-    some: Sequence[tuple[Cell, Pixels]], layout: Layout
+    some: Sequence[Packed], layout: Layout
 ) -> tuple[dict[str, NDArray], list[packed.Row]]:
     """Put crops into the top left corners of arrays, and say what they are."""
     arrays: dict[str, NDArray] = {
@@ -152,11 +155,11 @@ def _laid_out(
     if layout.preprocessing is not None:
         arrays[packed.SIZES] = np.full(len(some), np.nan, np.float32)
     rows = []
-    for number, (cell, pixels) in enumerate(some):
+    for number, (cell, parent, pixels) in enumerate(some):
         if not isinstance(pixels, ImageError) and (np.array(pixels[0].shape) > layout.crop).any():
             pixels = ImageError("the file changed while it was packed")
         if isinstance(pixels, ImageError):
-            rows.append(packed.row_of(cell, 0, 0, str(pixels)))
+            rows.append(packed.row_of(cell, parent, 0, 0, str(pixels)))
             continue
         image, canonical = pixels
         height, width = image.shape[:2]
@@ -164,7 +167,7 @@ def _laid_out(
         if canonical is not None:
             arrays[packed.PREPARED][number] = canonical.pixels
             arrays[packed.SIZES][number] = canonical.nucleus_size
-        rows.append(packed.row_of(cell, height, width, ""))
+        rows.append(packed.row_of(cell, parent, height, width, ""))
     return arrays, rows
 
 

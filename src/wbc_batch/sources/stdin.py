@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,11 +19,16 @@ __all__ = ["STDIN", "PathList", "stdin_kept"]
 #: What stands for the paths on standard input.
 STDIN = "-"
 _BLOCK = 1 << 20
+_UTF_16 = (BOM_UTF16_LE, BOM_UTF16_BE)
 
 
 @dataclass(frozen=True, slots=True)
 class PathList:
-    """The paths that came on standard input, in a file: one a line, or each ended by NUL."""
+    """The paths that came on standard input, in a file: one a line, or each ended by NUL.
+
+    A byte order mark before them is passed over. `InputError` is raised while they are read, if they are
+    in UTF-16.
+    """
 
     file: Path
 
@@ -31,11 +37,14 @@ class PathList:
 
     def __iter__(self) -> Iterator[str]:
         with self.file.open("rb") as stream:
-            zero = b"\0" in stream.read(_BLOCK)
-            stream.seek(0)
+            head = stream.read(_BLOCK)
+            if head.startswith(_UTF_16):  # as of Windows PowerShell
+                raise InputError("the paths on standard input are in UTF-16; write them in UTF-8")
+            stream.seek(len(BOM_UTF8) if head.startswith(BOM_UTF8) else 0)
+            zero = b"\0" in head
             for line in _split(stream, b"\0" if zero else b"\n"):
                 name = line if zero else line.rstrip(b"\r")
-                if name:
+                if name if zero else name.strip():  # a line of blanks is no name
                     yield fsdecode(name)
 
 

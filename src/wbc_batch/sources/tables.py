@@ -68,6 +68,7 @@ def list_table(item: Input, grouping: Grouping) -> Iterator[Cell]:
             f"{path} has only {', '.join(box_columns)} of the columns {', '.join(BOX_COLUMNS)}; "
             "boxes need all of them, crops none"
         )
+    grouping = grouping.among(table.names)
     group_column = _group_column(path, table.names, columns, grouping)
     own = stem(path.name)
     label_column = columns.get(LABEL_COLUMN)
@@ -79,7 +80,7 @@ def list_table(item: Input, grouping: Grouping) -> Iterator[Cell]:
         member = _text(row, path_column).replace("\\", "/")
         unit += member != before
         before = member
-        yield Cell(
+        cell = Cell(
             item.source,
             member,
             index,
@@ -89,6 +90,7 @@ def list_table(item: Input, grouping: Grouping) -> Iterator[Cell]:
             # Boxes of one image are cut from it together.
             place=Place(item.source, index, unit) if box_columns else None,
         )
+        yield grouping.apply(cell)
     if index < 0:
         raise InputError(f"{path} holds no rows; name a table with a row for each cell")
 
