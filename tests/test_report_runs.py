@@ -147,6 +147,9 @@ def test_a_run_that_is_not_finished_says_what_is_missing(run: Path, tmp_path: Pa
     (run / "run.json").write_text(json.dumps(record | {"directory": "/data/lab"}))
     with pytest.raises(IncompleteRunError, match=r"continue it with \(in /data/lab\): wbc-batch"):
         compare_runs(run, run, tmp_path / "compared")
+    (run / "run.json").write_text(json.dumps(record | {"folder": str(tmp_path / "old")}))
+    with pytest.raises(IncompleteRunError, match=rf"continue it with \(with -o {run}\): wbc-batch"):
+        rebuild_report(run)
     (run / "run.json").write_text(json.dumps(record | {"state": "finished"}))
     with pytest.raises(IncompleteRunError, match="not whole any more: the shards of 5 of 11 cells"):
         rebuild_report(run)
