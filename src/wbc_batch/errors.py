@@ -8,6 +8,7 @@ from enum import IntEnum
 
 __all__ = [
     "ClusterError",
+    "ContainerError",
     "ExitCode",
     "ImageError",
     "IncompleteRunError",
@@ -44,6 +45,10 @@ class InputError(WbcError, ValueError):
 
 class ImageError(WbcError, ValueError):
     """One image cannot be read or classified; it becomes a row with ``status=error``."""
+
+
+class ContainerError(ImageError):
+    """A file holds many images where one should be: it has to be named as an input of its own."""
 
 
 class UnreachableError(ImageError, ConnectionError):
