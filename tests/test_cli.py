@@ -110,6 +110,7 @@ def test_the_run_is_recorded(finished: subprocess.CompletedProcess[str], place: 
     assert record["backend"] == record["settings"]["backend"] == "openvino"
     assert record["started"] <= record["finished"]
     assert "slides -o out" in record["command"]
+    assert record["folder"] == os.path.realpath(place / "out")
     assert {"wbc-napari", "torch", "distributed", "python"} <= set(record["versions"])
 
 

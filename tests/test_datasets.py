@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from commands import invoke, room_for
 
 from wbc_batch.classifier.preprocessing import Preprocessing
@@ -26,6 +27,7 @@ from wbc_batch.datasets.published import PBC_COUNTS, RAABIN_COUNTS
 from wbc_batch.errors import ExitCode, InputError
 from wbc_batch.evaluation.folders import evaluate_folders
 from wbc_batch.schema import CLASSES
+from wbc_batch.sources.pack import pack
 from wbc_batch.synthetic import draw_cell
 from wbc_batch.training.folders import train_folders
 from wbc_batch.training.settings import Settings
@@ -592,9 +594,23 @@ def test_real_cells_in_the_published_layout(real_cells, tmp_path):
     found = counts(tmp_path / "d", "split", "label")
     assert found["train", "neutrophil"] == 95 * 8 // 10
     assert found["out_of_class", "platelet"] == 244
-    assert (
-        read_dataset("x", ManifestPart(tmp_path / "d", "validation"), SMALL).counts()["pbc"][
-            "basophil"
-        ]
-        == 9
-    )
+    validation = read_dataset("x", ManifestPart(tmp_path / "d", "validation"), SMALL)
+    assert validation.counts()["pbc"]["basophil"] == 9
+
+
+def test_stacks_and_stores_are_no_labelled_cells(tmp_path: Path) -> None:
+    lab = fill(tmp_path / "lab", {"neutrophil": 2})
+    own = "a labelled cell has a file of its own, so save the images as such"
+    stack = lab / "neutrophil" / "stack.tif"
+    tifffile.imwrite(stack, np.zeros((3, 24, 24, 3), np.uint8), photometric="rgb")
+    with pytest.raises(
+        InputError, match=rf"stack\.tif cannot be used: the file holds 3 pages; {own}"
+    ):
+        read_dataset("lab", lab, SMALL)
+    stack.unlink()
+    pack([lab], tmp_path / "lab.zarr")
+    with pytest.raises(InputError, match=r"lab\.zarr is a zarr store; name a folder that holds"):
+        read_dataset("lab", tmp_path / "lab.zarr", SMALL)
+    shutil.move(tmp_path / "lab.zarr", lab / "neutrophil" / "lab.zarr")
+    with pytest.raises(InputError, match=rf"lab\.zarr cannot be used: this is a zarr store; {own}"):
+        read_dataset("lab", lab, SMALL)

@@ -446,6 +446,26 @@ def test_an_unfinished_run_goes_on_with_the_same_settings_only(
         assert len(committed(tmp_path)) == 1
 
 
+def test_a_run_whose_input_is_named_otherwise_says_how_it_was_named(
+    job: Job, slides: Path, tmp_path: Path
+) -> None:
+    settings = {field: getattr(SETTINGS, field) for field in SETTINGS.__slots__}
+    record = {"state": "finished", "cells": 99, "settings": settings, "inputs": ["my slides"]}
+    record |= {"command": "wbc-batch classify 'my slides' -o run", "directory": str(Path.cwd())}
+    with locked(tmp_path):
+        write_record(tmp_path, record)
+        with pytest.raises(RunError) as told:
+            to_continue(tmp_path, replace(SETTINGS, cells="10 (ef)"))
+        assert "is now '10 (ef)', as many: name the input as then, 'my slides'); to fin" in str(
+            told.value
+        )
+        assert "repeat the old command: wbc-batch classify 'my slides' -o run; or" in str(
+            told.value
+        )
+        with pytest.raises(RunError, match=r"is now '11 \(ef\)'\); to finish it"):
+            to_continue(tmp_path, replace(SETTINGS, cells="11 (ef)"))
+
+
 def test_a_run_that_did_nothing_yet_binds_nobody(tmp_path: Path) -> None:
     settings = {field: getattr(SETTINGS, field) for field in SETTINGS.__slots__}
     with locked(tmp_path):

@@ -163,6 +163,9 @@ def test_a_run_that_is_not_finished_says_what_is_missing(run: Path, tmp_path: Pa
     (run / "run.json").write_text(json.dumps(record | {"directory": "/data/lab"}))
     with pytest.raises(IncompleteRunError, match=r"continue it with \(in /data/lab\): wbc-batch"):
         compare_runs(run, run, tmp_path / "compared")
+    (run / "run.json").write_text(json.dumps(record | {"folder": str(tmp_path / "old")}))
+    with pytest.raises(IncompleteRunError, match=rf"continue it with \(with -o {run}\): wbc-batch"):
+        rebuild_report(run)
     (run / "run.json").write_text(json.dumps(record | {"state": "finished"}))
     with pytest.raises(IncompleteRunError, match="not whole any more: the shards of 5 of 11 cells"):
         rebuild_report(run)
@@ -180,6 +183,28 @@ def test_a_record_that_is_damaged_is_said_to_be(run: Path, text: str) -> None:
     assert told.exit_code == 1
     assert "run.json" in told.stderr
     assert "classify into this one anew with --force" in told.stderr
+
+
+def test_a_project_that_was_moved_keeps_its_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    rows = [a_row(Cell("in", "s/a.png", None, "s"), "monocyte", 0.9)]
+    facts = {"directory": str(before), "folder": str(before / "out" / "run"), "inputs": ["in"]}
+    run = finished_run(after / "out" / "run", rows, **facts)
+    rebuild_report(run, tmp_path / "without")
+    assert (
+        "the page lacks 1 of 1 pictures; the first one is of in/s/a.png: the file is" in caplog.text
+    )
+    caplog.clear()
+    draw(after / "in" / "s" / "a.png")
+    rebuild_report(run, tmp_path / "beside")
+    assert len(page_of(tmp_path / "beside").pictures("Crop as given")) == 1
+    run.rename(tmp_path / "results-alone")
+    monkeypatch.chdir(after)
+    rebuild_report(tmp_path / "results-alone", tmp_path / "current")
+    assert len(page_of(tmp_path / "current").pictures("Crop as given")) == 1
+    assert "lacks" not in caplog.text
 
 
 def test_files_that_may_not_be_read_are_not_called_damaged(tmp_path: Path) -> None:

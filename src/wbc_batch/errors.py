@@ -11,6 +11,7 @@ from importlib.util import find_spec
 
 __all__ = [
     "ClusterError",
+    "ContainerError",
     "ExitCode",
     "ImageError",
     "IncompleteRunError",
@@ -51,6 +52,10 @@ class InputError(WbcError, ValueError):
 
 class ImageError(WbcError, ValueError):
     """One image cannot be read or classified; it becomes a row with ``status=error``."""
+
+
+class ContainerError(ImageError):
+    """A file holds many images where one should be: it has to be named as an input of its own."""
 
 
 class UnreachableError(ConnectionError, ImageError):

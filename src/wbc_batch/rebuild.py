@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wbc_batch.engine.ledger import committed_shards
-from wbc_batch.engine.run_folder import Record, lacking, locked, read_record
+from wbc_batch.engine.run_folder import Record, elsewhere, lacking, locked, read_record
 from wbc_batch.errors import IncompleteRunError, InputError, RunError
 from wbc_batch.files import (
     absence,
@@ -193,8 +193,7 @@ def _what_is_missing(run_dir: Path, record: Record, missing: int) -> str:
     else:
         state = record.get("state", "not recorded")
         trouble = f"{run_dir} is not finished: {missed} are not classified yet (state: {state})"
-    begun = record.get("directory")
-    place = f" (in {begun})" if begun and Path(begun) != Path.cwd() else ""
+    place = elsewhere(run_dir, record)
     if command := record.get("command"):
         return f"{trouble}; continue it with{place}: {command}"
     return f"{trouble}; make the same call{place} to continue it"

@@ -18,7 +18,7 @@ from wbc_batch.engine.run_folder import (
     write_record,
 )
 from wbc_batch.errors import ExitCode, IncompleteRunError, RunError
-from wbc_batch.files import unwritable
+from wbc_batch.files import resolved, unwritable
 from wbc_batch.progress import Progress, silent
 from wbc_batch.records import now
 from wbc_batch.report import write_reports
@@ -163,6 +163,7 @@ def classify_paths(
         if record is None:
             clear(run_dir)
             record = {"started": now()}
+        record["folder"] = str(resolved(run_dir))  # to know a run that was moved
         # Of a report that this run had before it lost shards: work of a person, which no shard holds.
         report = replace(request.report, review=earlier_review(run_dir / "cells.csv"))
         record |= request.description(command)

@@ -10,6 +10,7 @@ from wbc_batch.schema import CLASSES
 from wbc_batch.sources import list_cells
 from wbc_batch.sources.folders import empty_folders
 from wbc_batch.sources.groups import PathPattern
+from wbc_batch.sources.kinds import Kind, kind_of
 
 __all__ = ["OUT_OF_CLASS", "LabelledFile", "list_class_folders", "name_groups"]
 
@@ -115,6 +116,11 @@ def name_groups(files: list[LabelledFile], pattern: str) -> list[LabelledFile]:
 def _existing(folder: Path) -> Path:
     if is_file(folder):
         raise InputError(f"{folder} is a file; name a folder that holds one folder per class")
+    if kind_of(folder) is Kind.ZARR:
+        raise InputError(
+            f"{folder} is a zarr store; name a folder that holds one folder per class, with a file for each "
+            "cell"
+        )
     return folder
 
 

@@ -21,7 +21,7 @@ from wbc_batch.datasets.manifest import (
     hash_files,
     read_manifest,
 )
-from wbc_batch.errors import ImageError, InputError
+from wbc_batch.errors import ContainerError, ImageError, InputError
 from wbc_batch.schema import CLASSES
 from wbc_batch.sources import decode_crop, read_file
 
@@ -350,6 +350,12 @@ def _read(entry: Entry, preprocessing: Preprocessing) -> tuple[CanonicalCrop, st
         digest = sha256(data).hexdigest()
         if entry.sha256 in ("", digest):
             return prepare(decode_crop(data), preprocessing), digest
+    except ContainerError as error:  # what it says to do is for classifying
+        what = str(error).partition(";")[0]
+        raise InputError(
+            f"{entry.path} cannot be used: {what}; a labelled cell has a file of its own, so save the images "
+            "as such"
+        ) from error
     except ImageError as error:
         raise InputError(f"{entry.path} cannot be used: {error}; repair or remove it") from error
     raise InputError(

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shlex
 import shutil
 import traceback
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typing import Any
 
 from wbc_batch.engine.ledger import committed, is_shard_file
 from wbc_batch.errors import IncompleteRunError, RunError, WbcError
-from wbc_batch.files import held, refuse_misfits, try_writing, writing
+from wbc_batch.files import held, refuse_misfits, resolved, try_writing, writing
 from wbc_batch.records import differences, read_json, write_json
 from wbc_batch.schema import RECORD_FILE, REPORT_FILES, REPORT_FOLDERS, SHARDS
 
@@ -23,6 +24,7 @@ __all__ = [
     "Record",
     "Settings",
     "clear",
+    "elsewhere",
     "lacking",
     "locked",
     "read_record",
@@ -211,11 +213,35 @@ def to_continue(run_dir: Path, settings: Settings) -> Record | None:
     if changed and not begun:  # it had no time to do anything
         return None
     if changed:
+        command = record.get("command") or ""
         raise RunError(
-            f"{run_dir} holds an unfinished run with other settings ({'; '.join(changed)}); "
-            "repeat the old command to finish it, name another folder, or add --force to begin anew"
+            f"{run_dir} holds an unfinished run with other settings ({'; '.join(changed)}"
+            f"{_named_otherwise(record, settings)}); to finish it repeat the old command"
+            f"{elsewhere(run_dir, record)}{command and f': {command}'}; or name another folder, or add "
+            "--force to begin anew"
         )
     return record
+
+
+def _named_otherwise(record: Record, settings: Settings) -> str:
+    """Say how the inputs were named, where that may be all that made other cells of them."""
+    old, inputs = record.get("settings"), record.get("inputs")
+    cells = str(old.get("cells")) if isinstance(old, dict) else ""
+    as_many = cells != settings.cells and cells.split()[:1] == settings.cells.split()[:1]
+    if not (as_many and isinstance(inputs, list)):
+        return ""
+    return f", as many: name the input as then, {shlex.join(map(str, inputs))}"
+
+
+def elsewhere(run_dir: Path, record: Record) -> str:
+    """Say, in brackets, what the command of a run does not: that it began elsewhere, or was moved since."""
+    begun, folder = record.get("directory"), record.get("folder")
+    facts = []
+    if begun and Path(begun) != Path.cwd():
+        facts.append(f"in {begun}")
+    if folder and resolved(folder) != resolved(run_dir):
+        facts.append(f"with -o {resolved(run_dir)}")
+    return f" ({', '.join(facts)})" if facts else ""
 
 
 def clear(run_dir: Path) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import logging
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from wbc_batch.report.ranges import Profile
 from wbc_batch.schema import CLASSES, LABELS, PLOTS, STATUS_ERROR, UNIDENTIFIED, UNNAMED_GROUP
 
 __all__ = ["RunView", "render_page"]
+
+_log = logging.getLogger(__name__)
 
 #: Bytes that all pictures of a page may take; with its text it stays below 25 MB.
 PICTURE_BYTES = 15_000_000
@@ -118,6 +121,7 @@ def render_page(view: RunView) -> str:
     overall = _records(collected.tally.overall())
     counts = {row["label"]: row["count"] for row in overall}
     groups = _groups(view)
+    _tell_missing([plate for g in groups for gallery in g.galleries for plate in gallery.plates])
     known = collected.all_known()
     script = files(__package__).joinpath("templates", _SCRIPT).read_text(encoding="utf-8")
     return (
@@ -155,6 +159,19 @@ def render_page(view: RunView) -> str:
             script_hash=_hash(script),
         )
     )
+
+
+def _tell_missing(plates: Sequence[Plate]) -> None:
+    """Say, not on the page alone, that it lacks pictures, as where the images were moved."""
+    missing = [plate for plate in plates if plate.problem]
+    if missing:
+        _log.warning(
+            "the page lacks %d of %d pictures; the first one is of %s: %s",
+            len(missing),
+            len(plates),
+            missing[0].place,
+            missing[0].problem,
+        )
 
 
 def _groups(view: RunView) -> list[Group]:

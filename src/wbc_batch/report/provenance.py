@@ -3,18 +3,21 @@
 It is read tolerantly: a page can be made from a run of another version, or while the run goes on.
 """
 
+import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from wbc_batch.files import resolved
+from wbc_batch.files import exists, is_folder, resolved
 from wbc_batch.records import peek_json
 from wbc_batch.report.confusion import Confusion, confusion_from_record
 from wbc_batch.report.gallery import Canonical
 from wbc_batch.schema import RECORD_FILE
+from wbc_batch.sources.kinds import is_url
 
 __all__ = ["NOT_RECORDED", "Provenance", "base_of", "read_provenance"]
 
@@ -85,6 +88,9 @@ def read_provenance(run_dir: Path) -> Provenance:
 def base_of(run: Mapping[str, Any], run_dir: Path) -> Path | None:
     """Return the folder that relative inputs of a run start from; None where that is not recorded.
 
+    Where that is gone, a project was perhaps moved as a whole: then it is the folder in which the inputs
+    are, seen from the results as it was before, or else the current one.
+
     Parameters
     ----------
     run : mapping
@@ -95,7 +101,28 @@ def base_of(run: Mapping[str, Any], run_dir: Path) -> Path | None:
     if run.get("saved_crops") is True:
         return resolved(run_dir)
     base = run.get("directory")
-    return Path(base) if isinstance(base, str) else None
+    if not isinstance(base, str):
+        return None
+    if is_folder(base):
+        return Path(base)
+    places = _perhaps_moved(run, base, run_dir)
+    return next((place for place in places if _has_inputs(place, run)), Path(base))
+
+
+def _perhaps_moved(run: Mapping[str, Any], base: str, run_dir: Path) -> Iterator[Path]:
+    folder = run.get("folder")
+    if isinstance(folder, str):
+        with suppress(ValueError):  # on Windows no way leads from one drive to another
+            yield resolved(run_dir / os.path.relpath(base, folder))
+    yield Path.cwd()
+
+
+def _has_inputs(place: Path, run: Mapping[str, Any]) -> bool:
+    inputs = run.get("inputs")
+    named = [item for item in inputs if isinstance(item, str)] if isinstance(inputs, list) else []
+    # Absolute ones are everywhere, and say nothing.
+    relative = [item for item in named if not (is_url(item) or Path(item).is_absolute())]
+    return bool(relative) and all(exists(place / item) for item in relative)
 
 
 def _part(whole: Any, key: str) -> Mapping[str, Any]:

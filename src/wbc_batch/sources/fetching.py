@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar
 
 from numpy.typing import NDArray
 
-from wbc_batch.errors import ImageError, reason
+from wbc_batch.errors import ContainerError, ImageError, reason
 from wbc_batch.files import is_folder
 from wbc_batch.sources.cells import Cell
 
@@ -109,7 +109,7 @@ def read_file(path: Path) -> bytes:
         status = path.stat()
         # A pipe or a device would block for ever, so ask before opening.
         if not S_ISREG(status.st_mode):
-            raise ImageError(_not_regular(path))
+            raise _not_regular(path)
         refuse_large_file(status.st_size)
         return path.read_bytes()
     except FileNotFoundError as error:
@@ -125,10 +125,12 @@ def read_file(path: Path) -> bytes:
         raise ImageError("the file cannot be opened (no file can have this name)") from error
 
 
-def _not_regular(path: Path) -> str:
+def _not_regular(path: Path) -> ImageError:
     if is_folder(path) and path.suffix.lower() == ".zarr":
-        return "this is a zarr store; name it as an input of its own to classify its crops"
-    return "this is not a regular file"
+        return ContainerError(
+            "this is a zarr store; name it as an input of its own to classify its crops"
+        )
+    return ImageError("this is not a regular file")
 
 
 def refuse_large_file(size: int) -> None:

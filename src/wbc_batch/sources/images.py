@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from wbc_batch.errors import ImageError
+from wbc_batch.errors import ContainerError, ImageError
 from wbc_batch.sources.kinds import TIFF, container_in
 
 __all__ = [
@@ -149,7 +149,9 @@ def _decoder(data: bytes) -> tuple[str, Callable[[bytes], NDArray]]:
     for name, signature in _BY_PILLOW:
         if data.startswith(signature):
             return name, partial(_decode_with_pillow, name=name)
-    raise ImageError(container_in(data) or "this is not a JPEG, PNG, BMP, TIFF, WebP or GIF image")
+    if container := container_in(data):
+        raise ContainerError(container)
+    raise ImageError("this is not a JPEG, PNG, BMP, TIFF, WebP or GIF image")
 
 
 def _decode_jpeg(data: bytes) -> NDArray:
@@ -312,7 +314,7 @@ def _only_crop(data: bytes) -> Any:
     if stack.broken:
         raise ImageError("the TIFF data are truncated or damaged")
     if len(stack) != 1:
-        raise ImageError(
+        raise ContainerError(
             f"the file holds {stack.pages} pages; name it as an input of its own, "
             "so that each of them is a cell"
         )
