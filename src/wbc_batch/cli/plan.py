@@ -106,7 +106,7 @@ def _print_plan(planned: "RunPlan") -> None:
         "memory": _memory(planned),
     }
     if planned.seconds is not None:
-        lines["time"] = f"about {duration(planned.seconds)}"
+        lines["time"] = f"about {duration(planned.seconds)} once the workers have started"
     for name, text in lines.items():
         typer.echo(f"{name:8} {text}")
 
