@@ -515,9 +515,9 @@ def test_a_path_may_have_an_equals_sign(small, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fill(Path("run=1/val"), {"monocyte": 1})
     shutil.copytree(small, "run=2")
-    assert named_folders(["run=1/val"]) == {"val": Path("run=1/val")}
-    assert named_folders(["a=run=1/val"]) == {"a": Path("run=1/val")}
-    assert set(named_folders(["run=2/dataset:test"])) == {"pbc-test", "raabin-test"}
+    assert named_folders(["run=1/val"], "train") == {"val": Path("run=1/val")}
+    assert named_folders(["a=run=1/val"], "train") == {"a": Path("run=1/val")}
+    assert set(named_folders(["run=2/dataset:test"], "train")) == {"pbc-test", "raabin-test"}
     assert set(named_validation([], ["run=2/dataset"])) == {"pbc-validation", "raabin-validation"}
 
 

@@ -656,7 +656,7 @@ def test_the_usual_differential_moves_the_heads_bias_alone(start, tmp_path):
 
 
 def test_data_sets_are_named():
-    named = named_folders(["pbc=some/train", "other/raabin"])
+    named = named_folders(["pbc=some/train", "other/raabin"], "train")
     assert named == {"pbc": Path("some/train"), "raabin": Path("other/raabin")}
     with pytest.raises(InputError, match="two data sets are called 'x'"):
-        named_folders(["x=a", "b/x"])
+        named_folders(["x=a", "b/x"], "train")

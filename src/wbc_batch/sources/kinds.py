@@ -37,8 +37,9 @@ _SUFFIXES = re.compile(
     r"\.(zip|tar|tar\.gz|tgz|tar\.bz2|tbz2|tar\.xz|txz|(ome\.)?(tiff?|tf[28]|btf)|zarr|csv|tsv|parquet|pq)$",
     re.IGNORECASE,
 )
-# Two letters and more: C:/ is a drive. fsspec has chains, simplecache::s3://bucket; slide::1 is a name.
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(://|::.*://)", re.DOTALL)
+# Two letters and more: C:/ is a drive. fsspec has chains, such as simplecache::s3://bucket and, with an
+# absolute path, zip::/a.zip; slide::1 is a name.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(://|::(/|[A-Za-z]:[/\\]|.*://))", re.DOTALL)
 
 
 class Kind(StrEnum):
