@@ -15,7 +15,7 @@ import tifffile
 from PIL import Image
 
 from wbc_batch.errors import ImageError, InputError
-from wbc_batch.sources import Cell, decode, images, list_cells, read_image
+from wbc_batch.sources import Cell, decode, list_cells, read_image, torchvision_decoder
 from wbc_batch.sources.images import crop_size
 
 
@@ -115,12 +115,12 @@ def test_torchvision_and_its_library_alone_decode_alike(
     data = io.BytesIO()
     pixels = np.random.default_rng(1).integers(0, 255, (40, 50, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(data, kind)
-    images._torchvision_decoder.cache_clear()
+    torchvision_decoder.torchvision_decoder.cache_clear()
     alone = decode(data.getvalue())
-    monkeypatch.setattr(images, "find_spec", lambda _: None)
-    images._torchvision_decoder.cache_clear()
+    monkeypatch.setattr(torchvision_decoder, "find_spec", lambda _: None)
+    torchvision_decoder.torchvision_decoder.cache_clear()
     whole = decode(data.getvalue())
-    images._torchvision_decoder.cache_clear()
+    torchvision_decoder.torchvision_decoder.cache_clear()
     np.testing.assert_array_equal(alone, whole)
 
 

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from wbc_batch.classifier.classifier import Classifier
 
 # OpenVINO tells its maker of every import, and NNCF of every use, wherever this package is there. Nothing
-# leaves a laboratory's machine unasked.
+# leaves a laboratory's machine unasked. None makes its import fail as if it were not installed, which both
+# know how to do without; the type of sys.modules does not know that.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 __all__ = ["Bundle", "Classifier", "Predictions", "Rejection", "read_bundle"]

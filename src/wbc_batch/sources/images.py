@@ -8,11 +8,7 @@ Pillow lacks the codec for.
 import io
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from functools import cache, partial
-from importlib.machinery import EXTENSION_SUFFIXES
-from importlib.util import find_spec
-from pathlib import Path
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,6 +16,7 @@ from numpy.typing import NDArray
 
 from wbc_batch.errors import ContainerError, ImageError
 from wbc_batch.sources.kinds import TIFF, container_in
+from wbc_batch.sources.torchvision_decoder import RGB, UNCHANGED, torchvision_decoder
 
 __all__ = [
     "ENOUGH",
@@ -48,8 +45,6 @@ _BY_PILLOW = (("BMP", b"BM"), ("GIF", b"GIF87a"), ("GIF", b"GIF89a"), ("WEBP", b
 # SOF markers carry the size; C4, C8 and CC in the same range are tables.
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PNG_GREY, _PNG_RGB, _PNG_PALETTE, _PNG_GREY_ALPHA = 0, 2, 3, 4
-# Of torchvision's ImageReadMode.
-_UNCHANGED, _RGB = 0, 3
 # Pillow has a name for it, but its wheels come without the codec.
 _TIFF_WEBP = 50001
 
@@ -157,7 +152,7 @@ def _decoder(data: bytes) -> tuple[str, Callable[[bytes], NDArray]]:
 def _decode_jpeg(data: bytes) -> NDArray:
     width, height, _ = _jpeg_frame(data)
     refuse_large(width, height)
-    return _decode_with_torchvision(data, "JPEG", _RGB)  # four channels would be CMYK
+    return _decode_with_torchvision(data, "JPEG", RGB)  # four channels would be CMYK
 
 
 def _decode_jpeg_crop(data: bytes) -> NDArray:
@@ -185,7 +180,7 @@ def _decode_png(data: bytes) -> NDArray:
         _refuse_frames(struct.unpack_from(">I", data, chunks[b"acTL"])[0])
     if colour in (_PNG_PALETTE, _PNG_GREY_ALPHA):
         return _decode_with_pillow(data, name="PNG")
-    pixels = _decode_with_torchvision(data, "PNG", _UNCHANGED)
+    pixels = _decode_with_torchvision(data, "PNG", UNCHANGED)
     if b"tRNS" in chunks and colour in (_PNG_GREY, _PNG_RGB) and pixels.shape[-1] < 4:
         clear = np.frombuffer(data, ">u2", 3 if colour == _PNG_RGB else 1, chunks[b"tRNS"])
         return _cleared(pixels, clear * (255 // (2**depth - 1)) if depth < 8 else clear)
@@ -217,29 +212,11 @@ def _decode_with_torchvision(data: bytes, name: str, mode: int) -> NDArray:
     try:
         import torch
 
-        decode_image = _torchvision_decoder()
+        decode_image = torchvision_decoder()
     except ImportError:  # 0.29 announces that a later version will drop it; Pillow is slower
         return _decode_with_pillow(data, name)
     encoded = torch.from_numpy(np.frombuffer(bytearray(data), dtype=np.uint8))
     return decode_image(encoded, mode).permute(1, 2, 0).numpy()
-
-
-@cache
-def _torchvision_decoder() -> Callable[[Any, int], Any]:
-    """Load what decodes images: without the rest of torchvision, which takes seconds, in every worker."""
-    import torch
-
-    found = find_spec("torchvision")
-    for folder in (found and found.submodule_search_locations) or ():
-        for library in Path(folder).glob("image*"):
-            if library.name.endswith(tuple(EXTENSION_SUFFIXES)):
-                # What is loaded twice, here and by torchvision itself, is loaded once.
-                with suppress(OSError, AttributeError, RuntimeError):
-                    torch.ops.load_library(str(library))
-                    return torch.ops.image.decode_image.default
-    from torchvision.io import ImageReadMode, decode_image
-
-    return lambda encoded, mode: decode_image(encoded, ImageReadMode(mode))
 
 
 def _decode_with_pillow(data: bytes, name: str, least: int | None = None) -> NDArray:
