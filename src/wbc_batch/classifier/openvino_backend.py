@@ -162,8 +162,7 @@ def _translated(network: Network, size: int) -> openvino.Model:
     sample = torch.zeros(1, size, size, 3, dtype=torch.uint8)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about torch's own future
-        # A function, not a module, whose layers would all be made over first: the same model in a third
-        # of the time.
+        # A function, not a module, whose layers would all be made over first: the same model, sooner.
         traced = torch.jit.trace(body, sample, check_trace=False)
         decoder = TorchScriptPythonDecoder(traced, example_input=sample)
     # Not `openvino.convert_model`: it reports its use to the vendor, unasked.
