@@ -223,6 +223,13 @@ def test_a_gallery_that_is_hidden_catches_up_when_it_is_shown(gallery, session):
     assert bins(gallery)["monocyte"].text() == f"monocyte {count}"
 
 
+def test_a_name_is_not_taken_for_html(gallery, session):
+    session.cells["member"] = "s1/<h1>model: lymphocyte 1.000.jpg"
+    tip = gallery.findChild(QListView).model().index(0).data(Qt.ItemDataRole.ToolTipRole)
+    assert "model: lymphocyte 1.000.jpg" in tip
+    assert not Qt.mightBeRichText(tip)
+
+
 def test_a_crop_that_is_none_leaves_a_gap():
     assert fitted(ImageError("gone"), 20).max() == 0
     assert fitted(np.zeros((30, 60, 3), np.uint8), 20)[..., 3].sum() == 10 * 20 * 255

@@ -358,6 +358,17 @@ def test_a_layer_without_cells_is_told_once(dock, crops, kind):
     assert_told_once_and_usable(dock, crops, "Classify", "'marks' is empty; mark the cells")
 
 
+def test_a_name_that_looks_like_html_is_told_as_it_is(dock, crops):
+    dock.viewer.add_image(crops, name="<h1>slide</h1>")
+    dock.widget.classify.copy_command()
+    (told,) = dock.said()
+    assert "slide" in told
+    assert not Qt.mightBeRichText(told)
+    labels = dock.widget.classify.findChildren(QLabel)
+    (shown,) = [label for label in labels if "<h1>slide</h1>" in label.text()]
+    assert shown.textFormat() == Qt.TextFormat.PlainText
+
+
 def assert_told_once_and_usable(dock, crops, button, sentence):
     dock.button(button).click()
     dock.finish()

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import ComboBox, FileEdit
 from napari.qt.threading import GeneratorWorker, create_worker
-from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QApplication,
@@ -29,7 +28,9 @@ from wbc_napari.blinding import whole_table
 from wbc_napari.companions import cells_layers, crops_behind
 from wbc_napari.docking import Docked
 from wbc_napari.marks import mark_of
+from wbc_napari.notices import show_error, show_info
 from wbc_napari.runner import chosen_model, saying_why
+from wbc_napari.sentence_label import sentence_label
 
 if TYPE_CHECKING:
     import napari
@@ -96,8 +97,7 @@ class AdaptWidget(Docked):
         self._cancel.setEnabled(False)
         self._progress = QProgressBar()
         self._progress.setRange(0, 100)
-        self._line = QLabel()
-        self._line.setWordWrap(True)
+        self._line = sentence_label()
         self._table = QTableWidget(2, 3)
         self._table.setHorizontalHeaderLabels(["held-out cells", "agree with you", "95 % limits"])
         self._table.setVerticalHeaderLabels(["before", "after"])

@@ -12,6 +12,7 @@ from wbc_batch.classifier.preprocessing import Preprocessing, canonical_crop
 from wbc_batch.errors import ImageError
 from wbc_napari.crops import read_one
 from wbc_napari.follower import Follower
+from wbc_napari.notices import plain
 from wbc_napari.pictures import fitted
 from wbc_napari.thumbnails import to_pixmap
 
@@ -49,7 +50,7 @@ class CellCard(Follower):
             pictures = _both(self._session, self._session.row)
         for label, picture in zip(self._pictures, pictures, strict=True):
             label.setPixmap(to_pixmap(fitted(picture, _SIDE)))
-            label.setToolTip(str(picture) if isinstance(picture, ImageError) else "")
+            label.setToolTip(plain(str(picture)) if isinstance(picture, ImageError) else "")
 
 
 def _both(session: "Session", row: int) -> list[NDArray[np.uint8] | ImageError]:

@@ -8,9 +8,8 @@ import pandas as pd
 from magicgui.widgets import Container, PushButton
 from napari.layers import Layer
 from napari.qt.threading import create_worker
-from napari.utils.notifications import show_error, show_warning
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QApplication, QLabel, QProgressBar, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QApplication, QProgressBar, QVBoxLayout, QWidget
 
 from wbc_batch.errors import InputError, WbcError
 from wbc_napari.blinding import whole_table
@@ -20,8 +19,10 @@ from wbc_napari.companions import classified_by, extent, results_of
 from wbc_napari.crops import Crops
 from wbc_napari.layers import crops_of, whole_fields
 from wbc_napari.marks import mark_of
+from wbc_napari.notices import show_error, show_warning
 from wbc_napari.outcome import Run, guess_of_colours, put_boxes, put_canonical, put_results
 from wbc_napari.runner import Found, Plan, Step, classify, find_cells, load_for, saying_why
+from wbc_napari.sentence_label import sentence_label
 from wbc_napari.tables import PENDING, cell_table, resumed, with_results
 
 if TYPE_CHECKING:
@@ -74,8 +75,7 @@ class ClassifyWidget(QWidget):
             text="Cancel", enabled=False, tooltip="Stop; what was classified so far is kept"
         )
         self._progress = QProgressBar()
-        self._message = QLabel()
-        self._message.setWordWrap(True)
+        self._message = sentence_label()
         self._canonical = PushButton(
             text="Show canonical crops",
             tooltip="Add a layer beside the stack: each cell as the network sees it",

@@ -9,7 +9,6 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QFormLayout,
     QHBoxLayout,
-    QLabel,
     QProgressBar,
     QSizePolicy,
     QVBoxLayout,
@@ -20,7 +19,8 @@ from wbc_batch.schema import CLASSES, STATUS_OK
 from wbc_napari.differential_table import SIDES, DifferentialTable
 from wbc_napari.focus import keep_keys
 from wbc_napari.follower import Follower
-from wbc_napari.notices import telling
+from wbc_napari.notices import plain, telling
+from wbc_napari.sentence_label import sentence_label
 
 if TYPE_CHECKING:
     from wbc_batch.report import Flag, Profile
@@ -64,8 +64,7 @@ class DifferentialView(Follower):
         self._ranges.activated.connect(self._on_profile)
         for field in (self._target, self._ranges):
             keep_keys(field)
-        self._flags = QLabel()
-        self._flags.setWordWrap(True)
+        self._flags = sentence_label()
         self._flags.setToolTip("What to look at; nothing here is a finding")
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -90,7 +89,7 @@ class DifferentialView(Follower):
         assert profile is not None
         place = self._ranges.count() - 1
         self._ranges.insertItem(place, profile.title, profile)
-        self._ranges.setItemData(place, profile.source, Qt.ItemDataRole.ToolTipRole)
+        self._ranges.setItemData(place, plain(profile.source), Qt.ItemDataRole.ToolTipRole)
         return place
 
     def _on_profile(self, place: int) -> None:

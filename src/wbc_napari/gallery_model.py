@@ -8,6 +8,7 @@ from qtpy.QtCore import QAbstractListModel, QMimeData, QModelIndex, QSize, Qt
 from qtpy.QtGui import QPixmap
 
 from wbc_batch.schema import STATUS_ERROR
+from wbc_napari.notices import plain
 from wbc_napari.review import NOT_CLASSIFIED, shuffled
 from wbc_napari.thumbnails import Thumbnails
 
@@ -116,7 +117,7 @@ class GalleryModel(QAbstractListModel):
         if role == Qt.ItemDataRole.DisplayRole:
             return self._caption(row)
         if role == Qt.ItemDataRole.ToolTipRole:
-            return self._explanation(row)
+            return plain(self._explanation(row))
         if role == Qt.ItemDataRole.SizeHintRole:
             return QSize(THUMBNAIL + 8, THUMBNAIL + 22)
         return None

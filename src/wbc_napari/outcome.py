@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from napari.layers import Image, Labels, Layer, Points
-from napari.utils.notifications import show_warning
 from numpy.typing import NDArray
 
 from wbc_batch.errors import InputError
@@ -20,6 +19,7 @@ from wbc_napari.crops import Crops, CropStack, FieldCrops
 from wbc_napari.images import full_resolution, remember_source, unnamed_colours
 from wbc_napari.layers import CropSize, crops_of, found_layer, is_listed
 from wbc_napari.marks import LayerData, mark_of
+from wbc_napari.notices import show_warning
 from wbc_napari.tables import PENDING, cell_table, resumed, review_of_other_size
 
 if TYPE_CHECKING:

@@ -15,9 +15,8 @@ Reader = Callable[[Any], list[LayerData]]
 
 def read_run(path: str | list[str]) -> Reader | None:
     """Offer to read a run directory or a ``cells.csv``; None for anything else."""
-    from napari.utils.notifications import show_warning
-
     from wbc_napari.batch_run import is_run, lost_crops, open_run, run_layers
+    from wbc_napari.notices import show_warning
 
     if isinstance(path, list) or not is_run(Path(path)):
         return None
@@ -79,10 +78,9 @@ def _crops(path: Path) -> Any:
 
 def write_corrections(path: str, _data: Any, attributes: dict[str, Any]) -> list[str]:
     """Write the reviewed cells of a Points or Shapes layer as a corrections file."""
-    from napari.utils.notifications import show_error
-
     from wbc_batch.errors import WbcError
     from wbc_napari.export import save_corrections
+    from wbc_napari.notices import show_error
 
     features = attributes.get("features")
     if MARK not in attributes.get("metadata", {}) or features is None:

@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.qt.threading import create_worker
-from napari.utils.notifications import show_error, show_info
 from qtpy.QtWidgets import (
     QApplication,
     QFileDialog,
     QGridLayout,
-    QLabel,
     QPushButton,
     QVBoxLayout,
 )
@@ -25,7 +23,9 @@ from wbc_napari.export import Export, save_corrections, write_export
 from wbc_napari.focus import keep_keys
 from wbc_napari.follower import Follower
 from wbc_napari.marks import mark_of
+from wbc_napari.notices import show_error, show_info
 from wbc_napari.runner import saying_why
+from wbc_napari.sentence_label import sentence_label
 
 if TYPE_CHECKING:
     from wbc_napari.session import Session
@@ -42,13 +42,11 @@ class ReportPage(Follower):
         self._folder = Path()
         self._saved = Path("corrections.csv")
         self._differential = DifferentialView()
-        self._agreement = QLabel()
-        self._agreement.setWordWrap(True)
+        self._agreement = sentence_label()
         self._agreement.setToolTip(
             "Cohen's kappa: agreement beyond chance, over the cells that both have labelled"
         )
-        self._message = QLabel()
-        self._message.setWordWrap(True)
+        self._message = sentence_label()
         buttons: tuple[tuple[str, str, Callable[[], None]], ...] = (
             (
                 "Export…",

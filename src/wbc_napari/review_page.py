@@ -26,6 +26,7 @@ from wbc_napari.focus import keep_keys
 from wbc_napari.keys import KEY_HELP, LABEL_KEYS, key_actions
 from wbc_napari.palette import swatch
 from wbc_napari.review import NOT_CLASSIFIED, ORDERS
+from wbc_napari.sentence_label import sentence_label
 from wbc_napari.tables import PENDING
 
 if TYPE_CHECKING:
@@ -87,8 +88,7 @@ class ReviewPage(QWidget):
         form.addRow("Order", self._order)
         form.addRow("Only", _line(self._label, self._open))
         self._card = CellCard()
-        self._about = QLabel()
-        self._about.setWordWrap(True)
+        self._about = sentence_label()
         self._about.setAlignment(Qt.AlignmentFlag.AlignHCenter)
         self._about.setMinimumHeight(self._about.fontMetrics().lineSpacing() * 2)
         self._progress = QProgressBar()

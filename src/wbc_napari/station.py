@@ -6,7 +6,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Layer
-from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QSize, Qt
 from qtpy.QtWidgets import (
     QComboBox,
@@ -24,7 +23,7 @@ from wbc_napari.companions import adopt_reopened, cells_layers, has_pixels
 from wbc_napari.docking import Docked
 from wbc_napari.focus import keep_keys
 from wbc_napari.gallery_view import GalleryView
-from wbc_napari.notices import telling
+from wbc_napari.notices import show_error, show_info, telling
 from wbc_napari.report_page import ReportPage
 from wbc_napari.review_page import ReviewPage
 from wbc_napari.session import Session, default_reader
