@@ -209,6 +209,17 @@ def test_a_shard_of_bad_files_only_is_a_shard(job: Job, tmp_path: Path) -> None:
     assert list(results(spec)["error"]) == ["the file is empty"]
 
 
+def test_a_name_that_no_text_can_hold_is_a_row(job: Job, tmp_path: Path) -> None:
+    (tmp_path / "1.png").touch()
+    # Half of a pair, as Windows allows it in a name.
+    odd = [Cell(str(tmp_path), name, None, "g") for name in ("1.png", "a\ud83d.png")]
+    (spec,) = plan_shards(odd, job, 10)
+    rows = results(spec)
+    assert list(rows["member"]) == ["1.png", r"a\xed\xa0\xbd.png"]
+    assert list(rows["status"]) == ["error", "error"]
+    assert rows["cell_id"].nunique() == 2
+
+
 @pytest.mark.parametrize("kind", ["crops.zarr", "stack.tif"])
 def test_a_store_that_is_gone_makes_no_rows(kind: str, job: Job, tmp_path: Path) -> None:
     store = tmp_path / kind

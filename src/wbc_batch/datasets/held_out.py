@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wbc_batch.datasets.labelled import LabelledCells
+from wbc_batch.names import name_bytes
 
 __all__ = ["SHARE", "held_out"]
 
@@ -46,7 +47,7 @@ def held_out(cells: LabelledCells, share: float = SHARE) -> NDArray[np.bool_]:
 
 
 def _rank(unit: tuple[str, str]) -> bytes:
-    return sha256("\0".join(unit).encode("utf-8", "surrogateescape")).digest()
+    return sha256(name_bytes("\0".join(unit))).digest()
 
 
 def _unit(cells: LabelledCells, place: int) -> tuple[str, str]:

@@ -22,6 +22,7 @@ from wbc_batch.datasets.manifest import (
     read_manifest,
 )
 from wbc_batch.errors import ContainerError, ImageError, InputError
+from wbc_batch.names import name_bytes
 from wbc_batch.schema import CLASSES
 from wbc_batch.sources import decode_crop, read_file
 
@@ -301,8 +302,7 @@ def sampling_weights(cells: LabelledCells) -> NDArray[np.float64]:
 
 
 def _sha256(lines: Sequence[str]) -> str:
-    # surrogateescape: names that are not UTF-8 are names, too.
-    return sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+    return sha256(name_bytes("\n".join(lines))).hexdigest()
 
 
 def _refuse_two_labels(cells: LabelledCells) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from wbc_batch.datasets.class_folders import OUT_OF_CLASS, LabelledFile
 from wbc_batch.errors import InputError
+from wbc_batch.names import name_bytes
 from wbc_batch.schema import CLASSES
 
 __all__ = [
@@ -231,7 +232,7 @@ def _shuffled(cells: Sequence[SplitCell], seed: int) -> list[SplitCell]:
 
 
 def _rank(seed: int, text: str) -> str:
-    return sha256(f"{seed}\0{text}".encode("utf-8", "surrogateescape")).hexdigest()
+    return sha256(name_bytes(f"{seed}\0{text}")).hexdigest()
 
 
 def _class_counts(cells: Sequence[SplitCell]) -> list[int]:

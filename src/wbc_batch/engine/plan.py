@@ -7,6 +7,7 @@ from hashlib import blake2b
 
 from wbc_batch.classifier import Bundle
 from wbc_batch.errors import RunError
+from wbc_batch.names import name_bytes
 from wbc_batch.schema import BOX_COLUMNS, GIVEN_LABEL_COLUMN, OPTIONAL_TYPES, PLACE_TYPES
 from wbc_batch.sources import Cell
 
@@ -241,5 +242,4 @@ def _one_unit(first: Cell, second: Cell) -> bool:
 def _fingerprint(cell: Cell) -> bytes:
     """All of a cell that ends in its row or decides about it."""
     box = "" if cell.box is None else repr(cell.box)
-    text = "\0".join((cell.cell_id, cell.group, box, cell.given_label))
-    return text.encode("utf-8", "surrogateescape")
+    return name_bytes("\0".join((cell.cell_id, cell.group, box, cell.given_label)))

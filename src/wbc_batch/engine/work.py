@@ -24,6 +24,7 @@ from wbc_batch.engine.ledger import ShardResult, commit
 from wbc_batch.engine.plan import Job, ShardSpec, model_digest
 from wbc_batch.engine.sight import refuse_blind, refuse_emptied
 from wbc_batch.errors import ClusterError, ImageError, InputError, ModelError, WbcError
+from wbc_batch.names import printable
 from wbc_batch.schema import (
     BOX_COLUMNS,
     CELL_COLUMNS,
@@ -271,13 +272,13 @@ def _rows(
 ) -> pa.Table:
     columns = {
         "cell_id": [cell.cell_id for cell in cells],
-        "source": [_printable(cell.source) for cell in cells],
-        "member": [_printable(cell.member) for cell in cells],
+        "source": [printable(cell.source) for cell in cells],
+        "member": [printable(cell.member) for cell in cells],
         "index": [cell.index for cell in cells],
-        "group": [_printable(cell.group) for cell in cells],
+        "group": [printable(cell.group) for cell in cells],
         "status": [STATUS_ERROR if p in errors else STATUS_OK for p in range(len(cells))],
         # A reason may name a file.
-        "error": [_printable(errors[p]) if p in errors else None for p in range(len(cells))],
+        "error": [printable(errors[p]) if p in errors else None for p in range(len(cells))],
     }
     # Cells without a prediction get empty ones.
     for name, values in predictions.reindex(range(len(cells))).items():
@@ -295,15 +296,10 @@ def _optional(name: str, cell: Cell) -> str | int | None:
     if name in BOX_COLUMNS:
         return None if cell.box is None else int(getattr(cell.box, name))
     if name == GIVEN_LABEL_COLUMN:
-        return _printable(cell.given_label) or None
+        return printable(cell.given_label) or None
     if cell.place is None or cell.store == cell.source:
         return None
-    return _printable(cell.store) if name == "store" else cell.place.position
-
-
-def _printable(name: str) -> str:
-    """Show the bytes of file names that are not UTF-8 as hexadecimal escapes."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return printable(cell.store) if name == "store" else cell.place.position
 
 
 def _label_counts(rows: pa.Table) -> list[dict]:

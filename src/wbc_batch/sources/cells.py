@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
+from wbc_batch.names import name_bytes
 from wbc_batch.schema import BOX_COLUMNS
 
 __all__ = ["Box", "Cell", "Place", "cell_of", "path_of"]
@@ -103,9 +104,8 @@ class Cell:
     def cell_id(self) -> str:
         """16 hexadecimal digits that depend on `source`, `member` and `index` alone."""
         index = "" if self.index is None else str(self.index)
-        # NUL cannot occur in a path; surrogateescape: names that are not UTF-8 are names, too.
-        identity = "\0".join((self.source, self.member, index)).encode("utf-8", "surrogateescape")
-        return blake2b(identity, digest_size=8).hexdigest()
+        identity = "\0".join((self.source, self.member, index))  # NUL cannot occur in a path
+        return blake2b(name_bytes(identity), digest_size=8).hexdigest()
 
 
 def cell_of(row: Mapping[Hashable, Any]) -> Cell:
