@@ -403,6 +403,15 @@ def test_an_image_that_is_gone_leaves_a_placeholder(run):
     assert "gone.png" in page.text
 
 
+def test_an_image_whose_name_is_not_utf_8_is_not_said_to_be_gone(tmp_path):
+    draw(tmp_path / "images" / "1.png")
+    (tmp_path / "images" / "1.png").rename(tmp_path / "images" / "\udcff.png")
+    cell = Cell(str(tmp_path / "images"), r"\xff.png", None, "g")  # as tables show it
+    run_dir = tmp_path / "run"
+    write_reports(run_dir, write_shards(run_dir, [a_row(cell, "monocyte", 0.9)]))
+    assert "No picture: the file is gone, or its name is not UTF-8" in page_of(run_dir).text
+
+
 def test_hostile_names_stay_text(tmp_path):
     name = "<script>alert('1')</script>\"onload=\"x.png"
     group = "<img src=x onerror=y>&amp;"

@@ -1,6 +1,10 @@
 """Names of files, which need not be text: their bytes, and what tables and messages show of them."""
 
-__all__ = ["name_bytes", "printable"]
+import re
+
+__all__ = ["gone", "name_bytes", "printable"]
+
+_ESCAPE = re.compile(r"\\x[89a-f][0-9a-f]")
 
 
 def name_bytes(name: str) -> bytes:
@@ -18,3 +22,16 @@ def name_bytes(name: str) -> bytes:
 def printable(name: str) -> str:
     """Show what is not UTF-8 in a name as hexadecimal escapes."""
     return name_bytes(name).decode("utf-8", "backslashreplace")
+
+
+def gone(place: str) -> str:
+    """Say that a file is not there; or perhaps is, under a name that tables show as `printable` does.
+
+    Parameters
+    ----------
+    place : str
+        The way to it, with forward slashes.
+    """
+    if _ESCAPE.search(place):
+        return "the file is gone, or its name is not UTF-8: the tables of a run do not lead to such a file"
+    return "the file is gone"

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from wbc_batch.errors import ContainerError, ImageError, reason
 from wbc_batch.files import is_folder
+from wbc_batch.names import gone
 from wbc_batch.sources.cells import Cell
 
 __all__ = ["MAX_BYTES", "Container", "Fetch", "LoadedAhead", "read_file", "refuse_large_file"]
@@ -115,7 +116,7 @@ def read_file(path: Path) -> bytes:
     except FileNotFoundError as error:
         linked = path.is_symlink()
         raise ImageError(
-            "the file is a link to a file that is not there" if linked else "the file is gone"
+            "the file is a link to a file that is not there" if linked else gone(path.as_posix())
         ) from error
     except OSError as error:
         raise ImageError(f"the file cannot be opened ({reason(error)})") from error
