@@ -34,6 +34,16 @@ __all__ = ["app", "main"]
 class _Group(TyperGroup):
     """The place where what a command raises becomes a sentence and an exit code."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            Path.cwd()
+        except OSError:  # libraries die of it as they are imported, typer's own among them
+            end(
+                "the current folder is not there any more; change to one that is, and repeat the command",
+                ExitCode.FATAL,
+            )
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
@@ -93,12 +103,6 @@ def _common(
     ] = False,
 ) -> None:
     """Classify stained white blood cells in bulk. For research use only."""
-    try:
-        Path.cwd()
-    except OSError as error:  # libraries that a command imports die of it, without a word of ours
-        raise WbcError(
-            "the current folder is not there any more; change to one that is, and repeat the command"
-        ) from error
 
 
 def _prepare_process() -> None:
