@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 from wbc_batch.classifier import Classifier, read_bundle
 from wbc_batch.classifier.bundle import WEIGHTS_FILE
 from wbc_batch.cli import app
+from wbc_batch.cli.shared import command_line
 from wbc_batch.errors import ExitCode
 from wbc_batch.progress import Pace
 from wbc_batch.schema import CLASSES, UNIDENTIFIED
@@ -306,6 +307,15 @@ def test_a_terminal_need_not_have_every_letter(tmp_path: Path) -> None:
     told = process("model", "info", bundle, cwd=tmp_path, PYTHONIOENCODING="latin-1")
     assert (told.returncode, told.stderr) == (ExitCode.OK, "")
     assert r"name: \u0141\u017a" in told.stdout
+
+
+@pytest.mark.parametrize(("windows", "mark"), [(False, "'"), (True, '"')])
+def test_the_command_that_is_recorded_can_be_typed_again(
+    windows: bool, mark: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wbc_batch.names._ON_WINDOWS", windows)
+    monkeypatch.setattr("sys.argv", ["/bin/wbc-batch", "classify", "my slides", "-o", "out"])
+    assert command_line() == f"wbc-batch classify {mark}my slides{mark} -o out"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there such a folder stays")

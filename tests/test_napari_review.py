@@ -401,6 +401,12 @@ def test_commands_are_the_lines_for_a_terminal(tmp_path):
     assert report_command("run", "c.csv") == merging
 
 
+def test_on_windows_commands_are_the_lines_for_its_terminal(monkeypatch):
+    monkeypatch.setattr("wbc_batch.names._ON_WINDOWS", True)
+    merging = 'wbc-batch report "my run" --review c.csv -o "my run-reviewed" --force'
+    assert report_command("my run", "c.csv") == merging
+
+
 @pytest.fixture
 def many(tmp_path):
     """A session of ten thousand cells."""

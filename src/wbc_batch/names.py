@@ -1,8 +1,14 @@
-"""Names of files, which need not be text: their bytes, and what tables and messages show of them."""
+"""Names of files, which need not be text: their bytes; how tables, messages and commands show them."""
 
+import os
 import re
+import shlex
+import subprocess
+from collections.abc import Iterable
 
-__all__ = ["gone", "name_bytes", "printable"]
+__all__ = ["command_text", "gone", "name_bytes", "printable"]
+
+_ON_WINDOWS = os.name == "nt"
 
 _ESCAPE = re.compile(r"\\x[89a-f][0-9a-f]")
 
@@ -22,6 +28,11 @@ def name_bytes(name: str) -> bytes:
 def printable(name: str) -> str:
     """Show what is not UTF-8 in a name as hexadecimal escapes."""
     return name_bytes(name).decode("utf-8", "backslashreplace")
+
+
+def command_text(words: Iterable[str]) -> str:
+    """Write a command, or some words of it, as one types them here: in a shell of POSIX, or of Windows."""
+    return subprocess.list2cmdline(words) if _ON_WINDOWS else shlex.join(words)
 
 
 def gone(place: str) -> str:

@@ -1,6 +1,5 @@
 """The dock widget "Adapt to my laboratory": wires `wbc_napari.adapt` to buttons, and nothing more."""
 
-import shlex
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from qtpy.QtWidgets import (
 )
 
 from wbc_batch.errors import WbcError
+from wbc_batch.names import command_text
 from wbc_napari.adapt import Adaptation, Comparison, Progress, adapt, adaptation, train_command
 from wbc_napari.blinding import whole_table
 from wbc_napari.companions import cells_layers, crops_behind
@@ -185,7 +185,7 @@ class AdaptWidget(Docked):
         """Copy the line of the training."""
         plan = self._plan()
         if plan is not None:
-            QApplication.clipboard().setText(shlex.join(train_command(plan)))
+            QApplication.clipboard().setText(command_text(train_command(plan)))
             show_info("The command was copied.")
 
     def _on_step(self, step: Progress | Comparison) -> None:

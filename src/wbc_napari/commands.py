@@ -1,10 +1,10 @@
 """The ``wbc-batch`` line for what was just done in napari."""
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from wbc_batch.errors import InputError
+from wbc_batch.names import command_text
 
 __all__ = ["classify_command", "report_command"]
 
@@ -29,7 +29,7 @@ def classify_command(sources: Sequence[str], model: str, device: str) -> str:
         words += ["--model", model]
     if device != "auto":
         words += ["--device", device]
-    return shlex.join(words)
+    return command_text(words)
 
 
 def report_command(run: str, corrections: str) -> str:
@@ -47,4 +47,4 @@ def report_command(run: str, corrections: str) -> str:
         f"{run}-reviewed",
         "--force",
     ]
-    return shlex.join(words)
+    return command_text(words)

@@ -1,12 +1,13 @@
 """What the commands share: options of one meaning, and how a command ends."""
 
 import json
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+
+from wbc_batch.names import command_text
 
 __all__ = [
     "PROFILE_HELP",
@@ -103,7 +104,7 @@ WbcCountsOption = Annotated[
 
 def command_line() -> str:
     """Return what was typed, for a record, without the way to the program."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return command_text([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def end(message: str, code: int) -> NoReturn:

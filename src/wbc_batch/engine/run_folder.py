@@ -2,7 +2,6 @@
 
 import os
 import platform
-import shlex
 import shutil
 import traceback
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from typing import Any
 from wbc_batch.engine.ledger import committed, is_shard_file
 from wbc_batch.errors import IncompleteRunError, RunError, WbcError
 from wbc_batch.files import held, refuse_misfits, resolved, try_writing, writing
+from wbc_batch.names import command_text
 from wbc_batch.records import differences, read_json, write_json
 from wbc_batch.schema import RECORD_FILE, REPORT_FILES, REPORT_FOLDERS, SHARDS
 
@@ -230,7 +230,7 @@ def _named_otherwise(record: Record, settings: Settings) -> str:
     as_many = cells != settings.cells and cells.split()[:1] == settings.cells.split()[:1]
     if not (as_many and isinstance(inputs, list)):
         return ""
-    return f", as many: name the input as then, {shlex.join(map(str, inputs))}"
+    return f", as many: name the input as then, {command_text(map(str, inputs))}"
 
 
 def elsewhere(run_dir: Path, record: Record) -> str:

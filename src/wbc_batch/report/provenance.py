@@ -4,7 +4,6 @@ It is read tolerantly: a page can be made from a run of another version, or whil
 """
 
 import os
-import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from wbc_batch.files import exists, is_folder, resolved
+from wbc_batch.names import command_text
 from wbc_batch.records import peek_json
 from wbc_batch.report.confusion import Confusion, confusion_from_record
 from wbc_batch.report.gallery import Canonical
@@ -157,7 +157,7 @@ def _text(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {part}" for key, part in value.items())
     if isinstance(value, list):
-        return shlex.join(str(part) for part in value)
+        return command_text(str(part) for part in value)
     if isinstance(value, float):
         return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
     return str(value)
