@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -147,6 +148,20 @@ def test_names_in_zip_archives_are_spelled_in_many_ways(spelling: str, tmp_path:
         (f"slide-1/{n}.png", "slide-1") for n in range(3)
     ]
     assert_pictures(cells, PICTURES[:3])
+
+
+def test_cells_of_a_zip_archive_are_the_same_on_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("a/1\\2.png", "b\\3.png", "c/4.png")
+    path = write_zip(
+        tmp_path / "a.zip", [(n, png(p)) for n, p in zip(names, PICTURES, strict=False)]
+    )
+    here = list(list_cells([path]))
+    there = {name: getattr(os, name) for name in dir(os)} | {"sep": "\\"}
+    monkeypatch.setattr("zipfile.os", SimpleNamespace(**there))
+    assert list(list_cells([path])) == here
+    assert_pictures(here, PICTURES[:3])
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -745,6 +760,20 @@ def test_lists_of_paths_from_windows(tmp_path: Path) -> None:
             pytest.raises(InputError, match="in UTF-16; write them in UTF-8"),
         ):
             list(list_cells(kept))
+
+
+def test_a_list_in_the_code_page_of_a_windows_terminal_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(  # as it is there
+        "wbc_batch.sources.stdin.fsdecode", lambda name: name.decode("utf-8", "surrogatepass")
+    )
+    listed = "Färbung.png\n".encode("cp850")
+    with (
+        stdin_kept(["-"], io.BytesIO(listed)) as kept,
+        pytest.raises(InputError, match="on standard input are not UTF-8; write them in UTF-8"),
+    ):
+        list(list_cells(kept))
 
 
 def test_standard_input_that_cannot_be_used(

@@ -58,7 +58,7 @@ def list_zip(item: Input) -> Iterator[Cell]:
             f"{item.given}: the list of contents of this ZIP archive cannot be read "
             f"({reason(error)}); it may be truncated, so copy it again"
         ) from error
-    names = (_slashed(info.filename) for info in infos)
+    names = map(_spelled, infos)
     # Of files of one name the last one counts, as it does for those who unpack the archive.
     members = dict.fromkeys(posixpath.normpath(name) for name in names if not name.endswith("/"))
     visible = [member for member in members if not _is_hidden(member)]
@@ -80,7 +80,7 @@ class ZipMembers:
         # Where the archive spells a name in another way than its cell.
         self._respelled: dict[str, zipfile.ZipInfo] = {}
         for info in self._archive.infolist():
-            member = posixpath.normpath(_slashed(info.filename))
+            member = posixpath.normpath(_spelled(info))
             if member != info.filename or member in self._respelled:
                 self._respelled[member] = info
 
@@ -302,8 +302,15 @@ def _group(item: Input, member: str) -> str:
     return item.group_of(posixpath.dirname(member))
 
 
-def _slashed(name: str) -> str:
-    """Return a name in a ZIP archive with the slashes that some programs on Windows write as backslashes."""
+def _spelled(info: zipfile.ZipInfo) -> str:
+    """Return a name in a ZIP archive with the slashes that some programs on Windows write as backslashes.
+
+    Only where there are no others: else a backslash is a letter. On Windows Python makes them all alike, so
+    what it read is asked for.
+    """
+    name, read = info.filename, info.orig_filename.partition("\0")[0]
+    if read.replace("\\", "/") == name:
+        name = read
     return name if "/" in name else name.replace("\\", "/")
 
 

@@ -27,7 +27,7 @@ class PathList:
     """The paths that came on standard input, in a file: one a line, or each ended by NUL.
 
     A byte order mark before them is passed over. `InputError` is raised while they are read, if they are
-    in UTF-16.
+    in UTF-16, or on Windows not in UTF-8.
     """
 
     file: Path
@@ -45,7 +45,7 @@ class PathList:
             for line in _split(stream, b"\0" if zero else b"\n"):
                 name = line if zero else line.rstrip(b"\r")
                 if name if zero else name.strip():  # a line of blanks is no name
-                    yield fsdecode(name)
+                    yield _decoded(name)
 
 
 @contextmanager
@@ -85,6 +85,17 @@ def stdin_kept(
         with writing(kept.file), kept.file.open("wb") as spool:
             shutil.copyfileobj(stream or BytesIO(), spool)
         yield [kept if str(item) == STDIN else item for item in inputs]
+
+
+def _decoded(name: bytes) -> str:
+    try:
+        return fsdecode(name)
+    except (
+        UnicodeDecodeError
+    ) as error:  # on Windows, whose own lists are in the terminal's code page
+        raise InputError(
+            "the paths on standard input are not UTF-8; write them in UTF-8"
+        ) from error
 
 
 def _split(stream: BinaryIO, end: bytes) -> Iterator[bytes]:
