@@ -441,6 +441,25 @@ def placed_rows() -> list[dict]:
 BOXED = (*CELL_COLUMNS, "x", "y", "width", "height")
 
 
+def test_a_table_that_another_program_keeps_open_is_named(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rebuild_report(run)
+    table, replace = run / "cells.csv", Path.replace
+
+    def refused(written: Path, target: Path) -> Path:
+        if Path(target) == table:  # as Windows says it while Excel shows the table
+            raise PermissionError(13, "Access is denied", str(written), None, str(target))
+        return replace(written, target)
+
+    monkeypatch.setattr(Path, "replace", refused)
+    told = invoke("report", run, "--force")
+    assert told.exit_code == ExitCode.INCOMPLETE
+    assert f"{table} cannot be replaced (access is denied); close the program" in told.stderr
+    monkeypatch.undo()
+    assert invoke("report", run, "--force").exit_code == 0
+
+
 def test_cells_in_images_become_geojson_for_qupath(tmp_path: Path) -> None:
     run = finished_run(tmp_path / "run", placed_rows(), BOXED)
     rebuild_report(run)

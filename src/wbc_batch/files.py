@@ -186,6 +186,12 @@ def _unwritten(path: Path, error: OSError) -> RunError:
         return IncompleteRunError(
             f"{path} cannot be written ({reason(error)}); mend that, then repeat the command to continue"
         )
+    if isinstance(error, PermissionError) and error.filename2 and exists(error.filename2):
+        # What takes its place was written beside it. On Windows nobody may replace what is open.
+        return IncompleteRunError(
+            f"{error.filename2} cannot be replaced ({reason(error)}); close the program that has it open, or "
+            "name another place, then repeat the command"
+        )
     return RunError(
         f"{path} cannot be used for results ({reason(error)}); name a place that you may write to"
     )
