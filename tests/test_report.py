@@ -289,6 +289,17 @@ def test_names_of_geojson_files_are_short_in_any_script(tmp_path):
     assert any(name.startswith("\u8840" * 33) for name in names)
 
 
+def test_geojson_files_have_names_that_windows_takes(tmp_path):
+    folder = GeoJsonFolder(tmp_path / "geojson")
+    names = ("CON", "aux.png", "com1.a.tif", "console.png", "a.con")
+    rows = [a_row(Cell("s", name, None, "g"), "monocyte", 0.5) for name in names]
+    folder.add(pd.DataFrame(rows).assign(**dict.fromkeys(BOX_COLUMNS, 1)))
+    folder.finish()
+    assert {path.name.removesuffix(".geojson") for path in (tmp_path / "geojson").iterdir()} == {
+        "image-CON", "image-aux.png", "image-com1.a.tif", "console.png", "a.con"
+    }  # fmt: skip
+
+
 def test_a_geojson_file_that_cannot_be_written_is_the_one_that_is_named(tmp_path):
     row = a_row(Cell("s", "field.png", None, "g"), "monocyte", 0.5)
     table = pa.table(

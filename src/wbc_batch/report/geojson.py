@@ -19,6 +19,8 @@ __all__ = ["GeoJsonFolder", "feature"]
 
 _HEAD, _BETWEEN, _TAIL = '{"type": "FeatureCollection", "features": [\n', ",\n", "\n]}\n"
 _NAME_BYTES = 100
+# Names of devices on Windows, whatever follows the first dot.
+_DEVICE = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9¹²³])(\.|$)", re.IGNORECASE)
 _MEASURED = ("confidence", "margin", "novelty")
 
 
@@ -119,6 +121,7 @@ class GeoJsonFolder:
         stem = re.sub(r"[^\w.-]+", "_", PurePosixPath(place).name)
         # File systems count bytes, not letters; a letter that is cut in two is left out.
         stem = stem.encode()[:_NAME_BYTES].decode(errors="ignore").lstrip(".") or "image"
+        stem = f"image-{stem}" if _DEVICE.match(stem) else stem
         unique = stem
         while unique.casefold() in self._wanted:
             self._wanted[stem.casefold()] += 1
