@@ -197,6 +197,11 @@ def test_memory_for_not_even_the_model_is_said(monkeypatch):
         TorchBackend(network, torch.device("cpu"), "fp32")
 
 
+def test_apples_gpu_is_said_not_to_be_used() -> None:
+    with pytest.raises(WbcError, match="'mps', Apple's GPU, is not used; use auto or cpu"):
+        Classifier.load(device="mps")
+
+
 @pytest.mark.parametrize("device", ["cuda:99", "tpu", "gpu"])
 def test_a_device_that_is_not_there_is_said(device):
     with pytest.raises(WbcError, match=device):

@@ -35,6 +35,8 @@ def choose_device(device: str) -> torch.device:
         chosen = torch.device(device)
     except RuntimeError:
         chosen = torch.device("meta")
+    if chosen.type == "mps":
+        raise InputError("the device 'mps', Apple's GPU, is not used; use auto or cpu")
     if chosen.type not in _BATCH:
         raise InputError(f"unknown device {device!r}; use auto, cpu, cuda or cuda:N")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
