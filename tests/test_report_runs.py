@@ -296,6 +296,30 @@ def test_a_review_is_merged_and_compared(run: Path, tmp_path: Path) -> None:
     assert read_csv(run / "cells.csv") == read_csv(copy)
 
 
+@pytest.mark.parametrize(
+    ("reviewed", "told"),
+    [
+        ([10], "1 cell was reviewed by Ann. Model and reviewer agree on 0 of the 0 that the model"),
+        ([0, 10], "2 cells were reviewed by Ann. Model and reviewer agree on 1 of the 1 that the"),
+        ([0, 1], "2 cells were reviewed by Ann. Model and reviewer agree on 2 of them"),
+    ],
+)
+def test_the_page_counts_reviewed_cells_that_the_model_could_not_classify(
+    run: Path, tmp_path: Path, reviewed: list[int], told: str
+) -> None:
+    ids = [row["cell_id"] for row in read_csv_after_report(run)]
+    corrections = tmp_path / "corrections.csv"
+    lines = [f"{ids[i]},neutrophil,Ann,\n" for i in reviewed]
+    corrections.write_text("cell_id,reviewed_label,reviewed_by,reviewed_at\n" + "".join(lines))
+    rebuild_report(run, review=corrections, force=True)
+    text = " ".join(page_of(run).text.split())
+    assert told in text
+    nowhere = "They count nowhere else" + (
+        ", but for those that a reviewer" if 10 in reviewed else "."
+    )
+    assert nowhere in text
+
+
 def test_a_report_made_anew_keeps_the_review_of_the_one_before(run: Path, tmp_path: Path) -> None:
     first = read_csv_after_report(run)[0]["cell_id"]
     corrections = tmp_path / "corrections.csv"
