@@ -271,6 +271,8 @@ def test_a_review_is_merged_and_compared(run: Path, tmp_path: Path) -> None:
     before, after = told.stdout.split("After the review:")
     assert "66.7%" in before  # neutrophils: 6 of 9
     assert "55.6%" in after  # and 5 of 9
+    for of_the_model in ("mean", "too few cells"):
+        assert (of_the_model in before, of_the_model in after) == (True, False)
     told = invoke("report", run, "--review", corrections, "--force", "--json")
     counted = {row["label"]: row["count"] for row in json.loads(told.stdout)["reviewed"]}
     assert (counted["neutrophil"], counted["monocyte"]) == (5, 1)
@@ -282,6 +284,10 @@ def test_a_review_is_merged_and_compared(run: Path, tmp_path: Path) -> None:
     after = read_differential(run / "differential-reviewed.csv").set_index("label")["count"]
     assert (counts["neutrophil"], counts["monocyte"]) == (6, 0)
     assert (after["neutrophil"], after["monocyte"], after[UNIDENTIFIED]) == (5, 1, 1)
+    sure = read_differential(run / "differential-reviewed.csv").set_index("label")
+    assert np.isnan(sure.loc["monocyte", "median_confidence"])  # the model took it for another
+    # Of the neutrophils 0, 1, 3, 4, 5: the third is a monocyte.
+    assert sure.loc["neutrophil", "mean_confidence"] == pytest.approx(0.5 + 13 / 5000)
     pairs = [("neutrophil", "neutrophil")] * 2 + [("neutrophil", "monocyte"), ("lymphocyte",) * 2]
     kappa = agreement(*zip(*pairs, strict=True)).kappa
     text = " ".join(page_of(run).text.split())
