@@ -565,7 +565,16 @@ def test_two_runs_are_compared_cell_by_cell(tmp_path: Path, source: str) -> None
     assert again.exit_code == 1
     assert "--force" in again.stderr
     shown = invoke("compare", one, two, "-o", tmp_path / "compared", "--force")
-    assert "7 of 9 cells have the same label (77.8 %)" in shown.stdout
+    assert (
+        "Of 9 cells that both runs classified, 7 have the same label (77.8 %), Cohen"
+        in shown.stdout
+    )
+    assert (
+        "; of 10 cells that both have, 3 changed; in one run only: 0 of one, 1 of two"
+        in shown.stdout
+    )
+    # That no model has taken for another, but one of them could not read, comes last.
+    assert [row["label_a"] for row in changed] == ["lymphocyte", "neutrophil", ""]
 
 
 @pytest.mark.parametrize(

@@ -75,8 +75,10 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     share = f" ({100 * found.fraction:.1f} %)" if found.cells else ""
     _print_plainly(
         console,
-        f"\n{found.agreeing:,} of {found.cells:,} cells have the same label{share}{kappa}; "
-        f"{len(comparison.changed):,} changed",
+        f"\nOf {found.cells:,} cells that both runs classified, {found.agreeing:,} have the same label"
+        f"{share}{kappa}; of {len(comparison.common):,} cells that both have, "
+        f"{len(comparison.changed):,} changed; in one run only: {comparison.only_first:,} of {names[0]}, "
+        f"{comparison.only_second:,} of {names[1]}",
     )
 
 
