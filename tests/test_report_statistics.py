@@ -336,6 +336,8 @@ def test_groups_are_flagged_for_few_unidentified_and_unlike_cells():
     assert ("", TOO_FEW) not in flagged(counted({"neutrophil": 100}))
     assert ("", UNIDENTIFIED_MANY) in flagged(counted(NORMAL | {UNIDENTIFIED: 60}))
     assert ("", UNIDENTIFIED_MANY) not in flagged(counted(NORMAL | {UNIDENTIFIED: 40}))
+    (flag,) = group_flags(counted({"neutrophil": 160, UNIDENTIFIED: 41}))
+    assert flag.detail == "41 of 201 cells (20.4 %)"  # the rule is: more than 20 %
     assert ("", UNLIKE) in flagged(counted(NORMAL, novel=25))
     assert ("", UNLIKE) not in flagged(counted(NORMAL, novel=15))
 
