@@ -437,6 +437,15 @@ def test_tables_are_read_however_a_spreadsheet_saved_them(tmp_path):
     assert read_wbc_counts(path) == {"slide 1": 6.8, "=2": 11.0}
 
 
+def test_a_white_blood_cell_count_that_may_be_per_microlitre_is_told(tmp_path, caplog):
+    path = tmp_path / "counts.csv"
+    path.write_text("group;wbc\na;100\nb;800\n")
+    assert read_wbc_counts(path) == {"a": 100.0, "b": 800.0}
+    (told,) = caplog.messages
+    assert told.startswith(f"{path} has unusually high")
+    assert ": 800 for 'b'; if they were meant per microlitre" in told
+
+
 @pytest.mark.parametrize("wbc", ["6800", "-1", "many", "", "nan"])
 def test_white_blood_cell_counts_that_are_none_are_refused(tmp_path, wbc):
     path = tmp_path / "counts.csv"
