@@ -259,6 +259,19 @@ def test_choices_of_the_run_are_kept_unless_others_are_made(tmp_path: Path) -> N
     assert {row["flag"] for row in read_csv(run / "flags.csv")} == {"outside the chosen range"}
 
 
+def test_counts_of_the_run_go_with_their_groups_and_not_without_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    choices = {"wbc_counts": {"slide-1": 6.0}}
+    run = finished_run(tmp_path / "run", some_rows(["monocyte"] * 3), report=choices)
+    again = rebuild_report(run, tmp_path / "same", groups=r"(slide-\d)")
+    assert read_differential(again.with_name("differential.csv"))["absolute"].max() == 6.0
+    assert "counts of the run" not in caplog.text
+    other = rebuild_report(run, tmp_path / "other", groups="source")
+    assert read_differential(other.with_name("differential.csv"))["absolute"].isna().all()
+    assert caplog.text.count("the white blood cell counts of the run are left out") == 1
+
+
 def test_a_review_is_merged_and_compared(run: Path, tmp_path: Path) -> None:
     ids = [row["cell_id"] for row in read_csv_after_report(run)]
     labels = ["neutrophil", "neutrophil", "monocyte", "", "", "", "lymphocyte"]
