@@ -306,6 +306,7 @@ def test_the_card_states_what_was_measured(evaluated):
     card = (model / "README.md").read_text()
     figures = assessment.data_sets["b"]
     assert "wbc-batch evaluate model b=b" in card
+    assert f"computed on {assessment.facts['Computed on']}; other devices" in card
     assert "research use only" in card
     assert f"| b | chosen on | 30 | {100 * figures.accuracy:.1f} (" in card
     kept = " | ".join(f"{100 * figures.accuracy_at(c):.1f}" for c in (1.0, 0.95, 0.9, 0.8))
