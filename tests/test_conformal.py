@@ -58,6 +58,12 @@ def test_a_class_with_too_few_validation_cells_is_never_excluded():
     assert not sets.all()
 
 
+def test_the_threshold_is_the_score_of_the_rank_as_it_is_written():
+    scores = [np.arange(1, 100, dtype=np.float32) / 100]
+    for percent in range(1, 100):
+        assert conformal_thresholds(scores, percent / 100) == scores[0][percent - 1]
+
+
 def test_a_higher_coverage_gives_larger_sets():
     probabilities, labels = simulated(np.random.default_rng(2), 1000)
     scores = conformal_scores(probabilities, labels)

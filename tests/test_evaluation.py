@@ -25,6 +25,7 @@ from wbc_batch.evaluation.figures import measure
 from wbc_batch.evaluation.files import file_names
 from wbc_batch.evaluation.folders import evaluate_folders
 from wbc_batch.evaluation.leave_one_out import leave_one_out, recipes
+from wbc_batch.evaluation.pictures import coverage
 from wbc_batch.evaluation.unknown import auroc, read_unknown
 from wbc_batch.report.limits import exact_limits
 from wbc_batch.schema import CLASSES
@@ -163,6 +164,17 @@ def test_coverage_leaves_out_the_least_confident_first():
     assert {point.accuracy for point in even.coverage} == {0.75}
 
 
+@pytest.mark.parametrize("identified", [100, 5, 0])
+def test_the_dot_of_a_model_lies_in_the_picture_however_little_it_identifies(identified):
+    labels = ["basophil"] * identified + ["unidentified"] * (100 - identified)
+    evaluation = measure(predictions(sure_of([0] * 100, [0.9] * 100), labels), np.zeros(100, int))
+    (axes,) = coverage({"lab": evaluation}).axes
+    (at,) = axes.lines[1].get_xdata()
+    most, least = axes.get_xlim()
+    assert least < at < most
+    assert least <= 9
+
+
 def test_band_and_segmented_neutrophils_are_told_by_their_file_names():
     labels = np.array([4, 4, 4, 4, 3, 4])
     members = (
@@ -294,6 +306,7 @@ def test_the_card_states_what_was_measured(evaluated):
     card = (model / "README.md").read_text()
     figures = assessment.data_sets["b"]
     assert "wbc-batch evaluate model b=b" in card
+    assert f"computed on {assessment.facts['Computed on']}; other devices" in card
     assert "research use only" in card
     assert f"| b | chosen on | 30 | {100 * figures.accuracy:.1f} (" in card
     kept = " | ".join(f"{100 * figures.accuracy_at(c):.1f}" for c in (1.0, 0.95, 0.9, 0.8))

@@ -25,7 +25,7 @@ from wbc_batch.errors import InputError, RunError
 from wbc_batch.report.agreement import agreement
 from wbc_batch.schema import CLASSES
 from wbc_batch.synthetic import draw_cells
-from wbc_napari.adapt import Comparison, Progress, adapt, adaptation, train_command
+from wbc_napari.adapt import Comparison, Progress, adapt, adaptation, hold_out, train_command
 from wbc_napari.adapt_widget import AdaptWidget
 from wbc_napari.crops import CropStack
 
@@ -42,14 +42,29 @@ def reviewed():
 
 
 def test_a_quarter_of_each_class_is_held_out_whatever_the_order(reviewed, tmp_path):
-    plan = adaptation(reviewed.cells, reviewed.crops, tmp_path)
+    plan = hold_out(adaptation(reviewed.cells, reviewed.crops, tmp_path))
     assert len(plan.rows) == 30
     for label in CLASSES:
         held = plan.held_out[plan.labels == label]
         assert held.sum() == len(held) // 4
     turned = reviewed.cells.iloc[::-1].reset_index(drop=True)
-    again = adaptation(turned, reviewed.crops, tmp_path)
+    again = hold_out(adaptation(turned, reviewed.crops, tmp_path))
     assert set(plan.names[plan.held_out]) == set(again.names[again.held_out])
+
+
+def test_copies_of_a_picture_are_learned_from_or_held_out_and_never_both(reviewed, tmp_path):
+    pictures = reviewed.crops.data[:20]
+    stack = CropStack("slide", "slide", np.concatenate([pictures] * 3), 3)
+    ids = [f"{n:016x}" for n in np.random.default_rng(0).permutation(60)]
+    said = [*reviewed.cells["reviewed_label"][:20]] * 3
+    cells = pd.DataFrame({"cell_id": ids, "reviewed_label": said})
+    plan = hold_out(adaptation(cells, stack, tmp_path))
+    sides = plan.held_out.reshape(3, 20)
+    assert (sides == sides[0]).all()
+    assert 10 <= plan.held_out.sum() <= 15
+    alike = CropStack("slide", "slide", np.repeat(pictures[:1], 60, axis=0), 3)
+    with pytest.raises(InputError, match="review cells of other pictures"):
+        hold_out(adaptation(cells, alike, tmp_path))
 
 
 def test_too_few_cells_are_refused_with_their_number(reviewed, tmp_path):
@@ -75,7 +90,8 @@ def test_a_model_is_not_adapted_to_one_class(reviewed, tmp_path):
 
 
 def test_a_model_is_trained_on_and_compared_on_the_cells_it_did_not_see(reviewed, tmp_path):
-    plan = replace(adaptation(reviewed.cells, reviewed.crops, tmp_path / "ours"), **SHORT)
+    plan = hold_out(adaptation(reviewed.cells, reviewed.crops, tmp_path / "ours"))
+    plan = replace(plan, **SHORT)
     steps = list(adapt(plan, Event()))
     last = steps[-1]
     assert isinstance(last, Comparison)
@@ -90,7 +106,7 @@ def test_a_model_is_trained_on_and_compared_on_the_cells_it_did_not_see(reviewed
 
 
 def test_other_corrections_are_not_mixed_with_those_of_an_adaptation(reviewed, tmp_path):
-    plan = replace(adaptation(reviewed.cells, reviewed.crops, tmp_path), **SHORT)
+    plan = replace(hold_out(adaptation(reviewed.cells, reviewed.crops, tmp_path)), **SHORT)
     list(adapt(plan, Event()))
     changed = plan.labels.copy()
     first = np.flatnonzero(~plan.held_out)[0]
@@ -150,7 +166,7 @@ sys.executable = "{training}"
 cells = pd.DataFrame({{
     "cell_id": [f"{{n:016x}}" for n in range(24)], "reviewed_label": ["monocyte", "basophil"] * 12
 }})
-crops = CropStack("s", "s", np.zeros((24, 40, 40, 3), np.uint8), 3)
+crops = CropStack("s", "s", np.random.default_rng(0).integers(0, 255, (24, 40, 40, 3), np.uint8), 3)
 plan = adaptation(cells, crops, Path("{tmp_path}/ours"))
 threading.Thread(target=lambda: list(adapt(plan, threading.Event())), daemon=True).start()
 while not Path("{tmp_path}/begun").exists():

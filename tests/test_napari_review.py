@@ -241,6 +241,30 @@ def test_an_export_is_a_run_that_can_be_opened_again(session, tmp_path):
     np.testing.assert_array_equal(np.asarray(array[2]), next(session.crops.read([2])))
 
 
+@pytest.mark.usefixtures("blank_drawings")
+def test_an_export_holds_reviewed_cells_that_no_model_has_seen(session, tmp_path):
+    features = session.layer.features
+    features.loc[[0, 1], "status"] = "pending"
+    features.loc[[0, 1], ["label", "predicted"]] = ""
+    features.loc[[0, 1], ["confidence", "margin", "novelty"]] = np.nan
+    session.layer.features = features
+    session.relabel([0], "basophil")
+    folder = tmp_path / "out"
+    list(write_export(Export(folder, session.cells.copy(), session.crops, session.model)))
+    written = pd.read_csv(folder / "cells.csv", keep_default_na=False)
+    assert written["cell_id"].tolist() == session.cells["cell_id"][[0, 2, 3]].tolist()
+    assert written["status"].tolist() == ["error", "ok", "ok"]
+    assert written["error"].tolist() == ["not classified", "", ""]
+    counts = pd.read_csv(folder / "differential-reviewed.csv").set_index("label")["count"]
+    assert (counts["basophil"], counts["error"], counts.sum()) == (1, 0, 3)
+    assert len(pd.read_csv(folder / "corrections.csv")) == 1
+    # Opened again, the cell has its crop and its label.
+    run = open_run(folder)
+    assert run.cells["reviewed_label"].tolist() == ["basophil", "", ""]
+    (array, _, _), _ = run_layers(run)
+    np.testing.assert_array_equal(np.asarray(array[0]), next(session.crops.read([0])))
+
+
 def test_an_export_is_reported_again_by_the_command_line(session, tmp_path):
     session.relabel([0], "basophil")
     folder = tmp_path / "out"

@@ -259,6 +259,19 @@ def test_choices_of_the_run_are_kept_unless_others_are_made(tmp_path: Path) -> N
     assert {row["flag"] for row in read_csv(run / "flags.csv")} == {"outside the chosen range"}
 
 
+def test_counts_of_the_run_go_with_their_groups_and_not_without_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    choices = {"wbc_counts": {"slide-1": 6.0}}
+    run = finished_run(tmp_path / "run", some_rows(["monocyte"] * 3), report=choices)
+    again = rebuild_report(run, tmp_path / "same", groups=r"(slide-\d)")
+    assert read_differential(again.with_name("differential.csv"))["absolute"].max() == 6.0
+    assert "counts of the run" not in caplog.text
+    other = rebuild_report(run, tmp_path / "other", groups="source")
+    assert read_differential(other.with_name("differential.csv"))["absolute"].isna().all()
+    assert caplog.text.count("the white blood cell counts of the run are left out") == 1
+
+
 def test_a_review_is_merged_and_compared(run: Path, tmp_path: Path) -> None:
     ids = [row["cell_id"] for row in read_csv_after_report(run)]
     labels = ["neutrophil", "neutrophil", "monocyte", "", "", "", "lymphocyte"]
@@ -271,6 +284,8 @@ def test_a_review_is_merged_and_compared(run: Path, tmp_path: Path) -> None:
     before, after = told.stdout.split("After the review:")
     assert "66.7%" in before  # neutrophils: 6 of 9
     assert "55.6%" in after  # and 5 of 9
+    for of_the_model in ("mean", "too few cells"):
+        assert (of_the_model in before, of_the_model in after) == (True, False)
     told = invoke("report", run, "--review", corrections, "--force", "--json")
     counted = {row["label"]: row["count"] for row in json.loads(told.stdout)["reviewed"]}
     assert (counted["neutrophil"], counted["monocyte"]) == (5, 1)
@@ -282,6 +297,10 @@ def test_a_review_is_merged_and_compared(run: Path, tmp_path: Path) -> None:
     after = read_differential(run / "differential-reviewed.csv").set_index("label")["count"]
     assert (counts["neutrophil"], counts["monocyte"]) == (6, 0)
     assert (after["neutrophil"], after["monocyte"], after[UNIDENTIFIED]) == (5, 1, 1)
+    sure = read_differential(run / "differential-reviewed.csv").set_index("label")
+    assert np.isnan(sure.loc["monocyte", "median_confidence"])  # the model took it for another
+    # Of the neutrophils 0, 1, 3, 4, 5: the third is a monocyte.
+    assert sure.loc["neutrophil", "mean_confidence"] == pytest.approx(0.5 + 13 / 5000)
     pairs = [("neutrophil", "neutrophil")] * 2 + [("neutrophil", "monocyte"), ("lymphocyte",) * 2]
     kappa = agreement(*zip(*pairs, strict=True)).kappa
     text = " ".join(page_of(run).text.split())
@@ -294,6 +313,30 @@ def test_a_review_is_merged_and_compared(run: Path, tmp_path: Path) -> None:
     (run / "cells.csv").rename(copy)
     rebuild_report(run, review=copy, force=True)
     assert read_csv(run / "cells.csv") == read_csv(copy)
+
+
+@pytest.mark.parametrize(
+    ("reviewed", "told"),
+    [
+        ([10], "1 cell was reviewed by Ann. Model and reviewer agree on 0 of the 0 that the model"),
+        ([0, 10], "2 cells were reviewed by Ann. Model and reviewer agree on 1 of the 1 that the"),
+        ([0, 1], "2 cells were reviewed by Ann. Model and reviewer agree on 2 of them"),
+    ],
+)
+def test_the_page_counts_reviewed_cells_that_the_model_could_not_classify(
+    run: Path, tmp_path: Path, reviewed: list[int], told: str
+) -> None:
+    ids = [row["cell_id"] for row in read_csv_after_report(run)]
+    corrections = tmp_path / "corrections.csv"
+    lines = [f"{ids[i]},neutrophil,Ann,\n" for i in reviewed]
+    corrections.write_text("cell_id,reviewed_label,reviewed_by,reviewed_at\n" + "".join(lines))
+    rebuild_report(run, review=corrections, force=True)
+    text = " ".join(page_of(run).text.split())
+    assert told in text
+    nowhere = "They count nowhere else" + (
+        ", but for those that a reviewer" if 10 in reviewed else "."
+    )
+    assert nowhere in text
 
 
 def test_a_report_made_anew_keeps_the_review_of_the_one_before(run: Path, tmp_path: Path) -> None:
@@ -554,7 +597,16 @@ def test_two_runs_are_compared_cell_by_cell(tmp_path: Path, source: str) -> None
     assert again.exit_code == 1
     assert "--force" in again.stderr
     shown = invoke("compare", one, two, "-o", tmp_path / "compared", "--force")
-    assert "7 of 9 cells have the same label (77.8 %)" in shown.stdout
+    assert (
+        "Of 9 cells that both runs classified, 7 have the same label (77.8 %), Cohen"
+        in shown.stdout
+    )
+    assert (
+        "; of 10 cells that both have, 3 changed; in one run only: 0 of one, 1 of two"
+        in shown.stdout
+    )
+    # That no model has taken for another, but one of them could not read, comes last.
+    assert [row["label_a"] for row in changed] == ["lymphocyte", "neutrophil", ""]
 
 
 @pytest.mark.parametrize(

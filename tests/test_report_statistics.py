@@ -336,6 +336,8 @@ def test_groups_are_flagged_for_few_unidentified_and_unlike_cells():
     assert ("", TOO_FEW) not in flagged(counted({"neutrophil": 100}))
     assert ("", UNIDENTIFIED_MANY) in flagged(counted(NORMAL | {UNIDENTIFIED: 60}))
     assert ("", UNIDENTIFIED_MANY) not in flagged(counted(NORMAL | {UNIDENTIFIED: 40}))
+    (flag,) = group_flags(counted({"neutrophil": 160, UNIDENTIFIED: 41}))
+    assert flag.detail == "41 of 201 cells (20.4 %)"  # the rule is: more than 20 %
     assert ("", UNLIKE) in flagged(counted(NORMAL, novel=25))
     assert ("", UNLIKE) not in flagged(counted(NORMAL, novel=15))
 
@@ -433,6 +435,15 @@ def test_tables_are_read_however_a_spreadsheet_saved_them(tmp_path):
     path = tmp_path / "counts.csv"
     path.write_bytes("\ufeffgroup;wbc;note\r\nslide 1;6,8;x\r\n'=2;11;\r\n;;\r\n".encode())
     assert read_wbc_counts(path) == {"slide 1": 6.8, "=2": 11.0}
+
+
+def test_a_white_blood_cell_count_that_may_be_per_microlitre_is_told(tmp_path, caplog):
+    path = tmp_path / "counts.csv"
+    path.write_text("group;wbc\na;100\nb;800\n")
+    assert read_wbc_counts(path) == {"a": 100.0, "b": 800.0}
+    (told,) = caplog.messages
+    assert told.startswith(f"{path} has unusually high")
+    assert ": 800 for 'b'; if they were meant per microlitre" in told
 
 
 @pytest.mark.parametrize("wbc", ["6800", "-1", "many", "", "nan"])

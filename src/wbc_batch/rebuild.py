@@ -98,7 +98,7 @@ def rebuild_report(
     output : Path, optional
         Another folder for the reports. Default: the run's own.
     profile, wbc_counts : str or Path, optional
-        Default: what the run was made with.
+        Default: what the run was made with; its counts, where `groups` leads to the same groups.
     review : str or Path, optional
         Default: the review in the run's own ``cells.csv``, where there is one. ``none`` for none.
     groups, anndata
@@ -124,8 +124,10 @@ def rebuild_report(
     made_with = recorded_options(run.record.get("report"))
     if profile is None:
         options = replace(options, profile=made_with.profile)
-    if wbc_counts is None and groups is None:
-        options = replace(options, wbc_counts=made_with.wbc_counts)
+    if wbc_counts is None:
+        options = replace(
+            options, wbc_counts=made_with.wbc_counts, counts_of_run=groups is not None
+        )
     if review is None:
         options = replace(options, review=_own_review(run_dir))
     place = output or run_dir

@@ -9,8 +9,10 @@ import re
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +32,15 @@ from wbc_napari.torchvision_loader import load_torchvision
 if TYPE_CHECKING:
     from wbc_batch.report.agreement import Agreement
 
-__all__ = ["Adaptation", "Comparison", "Progress", "adapt", "adaptation", "train_command"]
+__all__ = [
+    "Adaptation",
+    "Comparison",
+    "Progress",
+    "adapt",
+    "adaptation",
+    "hold_out",
+    "train_command",
+]
 
 #: Part of the reviewed cells of each class that neither model learns from.
 _HELD_OUT = 0.25
@@ -57,7 +67,7 @@ class Adaptation:
     names : ndarray of str, shape (N,)
         Their ids, which become names of files.
     held_out : ndarray of bool, shape (N,)
-        The cells to compare on.
+        The cells to compare on; empty until `hold_out` has chosen them.
     model : str
         The model to start from.
     left_out : int
@@ -73,7 +83,7 @@ class Adaptation:
     rows: NDArray[np.intp]
     labels: NDArray[np.object_]
     names: NDArray[np.object_]
-    held_out: NDArray[np.bool_]
+    held_out: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
     model: str = "default"
     left_out: int = 0
     device: str = "auto"
@@ -119,9 +129,7 @@ def adaptation(
     folder: Path,
     model: str = "default",
 ) -> Adaptation:
-    """Choose the reviewed cells of the five classes, and hold a quarter of each class out.
-
-    Which cells are held out depends on their ids alone, so that going on changes nothing.
+    """Choose the reviewed cells of the five classes. No pixel is read yet.
 
     Parameters
     ----------
@@ -154,12 +162,63 @@ def adaptation(
             "each."
         )
     names = cells["cell_id"].to_numpy(object)[rows]
-    held = np.zeros(len(rows), bool)
-    for label in CLASSES:
-        of_class = np.flatnonzero(said == label)
-        ordered = of_class[np.argsort(names[of_class].astype(str))]
-        held[ordered[: int(_HELD_OUT * len(ordered))]] = True
-    return Adaptation(folder, crops, rows, said, names, held, model, left_out)
+    return Adaptation(folder, crops, rows, said, names, model=model, left_out=left_out)
+
+
+def hold_out(plan: Adaptation, stop: threading.Event | None = None) -> Adaptation:
+    """Hold a quarter of each class out; copies of one picture stay on one side.
+
+    Which cells are held out depends on their ids and pixels alone, so that going on changes nothing.
+
+    Parameters
+    ----------
+    plan : Adaptation
+    stop : Event, optional
+        Set it to end early; what is chosen then is of no use.
+
+    Raises
+    ------
+    InputError
+        If none can be held out, as all are copies.
+    """
+    stop = stop or threading.Event()
+    missing = Counter({k: int(_HELD_OUT * n) for k, n in Counter(plan.labels.tolist()).items()})
+    held = np.zeros(len(plan.rows), bool)
+    # As wbc_batch.datasets.held_out chooses what to validate on.
+    for copies in sorted(_copies(plan, stop), key=lambda copies: min(map(str, plan.names[copies]))):
+        counts = Counter(plan.labels[copies].tolist())
+        wanted = sum(min(count, missing[label]) for label, count in counts.items())
+        if wanted > 0 and 2 * wanted >= len(copies):
+            held[copies] = True
+            missing -= counts  # keeps what is above zero
+    if not held.any() and not stop.is_set():
+        raise InputError(
+            "The reviewed cells are copies of so few pictures that none can be held out to compare on; "
+            "review cells of other pictures, too."
+        )
+    return replace(plan, held_out=held)
+
+
+def _copies(plan: Adaptation, stop: threading.Event) -> list[list[int]]:
+    """Put the places of equal pictures together; one that cannot be read is alone."""
+    found: dict[bytes | int, list[int]] = {}
+    place = 0
+    for batch in plan.crops.batches(plan.rows):
+        if stop.is_set():
+            break
+        for image in plan.crops.read(batch):
+            found.setdefault(_digest(image) or place, []).append(place)
+            place += 1
+    return list(found.values())
+
+
+def _digest(image: NDArray | ImageError) -> bytes:
+    """Name the pixels that are learned from; nothing where there are none."""
+    try:
+        rgb = as_rgb(image) if not isinstance(image, ImageError) else None
+    except ImageError:
+        rgb = None
+    return b"" if rgb is None else sha256(f"{rgb.shape}".encode() + rgb.tobytes()).digest()
 
 
 def train_command(plan: Adaptation) -> list[str]:
@@ -200,11 +259,18 @@ def adapt(plan: Adaptation, stop: threading.Event) -> Iterator[Progress | Compar
 
     Raises
     ------
+    InputError
+        If no cells can be held out.
     RunError
         If the crops cannot be written, or the training fails; its last line says why.
     ModelError
         If one of the models cannot be loaded.
     """
+    if not len(plan.held_out):
+        yield Progress("Reading the crops…")
+        plan = hold_out(plan, stop)
+        if stop.is_set():
+            return
     yield Progress("Writing the crops…")
     try:
         _write_crops(plan, stop)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from wbc_batch.classifier.images import as_rgb
 from wbc_batch.errors import ImageError, RunError, reason
@@ -22,6 +23,7 @@ from wbc_batch.schema import (
     RECORD_FILE,
     REVIEW_COLUMNS,
     SHARDS,
+    STATUS_ERROR,
     STATUS_OK,
 )
 from wbc_napari.crops import Crops, ListedCrops
@@ -116,8 +118,7 @@ def write_export(export: Export) -> Iterator[int]:
     _refuse_strangers(folder)
     try:
         (folder / SHARDS).mkdir(parents=True, exist_ok=True)
-        cells = export.cells[export.cells["status"] != PENDING].reset_index(drop=True)
-        rows = np.flatnonzero((export.cells["status"] != PENDING).to_numpy())
+        cells, rows = _known_cells(export.cells)
         listed = isinstance(export.crops, ListedCrops)
         if not listed:
             yield from _save_crops(export.crops, rows, cells["cell_id"].tolist(), folder)
@@ -138,6 +139,18 @@ def write_export(export: Export) -> Iterator[int]:
             f"{folder}: the results cannot be written there ({reason(error)})."
         ) from error
     yield len(cells)
+
+
+def _known_cells(cells: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.intp]]:
+    """Return the cells of which model or reviewer said something, and their rows.
+
+    Those that a reviewer labelled, and no model yet, are what a batch run calls errors.
+    """
+    pending = (cells["status"] == PENDING).to_numpy()
+    rows = np.flatnonzero(~pending | (reviewed_labels(cells) != ""))
+    known, new = cells.iloc[rows].reset_index(drop=True), pending[rows]
+    known.loc[new, ["status", "error"]] = [STATUS_ERROR, "not classified"]
+    return known, rows
 
 
 def _refuse_strangers(folder: Path) -> None:

@@ -5,7 +5,9 @@ a frequent one, wherever cells are exchangeable with the validation cells of the
 laboratory's are not: there the sets tell which classes are in question, not how often they hold the truth.
 """
 
+import math
 from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,8 +53,9 @@ def conformal_thresholds(
         1 where the class has too few validation cells for the promise: it is in every set then.
     """
     thresholds = np.ones(len(scores), np.float32)
+    wanted = Fraction(str(coverage))  # 100 * 0.55 is more than 55 in binary
     for k, ascending in enumerate(scores):
-        rank = int(np.ceil((len(ascending) + 1) * coverage))
+        rank = math.ceil((len(ascending) + 1) * wanted)
         if 1 <= rank <= len(ascending):
             thresholds[k] = ascending[rank - 1]
     return thresholds

@@ -76,5 +76,5 @@ def report(
     if "reviewed" in tables:
         kept = f" that {run / 'cells.csv'} holds" if review is None else ""
         typer.echo(f"\nAfter the review{kept}:\n")
-        print_differential(tables["reviewed"], console)
+        print_differential(tables["reviewed"], console, reviewed=True)
     typer.echo(f"\nReport: {page}")

@@ -159,6 +159,11 @@ def _figures(assessment: Assessment) -> list[str]:
     parts = []
     if "Command" in assessment.facts:
         parts += ["All figures are printed by", f"```sh\n{assessment.facts['Command']}\n```"]
+    if "Computed on" in assessment.facts:
+        parts.append(
+            f"The figures were computed on {assessment.facts['Computed on']}; other devices, backends and "
+            "precisions give slightly different ones."
+        )
     parts += [
         "Accuracy counts the best guess for every cell, unidentified ones too; in brackets the exact 95 % "
         "interval. All in per cent, but for the cells and NLL, the mean negative log-likelihood.",

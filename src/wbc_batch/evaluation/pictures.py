@@ -58,7 +58,9 @@ def coverage(evaluations: Mapping[str, Evaluation]) -> Figure:
             color=line.get_color(),
             markersize=5,
         )
-    axes.set(xlabel="most confident cells kept, %", ylabel="accuracy, %", xlim=(101, 9))
+    # As far as the points are drawn, or a model that identifies few cells has its dot.
+    lowest = min([10.0, *(100 * evaluation.identified for evaluation in evaluations.values())])
+    axes.set(xlabel="most confident cells kept, %", ylabel="accuracy, %", xlim=(101, lowest - 1))
     axes.set_ylim(top=100.5)
     axes.grid(color=FAINT, linewidth=0.5, alpha=0.5)
     if len(evaluations) > 1:

@@ -59,6 +59,8 @@ class Collected:
         By group; empty where no class was known beforehand.
     review_pairs : ndarray of int64, shape (6, 6)
         Reviewed cells by the model's label and the reviewer's.
+    reviewed_cells : int
+        All of them, those too that the model could not classify, which have no pair of labels.
     reviewers : set of str
     """
 
@@ -68,6 +70,7 @@ class Collected:
     errors: pd.DataFrame = field(default_factory=pd.DataFrame)
     known: dict[str, Known] = field(default_factory=dict)
     review_pairs: NDArray[np.int64] = field(default_factory=_no_pairs)
+    reviewed_cells: int = 0
     reviewers: set[str] = field(default_factory=set)
 
     def add(self, cells: pd.DataFrame) -> None:
@@ -85,6 +88,7 @@ class Collected:
             self.review_pairs = self.review_pairs + count_pairs(
                 seen["label"], seen["reviewed_label"]
             )
+            self.reviewed_cells += len(seen)
             self.reviewers |= set(seen["reviewed_by"])
 
     def review_agreement(self) -> Agreement:

@@ -112,10 +112,13 @@ class Comparison:
 
     @property
     def changed(self) -> pd.DataFrame:
-        """The cells whose label changed, those first that the two runs are surest of."""
+        """The cells whose label changed, those first that the two runs are surest of.
+
+        Last are those that one of them could not classify.
+        """
         labels = [self.common[name].fillna("") for name in ("label", "label_b")]
         changed = self.common[labels[0] != labels[1]]
-        sure = changed[["confidence", "confidence_b"]].min(axis=1)
+        sure = changed[["confidence", "confidence_b"]].min(axis=1, skipna=False)
         return changed.loc[
             sure.sort_values(ascending=False, kind="stable", na_position="last").index
         ]

@@ -96,7 +96,7 @@ def differential(
             exact binomial 95 % limits (`wbc_batch.report.clopper_pearson`). NaN for ``unidentified`` and
             ``error``, and where no cell of the group was identified.
         mean_confidence, median_confidence
-            NaN where there is no cell.
+            Of the cells that have a confidence; NaN where there is none.
         confusion_lower, confusion_upper
             95 % limits that carry the classifier's confusion, too, 0..100
             (`wbc_batch.report.confusion_limits`). NaN without `confusion`.

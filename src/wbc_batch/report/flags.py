@@ -107,7 +107,7 @@ def _flags(
 
 
 def _share(part: int, whole: int) -> str:
-    return f"{part:,} of {whole:,} cells ({100 * part / whole:.0f} %)"
+    return f"{part:,} of {whole:,} cells ({100 * part / whole:.1f} %)"
 
 
 def _outside(group: str, label: str, row: Mapping[Hashable, Any], profile: Profile) -> list[Flag]:

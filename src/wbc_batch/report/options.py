@@ -1,5 +1,6 @@
 """What a user may choose of a report, read and checked before any work."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from wbc_batch.report.wbc_counts import read_wbc_counts
 from wbc_batch.schema import DEFAULT_PROFILE
 
 __all__ = ["ReportOptions", "read_options", "recorded_options"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class ReportOptions:
         A reviewer's labels.
     anndata : bool
         Write ``cells.h5ad``.
+    counts_of_run : bool
+        The white blood cell counts were given when the run was made, for the groups that it has.
     """
 
     profile: Profile | None = None
@@ -39,6 +44,26 @@ class ReportOptions:
     grouping: Grouping = AS_LISTED
     review: Review | None = None
     anndata: bool = False
+    counts_of_run: bool = False
+
+    def counts_of(self, groups: Sequence[str]) -> Mapping[str, float] | None:
+        """Return the white blood cell counts, for groups that a report has come to.
+
+        Those of the run are left out where its cells are grouped otherwise, and that is logged.
+
+        Raises
+        ------
+        InputError
+            As `refuse_strange_groups` does, if they were given for this report.
+        """
+        if self.counts_of_run and not set(self.wbc_counts or ()) <= set(groups):
+            _log.warning(
+                "the white blood cell counts of the run are left out, as they are of other groups than the "
+                "report's; give some of these with --wbc-counts"
+            )
+            return None
+        self.refuse_strange_groups(groups)
+        return self.wbc_counts
 
     def refuse_strange_groups(self, groups: Sequence[str]) -> None:
         """Make sure that all white blood cell counts are of groups that there are.

@@ -176,10 +176,13 @@ def reviewed_labels(cells: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        The cells with ``label`` and ``status`` as they are after the review.
+        The cells with ``label`` and ``status`` as they are after the review, and no ``confidence`` where the
+        reviewer changed the label: the model's was in another one.
     """
     reviewed = cells["reviewed_label"].notna() & (cells["reviewed_label"] != "")
     changed = {"label": cells["label"].astype(object).where(~reviewed, cells["reviewed_label"])}
+    if "confidence" in cells:
+        changed["confidence"] = cells["confidence"].mask(cells["label"] != changed["label"])
     if "status" in cells:  # a person saw a cell in what the model could not read
         changed["status"] = cells["status"].astype(object).where(~reviewed, "ok")
     return cells.assign(**changed)

@@ -37,7 +37,7 @@ _LAYOUTS = ((_FULL, " "), (_SHORT, " "), (_SHORT, "\n"))
 _STYLE: Any = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "show_edge": False}
 
 
-def print_differential(table: pd.DataFrame, console: Console) -> None:
+def print_differential(table: pd.DataFrame, console: Console, *, reviewed: bool = False) -> None:
     """Print count and percentage of each class per group, the mean confidence per class, what to look at.
 
     Parameters
@@ -46,12 +46,15 @@ def print_differential(table: pd.DataFrame, console: Console) -> None:
         As `wbc_batch.report.differential` returns it.
     console : rich.console.Console
         Its width decides how closely the table is set.
+    reviewed : bool
+        The labels are those after a review: no confidence and nothing to look at, which are of the model's.
     """
-    _print_fitting(console, (_view(table, *layout) for layout in _LAYOUTS))
+    _print_fitting(console, (_view(table, *layout, reviewed) for layout in _LAYOUTS))
     groups = table["group"].nunique()
     if groups > MAX_GROUPS:
         console.print(f"{groups - MAX_GROUPS} more groups are in differential.csv")
-    _print_flags(table, console)
+    if not reviewed:
+        _print_flags(table, console)
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
@@ -72,8 +75,10 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     share = f" ({100 * found.fraction:.1f} %)" if found.cells else ""
     _print_plainly(
         console,
-        f"\n{found.agreeing:,} of {found.cells:,} cells have the same label{share}{kappa}; "
-        f"{len(comparison.changed):,} changed",
+        f"\nOf {found.cells:,} cells that both runs classified, {found.agreeing:,} have the same label"
+        f"{share}{kappa}; of {len(comparison.common):,} cells that both have, "
+        f"{len(comparison.changed):,} changed; in one run only: {comparison.only_first:,} of {names[0]}, "
+        f"{comparison.only_second:,} of {names[1]}",
     )
 
 
@@ -111,7 +116,7 @@ def _pairs(counts: Iterable[Iterable[int]], headings: Mapping[str, str]) -> Tabl
     return table
 
 
-def _view(table: pd.DataFrame, headings: Mapping[str, str], between: str) -> Table:
+def _view(table: pd.DataFrame, headings: Mapping[str, str], between: str, reviewed: bool) -> Table:
     view = Table(header_style="bold", **_STYLE)
     view.add_column("group", overflow="fold", min_width=10)
     for label in ROWS:
@@ -123,7 +128,8 @@ def _view(table: pd.DataFrame, headings: Mapping[str, str], between: str) -> Tab
     pooled = _pooled(table)
     if len(groups) > 1:
         view.add_row(Text("all groups", style="bold"), *_cells(pooled, between))
-    view.add_row(Text("mean confidence", style="dim"), *_confidences(pooled))
+    if not reviewed:
+        view.add_row(Text("mean confidence", style="dim"), *_confidences(pooled))
     return view
 
 

@@ -1,19 +1,26 @@
 """White blood cell counts per group, which make absolute counts of percentages."""
 
+import logging
 import math
 from pathlib import Path
 
 from wbc_batch.errors import InputError
-from wbc_batch.report.lists import name_rows, read_list, refuse_twice
+from wbc_batch.report.lists import first_few, name_rows, read_list, refuse_twice
 
 __all__ = ["read_wbc_counts"]
 
+_log = logging.getLogger(__name__)
+
 #: Above this, 10^9 per litre, a number was surely meant per microlitre.
 _MOST = 1000.0
+#: Above this it may be: a leukaemia has such counts, too.
+_USUAL = 100.0
 
 
 def read_wbc_counts(path: Path) -> dict[str, float]:
     """Read a CSV table with the columns ``group`` and ``wbc`` (10^9 cells per litre).
+
+    Counts above 100 are logged, as they may be meant per microlitre.
 
     Returns
     -------
@@ -35,7 +42,16 @@ def read_wbc_counts(path: Path) -> dict[str, float]:
             f"{name_rows(wrong.index, wrong['wbc'])}; write 6.8 for 6,800 cells per microlitre"
         )
     refuse_twice(path, table["group"], "groups")
-    return dict(zip(table["group"], counts.values(), strict=True))
+    found = dict(zip(table["group"], counts.values(), strict=True))
+    high = [f"{count:g} for {group!r}" for group, count in found.items() if count > _USUAL]
+    if high:
+        _log.warning(
+            "%s has unusually high white blood cell counts, taken as 10^9 per litre: %s; if they were "
+            "meant per microlitre, divide them by 1,000",
+            path,
+            first_few(high),
+        )
+    return found
 
 
 def _number(text: str) -> float:

@@ -1,7 +1,7 @@
 """All the reports of a run, in one pass over its rows."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -93,14 +93,14 @@ def write_reports(
     """
     output = output or run_dir
     provenance = read_provenance(run_dir)
-    collected = _write_cells(output, shard_files, set_thresholds, options, provenance)
+    collected, counts = _write_cells(output, shard_files, set_thresholds, options, provenance)
     for name in _NOT_ALWAYS:  # of an earlier report with other options
         (output / name).unlink(missing_ok=True)
-    table = collected.tally.by_group(provenance.confusion, options.wbc_counts)
+    table = collected.tally.by_group(provenance.confusion, counts)
     write_differential(output / "differential.csv", table)
     reviewed = None
     if options.review is not None:
-        reviewed = collected.reviewed.by_group(None, options.wbc_counts)
+        reviewed = collected.reviewed.by_group(None, counts)
         write_differential(output / REVIEWED_FILE, reviewed)
     flags = group_flags(table, options.profile)
     _write_flags(output / "flags.csv", flags)
@@ -136,8 +136,8 @@ def _write_cells(
     set_thresholds: Sequence[float] | None,
     options: ReportOptions,
     provenance: Provenance,
-) -> Collected:
-    """Stream the cells into their tables; what the rest is made of."""
+) -> tuple[Collected, Mapping[str, float] | None]:
+    """Stream the cells into their tables; what the rest is made of, and the groups' blood cell counts."""
     found = shard_schema(shard_files)
     schema = _columns(found, shard_files, set_thresholds is not None, options.review is not None)
     collected, seen = Collected(), _Seen(options.review)
@@ -162,12 +162,12 @@ def _write_cells(
             if geojson is not None:
                 geojson.add(cells)
         seen.check()
-        options.refuse_strange_groups(collected.tally.groups)
+        counts = options.counts_of(collected.tally.groups)
         if geojson is not None:
             geojson.finish()
         else:
             shutil.rmtree(output / GEOJSON, ignore_errors=True)
-    return collected
+    return collected, counts
 
 
 class _Seen:
