@@ -6,6 +6,7 @@ The folder holds ``images`` and, under the same names, ``annotations`` in Pascal
 named WBC (as BCCD has them).
 """
 
+import argparse
 import sys
 import time
 from collections.abc import Iterator
@@ -22,8 +23,13 @@ from wbc_batch.sources import decode, read_file
 
 def fields(folder: Path) -> Iterator[tuple[str, NDArray[np.uint8], NDArray]]:
     """Yield name, image and boxes (x, y, width, height) of each annotated field."""
-    for path in sorted((folder / "annotations").glob("*.xml")):
-        image = next((folder / "images").glob(f"{path.stem}.*"))
+    annotations = sorted((folder / "annotations").glob("*.xml"))
+    if not annotations:
+        sys.exit(f"{folder} holds no annotations/*.xml; name a folder with annotations and images")
+    for path in annotations:
+        image = next((folder / "images").glob(f"{path.stem}.*"), None)
+        if image is None:
+            sys.exit(f"{path} has no image of its name in {folder / 'images'}")
         boxes = []
         for item in ElementTree.parse(path).getroot().iter("object"):
             if item.findtext("name") == "WBC":
@@ -56,11 +62,14 @@ def matched(found: NDArray, true: NDArray, least: float = 0.5) -> int:
 
 
 def main() -> None:
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    options = parser.parse_args()
     cells = hits = false = 0
     seconds, count = 0.0, 0
-    for name, image, true in fields(Path(sys.argv[1])):
+    for name, image, true in fields(options.folder):
         began = time.perf_counter()
         found = find_cells(image)
         seconds += time.perf_counter() - began
@@ -74,7 +83,7 @@ def main() -> None:
             count + 1,
         )
     print(
-        f"{count} fields, {cells} cells: recall {hits / cells:.3f} at IoU 0.5, "
+        f"{count} fields, {cells} cells: recall {hits / max(cells, 1):.3f} at IoU 0.5, "
         f"{false / count:.2f} false boxes per field, {1000 * seconds / count:.0f} ms per field"
     )
 

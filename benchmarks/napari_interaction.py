@@ -9,7 +9,7 @@ call, or the handler of the key, has returned; until the window shows the canvas
 is what napari takes for the next cell with the dock closed.
 """
 
-import sys
+import argparse
 import tempfile
 import time
 from collections.abc import Callable
@@ -30,6 +30,9 @@ from wbc_batch.synthetic import draw_cells
 
 if TYPE_CHECKING:
     import napari
+
+#: Cells that it takes to step through, so that each step shows another one.
+LEAST = 250
 
 
 def make_run(folder: Path, count: int) -> Path:
@@ -107,7 +110,13 @@ class Stopwatch:
 
 
 def main() -> None:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("cells", type=int, nargs="?", default=10_000, help="%(default)s")
+    count = parser.parse_args().cells
+    if count < LEAST:
+        parser.error(f"{count} cells are too few; name {LEAST} or more")
     import napari
 
     from wbc_batch.schema import LABELS

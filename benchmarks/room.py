@@ -11,6 +11,7 @@ The folder is laid out as docs/development.md says. Labels of the fields are tho
 ``bccd/*/NAME_1.jpg``.
 """
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -78,9 +79,11 @@ def read(image: NDArray[np.uint8], box: NDArray, room: float) -> NDArray[np.uint
 
 
 def main() -> None:
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    folder = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
     classifier = Classifier.load(device="cpu")
     pbc = of_pictures(folder / "pbc" / "val")
     sets = {
@@ -89,6 +92,10 @@ def main() -> None:
         "pbc/val": pbc,
         "pbc/val, crowded": crowded(pbc),
     }
+    if missing := [name for name, cells in sets.items() if not cells]:
+        sys.exit(
+            f"{folder} holds no cells for {', '.join(missing)}; docs/development.md has its layout"
+        )
     print("room:", *ROOMS, sep="\t")
     for name, cells in sets.items():
         truth = np.array([label for _, _, label in cells])

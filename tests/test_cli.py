@@ -204,7 +204,32 @@ def test_a_model_tells_what_it_is() -> None:
     assert facts["sha256"] == read_bundle().sha256
     assert facts["classes"] == list(CLASSES)
     assert facts["sha256"] in as_text.stdout
-    assert "temperature" in as_text.stdout
+    rows = [line.split() for line in as_text.stdout.splitlines()]
+    assert "{" not in as_text.stdout
+    for name, found in facts["metrics"]["data_sets"].items():
+        (row,) = (row for row in rows if row[:1] == [name] and "on" in row)
+        assert f"{100 * found['accuracy']:.1f}" in row
+        assert f"{100 * found['accuracy_identified']:.1f}" == row[-1]
+
+
+def test_a_model_tells_what_all_its_trainings_saw(tmp_path: Path) -> None:
+    cells = [dict.fromkeys(CLASSES, count) for count in (11, 12, 13, 14)]
+    member = {"cells": {"a": cells[0], "drawn": cells[1]}, "started_from": {"name": "imported"}}
+    average = {"average_of": [member, member], "cells": {"a": cells[0]}}
+    bundle = shutil.copytree(read_bundle("default").path, tmp_path / "bundle")
+    described = json.loads((bundle / "model.json").read_text())
+    described |= {"training": average | {"validation_cells": {"b": cells[2]}}, "metrics": {}}
+    (bundle / "model.json").write_text(json.dumps(described | {"novelty_scale": None}))
+    told = invoke("model", "info", bundle).stdout
+    rows = [line.split() for line in told.splitlines()]
+    assert ["a", "training", *["11"] * 5] in rows
+    assert ["drawn", "training", *["12"] * 5] in rows
+    assert ["b", "validation", *["13"] * 5] in rows
+    assert sum(row[:1] == ["a"] for row in rows) == 1
+    assert "the mean of those of 2 trainings" in told
+    assert "not known what else it was trained on" in told
+    assert "How well it does is not known" in told
+    assert "above a novelty" not in told
 
 
 def test_version() -> None:
@@ -306,7 +331,7 @@ def test_a_terminal_need_not_have_every_letter(tmp_path: Path) -> None:
     (bundle / "model.json").write_text(json.dumps(described | {"name": "\u0141\u017a"}))
     told = process("model", "info", bundle, cwd=tmp_path, PYTHONIOENCODING="latin-1")
     assert (told.returncode, told.stderr) == (ExitCode.OK, "")
-    assert r"name: \u0141\u017a" in told.stdout
+    assert r"\u0141\u017a" in told.stdout
 
 
 @pytest.mark.parametrize(("windows", "mark"), [(False, "'"), (True, '"')])

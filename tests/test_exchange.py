@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -334,6 +335,11 @@ def test_models_are_listed(imported, tmp_path, monkeypatch):
     (tmp_path / "broken" / "model.json").write_text("{}")
     rows = json.loads(run("model", "list", tmp_path, "--json"))["models"]
     assert "not a usable model description" in rows[0]["error"]
+    damaged = shutil.copytree(read_bundle().path, tmp_path / "damaged")
+    with (damaged / "model.safetensors").open("ab") as file:
+        file.write(b"x")
+    assert "damaged: " in (said := run("model", "list", tmp_path))
+    assert "model.safetensors is damaged or was exchanged" in said
     (tmp_path / "empty").mkdir()
     assert "there are no models" in run("model", "list", tmp_path / "empty")
     assert "there is no folder" in refuse("model", "list", tmp_path / "none")

@@ -14,6 +14,15 @@ benchmark = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "field
 fields, matched = benchmark["fields"], benchmark["matched"]
 
 
+def test_the_benchmark_says_which_folder_it_needs(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["field.py", str(tmp_path)])
+    with pytest.raises(SystemExit, match=r"holds no annotations/\*\.xml; name a folder with"):
+        benchmark["main"]()
+    monkeypatch.setattr("sys.argv", ["field.py", "--help"])
+    with pytest.raises(SystemExit, match=r"^0$"):
+        benchmark["main"]()
+
+
 def test_the_cells_of_drawn_fields_of_any_stain_are_found_and_nothing_else():
     cells = hits = false = 0
     for seed in range(12):

@@ -392,7 +392,9 @@ def test_cells_that_could_not_be_classified_come_last_and_can_be_asked_for(viewe
 
 def test_a_folder_with_something_else_in_it_is_refused(session, tmp_path):
     (tmp_path / "thesis.txt").write_text("x")
-    with pytest.raises(RunError, match="is not empty"):
+    with pytest.raises(
+        RunError, match="holds something else than an earlier export; choose an empty"
+    ):
         list(write_export(Export(tmp_path, session.cells, session.crops, session.model)))
 
 

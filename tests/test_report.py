@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import cv2
@@ -28,8 +28,21 @@ from wbc_batch.report import (
     read_differential,
     write_reports,
 )
+from wbc_batch.report.flags import Flag
 from wbc_batch.report.geojson import GeoJsonFolder
-from wbc_batch.schema import BOX_COLUMNS, CELL_COLUMNS, CLASSES, UNIDENTIFIED
+from wbc_batch.report.tables import ERROR_SCHEMA
+from wbc_batch.run import RunSummary
+from wbc_batch.schema import (
+    BOX_COLUMNS,
+    CELL_COLUMNS,
+    CELL_TYPES,
+    CLASSES,
+    OPTIONAL_TYPES,
+    PLACE_TYPES,
+    REVIEW_COLUMNS,
+    SET_COLUMN,
+    UNIDENTIFIED,
+)
 from wbc_batch.sources import Cell
 
 pytestmark = pytest.mark.usefixtures("blank_drawings")
@@ -193,6 +206,14 @@ def test_every_cell_is_a_row_in_order(run):
     assert (error["member"], error["error"]) == ("two/bad.png", "the file is empty")
     assert {path.name for path in run_dir.iterdir()} >= set(REPORTS)
     assert not list(run_dir.glob(".*"))
+
+
+def test_the_docs_have_every_column():
+    page = (Path(__file__).parents[1] / "docs" / "report.md").read_text(encoding="utf-8")
+    names = {*CELL_TYPES, *OPTIONAL_TYPES, *PLACE_TYPES, SET_COLUMN, *REVIEW_COLUMNS}
+    names |= {*ERROR_SCHEMA.names, *(field.name for field in fields(Flag))}
+    names |= {field.name for field in fields(RunSummary)}
+    assert not {name for name in names if f"`{name}`" not in page}
 
 
 def test_spreadsheets_get_no_formulas(tmp_path):

@@ -15,7 +15,7 @@ import tifffile
 from PIL import Image
 
 from wbc_batch.errors import ImageError, InputError
-from wbc_batch.sources import Cell, decode, list_cells, read_image, torchvision_decoder
+from wbc_batch.sources import Box, Cell, decode, list_cells, read_image, torchvision_decoder
 from wbc_batch.sources.images import crop_size
 
 
@@ -202,6 +202,16 @@ def test_a_box_is_cut_from_a_jpeg_of_full_size(tmp_path: Path) -> None:
     assert pixels.shape == (12 + 60 + 12, 12 + 80 + 12, 3)  # 15 % of the longer side around it
     assert pixels[:, : 12 + 30].max() < 50
     assert pixels[:, 12 + 50 :].min() > 200
+
+
+def test_numbers_of_boxes_may_have_a_comma_between_semicolons(tmp_path: Path) -> None:
+    rows = ("a.png;10,4;20,6;30;40", "a.png;10.4;20.6;30;40", "a.png;10,4,1;20;30;40", "a.png;10,4")
+    (tmp_path / "cells.csv").write_text("\n".join(("path;x;y;width;height", *rows)))
+    cells = list_cells([tmp_path / "cells.csv"])
+    assert [cell.box for cell in cells] == [Box(10, 21, 30, 40)] * 2 + [Box(0, 0, 0, 0)] * 2
+    (tmp_path / "cells.csv").write_text('path,x,y,width,height\na.png,"1,024",20,30,40\n')
+    (cell,) = list_cells([tmp_path / "cells.csv"])
+    assert cell.box == Box(0, 0, 0, 0)  # it may well be a thousand
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])

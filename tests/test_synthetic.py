@@ -275,6 +275,16 @@ def test_slides_never_mix_with_others(tmp_path):
     assert len(read_labels(tmp_path)) == 3
 
 
+def test_labels_of_something_else_are_not_overwritten(tmp_path):
+    labels = tmp_path / "labels.csv"
+    for foreign in ("mine\n", "path,label\na.png,monocyte\n", ""):
+        labels.write_text(foreign)
+        with pytest.raises(RunError, match=r"labels\.csv is not of these cells"):
+            write_slides(tmp_path, slides=1, cells=3)
+        assert labels.read_text() == foreign
+    assert [path.name for path in tmp_path.iterdir()] == ["labels.csv"]
+
+
 def test_slides_that_cannot_be_written_say_where(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")

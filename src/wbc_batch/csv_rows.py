@@ -9,7 +9,7 @@ from typing import TextIO
 
 from wbc_batch.errors import InputError, reason
 
-__all__ = ["read_rows"]
+__all__ = ["read_rows", "separator"]
 
 #: The line that Excel puts before the first one to say what separates cells.
 _STATED = re.compile(r'"?sep=([,;\t])"?\s*')
@@ -69,6 +69,12 @@ def read_rows(path: Path, errors: str = "strict") -> Iterator[tuple[int, list[st
             f"row {number + 1} of {path} cannot be read ({error}); look for a double quote there that is "
             "not closed, or save the table as CSV, UTF-8"
         ) from error
+
+
+def separator(path: Path) -> str:
+    """Tell what separates the cells of a file that `read_rows` reads: a comma, a semicolon or a tab."""
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        return _lines(path, file)[0]
 
 
 def _lines(path: Path, file: TextIO) -> tuple[str, Iterable[str]]:

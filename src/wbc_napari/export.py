@@ -157,7 +157,10 @@ def _refuse_strangers(folder: Path) -> None:
     """Let only an empty folder, or an earlier export, be written to: never a run of wbc-batch."""
     exported = peek_json(folder / RECORD_FILE).get("command") == "napari"
     if folder.is_dir() and any(folder.iterdir()) and not exported:
-        raise RunError(f"{folder} is not empty; choose or make an empty folder for the results.")
+        raise RunError(
+            f"{folder} holds something else than an earlier export; choose an empty folder, or an earlier "
+            "export, for the results."
+        )
 
 
 def _save_crops(crops: Crops, rows: Any, names: list[str], folder: Path) -> Iterator[int]:

@@ -50,7 +50,8 @@ class ReportPage(Follower):
         buttons: tuple[tuple[str, str, Callable[[], None]], ...] = (
             (
                 "Export…",
-                "Write tables, page, crops and a picture of the gallery into an empty folder",
+                "Write tables, page, crops and a picture of the gallery into an empty folder, or over an "
+                "earlier export",
                 self._ask_and_export,
             ),
             (
@@ -95,7 +96,9 @@ class ReportPage(Follower):
     # --- files ---
 
     def _ask_and_export(self) -> None:
-        folder = QFileDialog.getExistingDirectory(self, "Empty folder for the results")
+        folder = QFileDialog.getExistingDirectory(
+            self, "Empty folder, or an earlier export, for the results"
+        )
         if folder:
             self.export(Path(folder))
 

@@ -170,6 +170,18 @@ class Bundle:
         )
         return description, weights
 
+    def check_files(self) -> None:
+        """Make sure that the files of the weights are those that ``model.json`` describes.
+
+        Raises
+        ------
+        ModelError
+            If one is missing, damaged or another one.
+        """
+        self._verified()
+        if self.quantised:
+            self.read_quantised()
+
     def _verified(self) -> bytes:
         """Content of the weights file, checked."""
         from safetensors import SafetensorError, deserialize

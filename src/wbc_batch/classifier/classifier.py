@@ -154,6 +154,11 @@ class Classifier:
         Returns
         -------
         Predictions
+
+        Raises
+        ------
+        ImageError
+            If they are of another type or shape.
         """
         size = self.input_size
         if crops.ndim != 4 or crops.shape[1:] != (size, size, 3) or crops.dtype != np.uint8:

@@ -82,6 +82,12 @@ class Preprocessing:
                 f"unknown view {self.view!r} of a picture; this version knows {', '.join(VIEWS)}"
             )
 
+    @property
+    def input(self) -> str:
+        """What the network sees, in words."""
+        kind = "whole pictures" if self.view == "image" else "canonical crops"
+        return f"{kind} of {self.size} pixels"
+
 
 @dataclass(frozen=True)
 class CellRegion:

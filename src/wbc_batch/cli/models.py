@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -49,6 +49,7 @@ def list_models(
         name = path.name or resolved(path).name  # "." has none
         try:
             bundle = read_bundle(path)
+            bundle.check_files()
         except ModelError as error:
             rows.append({"model": name, "path": str(path), "error": str(error)})
         else:
@@ -69,12 +70,15 @@ def info(model: ModelArgument = "default", as_json: JsonOption = False) -> None:
     """Print what a model is, what it was trained on and how well it does."""
     from wbc_batch.classifier import read_bundle
 
-    bundle = asdict(read_bundle(model))
-    bundle["path"] = str(bundle["path"])
+    bundle = read_bundle(model)
     if as_json:
-        print_json(bundle)
-    else:
-        _print_facts(bundle)
+        print_json(asdict(bundle))
+        return
+    from rich.console import Console
+
+    from wbc_batch.cli.model_facts import print_model
+
+    print_model(bundle, Console())
 
 
 @app.command()
@@ -181,7 +185,8 @@ def quantise(
 ) -> None:
     """Add a faster network in 8-bit integers to a copy of a model, for OpenVINO.
 
-    Refused if it loses more than 0.2 points of accuracy on the validation cells.
+    Refused if it loses more than 0.2 points of accuracy on the validation cells, or if less than 97 % of
+    them keep their label.
     """
     from wbc_batch.datasets.naming import named_folders, named_validation
     from wbc_batch.exchange import quantise as quantising
@@ -194,7 +199,8 @@ def quantise(
         print_json({"bundle": str(output), "name": bundle.name} | asdict(comparison))
         return
     typer.echo(f"{output}: {bundle.name}, with an int8 network; compared with fp32:")
-    _print_facts(asdict(comparison), "  ")
+    for fact, value in asdict(comparison).items():
+        typer.echo(f"  {fact}: {value}")
 
 
 @app.command()
@@ -236,13 +242,3 @@ def _numbers(text: str, option: str) -> tuple[float, ...]:
     if len(numbers) != 3:
         raise InputError(f"{option} must be three numbers, such as 0.5,0.5,0.5, not {text!r}")
     return numbers
-
-
-def _print_facts(facts: dict[str, Any], indent: str = "") -> None:
-    for name, value in facts.items():
-        if isinstance(value, dict):
-            typer.echo(f"{indent}{name}:")
-            _print_facts(value, f"{indent}  ")
-        else:
-            text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
-            typer.echo(f"{indent}{name}: {text}")

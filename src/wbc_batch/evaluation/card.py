@@ -43,7 +43,7 @@ def write_card(bundle: Bundle, assessment: Assessment) -> str:
         f"# {bundle.name}",
         "For research use only. Not for diagnostic procedures.",
         f"Classifies a crop of one stained leukocyte as {', '.join(CLASSES)}, or leaves it unidentified. "
-        f"Network `{bundle.architecture}`, {_input(bundle)}, weights under {bundle.licence}, "
+        f"Network `{bundle.architecture}`, {bundle.preprocessing.input}, weights under {bundle.licence}, "
         f"SHA-256 `{bundle.sha256}`.",
         "## Training",
         *_training(bundle),
@@ -58,13 +58,6 @@ def write_card(bundle: Bundle, assessment: Assessment) -> str:
         "and not all of them are left unidentified.",
     ]
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
-
-
-def _input(bundle: Bundle) -> str:
-    size = bundle.preprocessing.size
-    if getattr(bundle.preprocessing, "view", "cell") == "image":
-        return f"whole pictures of {size} pixels"
-    return f"canonical crops of {size} pixels"
 
 
 def _training(bundle: Bundle) -> list[str]:

@@ -33,8 +33,7 @@ def verify(model: str) -> Bundle:
     probabilities = classifier.predict_prepared(drawn_crops(classifier, 1)).probabilities
     if not np.isfinite(probabilities).all():
         raise ModelError(f"the model in {classifier.bundle.path} gives no usable probabilities")
-    if classifier.bundle.quantised:
-        classifier.bundle.read_quantised()
+    classifier.bundle.check_files()
     return classifier.bundle
 
 

@@ -42,7 +42,7 @@ class PathPattern:
         if pattern.groups == 0:
             raise InputError(
                 f"{option} {text!r} has no group; put what names it in parentheses, "
-                "such as '/(patient-[0-9]+)/'"
+                "such as '(patient-[0-9]+)'"
             )
         return cls(option, pattern)
 
@@ -109,7 +109,7 @@ def parse_grouping(rule: str | None) -> Grouping:
     Parameters
     ----------
     rule : str or None
-        ``parent``, ``source``, a regular expression with a group such as ``/(patient-\d+)/``, or the
+        ``parent``, ``source``, a regular expression with a group such as ``(patient-\d+)``, or the
         name of a table's column.
 
     Returns

@@ -33,7 +33,7 @@ def list_cells(inputs: Sequence[AnyInput], group_by: str | None = None) -> Itera
         boxes (CSV, Parquet), and the paths that came on standard input; read in the given order.
     group_by : str, optional
         What the group of a cell is named after: ``parent``, the folder it lies in; ``source``, the input;
-        a regular expression with a group in parentheses, such as ``/(patient-\d+)/``, that is searched in
+        a regular expression with a group in parentheses, such as ``(patient-\d+)``, that is searched in
         the cell's path; or a column of a table. Default: a table's column ``group``, if there is one, else
         ``parent``.
 
@@ -82,7 +82,7 @@ def _list(item: Input, grouping: Grouping) -> Iterator[Cell]:
     if grouping.column:
         raise InputError(
             f"--group-by {grouping.column}: {item.given} is no table and has no columns; say parent, "
-            "source, or a regular expression with a group in parentheses, such as '/(patient-[0-9]+)/'"
+            "source, or a regular expression with a group in parentheses, such as '(patient-[0-9]+)'"
         )
     return map(grouping.apply, _LISTERS[item.kind](item))
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wbc_batch.csv_rows import read_rows
+from wbc_batch.csv_rows import read_rows, separator
 from wbc_batch.errors import ImageError, InputError
 from wbc_batch.schema import BOX_COLUMNS
 from wbc_batch.sources import images
@@ -40,12 +40,14 @@ _Row = Mapping[str, Any]
 class _Table:
     """A table that is read some thousand rows at a time: `rows` takes the columns that are needed.
 
-    `not_text` has the types of columns that hold something else.
+    `not_text` has the types of columns that hold something else; `number` understands what is in those of
+    numbers.
     """
 
     names: list[str]
     not_text: Mapping[str, str]
     rows: Callable[[list[str]], Iterator[_Row]]
+    number: Callable[[Any], float] = float
 
 
 def list_table(item: Input, grouping: Grouping) -> Iterator[Cell]:
@@ -85,7 +87,7 @@ def list_table(item: Input, grouping: Grouping) -> Iterator[Cell]:
             member,
             index,
             _text(row, group_column) if group_column else parent_folder(own, member),
-            box=_box([row.get(name) for name in box_columns]) if box_columns else None,
+            box=_box(table, [row.get(name) for name in box_columns]) if box_columns else None,
             given_label=_text(row, label_column) if label_column else "",
             # Boxes of one image are cut from it together.
             place=Place(item.source, index, unit) if box_columns else None,
@@ -152,10 +154,10 @@ def _inside(image: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
     ]
 
 
-def _box(values: list[Any]) -> Box:
+def _box(table: _Table, values: list[Any]) -> Box:
     """Round a box to whole pixels; one that cannot be read is empty."""
     try:
-        x, y, width, height = (float(value) for value in values)
+        x, y, width, height = map(table.number, values)
     except (TypeError, ValueError):
         return Box(0, 0, 0, 0)
     if not all(isfinite(number) and abs(number) < 2**31 for number in (x, y, width, height)):
@@ -251,4 +253,9 @@ def _open_csv(path: Path) -> _Table:
         for _, row in islice(read(), 1, None):
             yield {column: row[at] for column, at in places.items() if at < len(row)}
 
-    return _Table(names, {}, rows)
+    # Where commas stand in numbers, spreadsheets separate cells by semicolons.
+    return _Table(names, {}, rows, _with_comma if separator(path) == ";" else float)
+
+
+def _with_comma(text: str | None) -> float:
+    return float(str(text).replace(",", "."))

@@ -1,19 +1,24 @@
 """Slides of drawn cells on disk: one folder per slide, and the truth beside them."""
 
 import csv
+import os
+from io import StringIO
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from wbc_batch.csv_rows import read_rows
 from wbc_batch.errors import InputError, RunError
-from wbc_batch.files import exists, writing
+from wbc_batch.files import exists, write_file, writing
 from wbc_batch.schema import CLASSES
 from wbc_batch.synthetic.smear import draw_stained
 from wbc_batch.synthetic.stain import random_stain
 
 __all__ = ["write_slides"]
+
+_TRUTH, _COLUMNS = "labels.csv", ("path", "label")
 
 # Shares per class in the order of CLASSES; slides take them in turn.
 _DIFFERENTIALS = (
@@ -52,7 +57,8 @@ def write_slides(folder: Path, slides: int = 3, cells: int = 100, seed: int = 0)
     InputError
         If a number is out of range.
     RunError
-        If the folder holds other slides that would mix with these, or the files cannot be written.
+        If the folder holds other slides that would mix with these, or a ``labels.csv`` of something else,
+        or the files cannot be written.
     """
     for name, value, least in (("slides", slides, 1), ("cells", cells, 1), ("seed", seed, 0)):
         if value < least:
@@ -63,6 +69,17 @@ def write_slides(folder: Path, slides: int = 3, cells: int = 100, seed: int = 0)
         for slide in range(1, slides + 1)
         for cell in range(1, cells + 1)
     ]
+    _refuse_strangers(folder, paths)
+    labels: list[str] = []
+    with writing(folder):
+        for slide, stream in enumerate(np.random.default_rng(seed).spawn(slides)):
+            on_slide = paths[slide * cells : (slide + 1) * cells]
+            labels += _write_slide(on_slide, _DIFFERENTIALS[slide % len(_DIFFERENTIALS)], stream)
+        write_file(folder / _TRUTH, _table(_names(folder, paths), labels))
+    return paths
+
+
+def _refuse_strangers(folder: Path, paths: list[Path]) -> None:
     # Python 3.11 looks for no names in a folder that it may not look at.
     there = folder.glob("slides/slide-*/*") if exists(folder) else ()
     strangers = sorted(set(there) - set(paths))
@@ -71,13 +88,25 @@ def write_slides(folder: Path, slides: int = 3, cells: int = 100, seed: int = 0)
             f"{folder} holds other slides already, such as {strangers[0].relative_to(folder)}; remove them, "
             "or name another place with -o"
         )
-    labels: list[str] = []
-    with writing(folder):
-        for slide, stream in enumerate(np.random.default_rng(seed).spawn(slides)):
-            on_slide = paths[slide * cells : (slide + 1) * cells]
-            labels += _write_slide(on_slide, _DIFFERENTIALS[slide % len(_DIFFERENTIALS)], stream)
-        _write_labels(folder, paths, labels)
-    return paths
+    truth = folder / _TRUTH
+    if os.path.lexists(truth) and not _is_of(truth, _names(folder, paths)):
+        raise RunError(
+            f"{truth} is not of these cells and would be overwritten; move it away, or name another place "
+            "with -o"
+        )
+
+
+def _is_of(truth: Path, names: list[str]) -> bool:
+    """Tell whether a table of labels is one of the cells of these names."""
+    try:
+        (_, columns), *rows = read_rows(truth)
+    except (InputError, ValueError):  # it is no table, or an empty one
+        return False
+    return (*columns,) == _COLUMNS and [row[0] for _, row in rows] == names
+
+
+def _names(folder: Path, paths: list[Path]) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in paths]
 
 
 def _write_slide(
@@ -110,11 +139,9 @@ def _png(image: NDArray[np.uint8]) -> bytes:
     return encoded.tobytes()
 
 
-def _write_labels(folder: Path, paths: list[Path], labels: list[str]) -> None:
-    with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["path", "label"])
-        rows.writerows(
-            (path.relative_to(folder).as_posix(), label)
-            for path, label in zip(paths, labels, strict=True)
-        )
+def _table(names: list[str], labels: list[str]) -> bytes:
+    text = StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(_COLUMNS)
+    rows.writerows(zip(names, labels, strict=True))
+    return text.getvalue().encode()
