@@ -240,6 +240,19 @@ def test_workers_that_would_not_compute_alike_are_refused(slides: Path, tmp_path
 # --- started from a file
 
 
+def test_workers_here_take_commands_from_the_run_only() -> None:
+    with clusters.local_workers(1, 1, 2**30) as client:
+        port = int(client.scheduler.address.rpartition(":")[2])
+        strangers = [
+            {"address": f"tcp://127.0.0.1:{port}"},
+            {"address": f"tls://127.0.0.1:{port}", "security": Security.temporary()},
+        ]
+        for stranger in strangers:
+            with pytest.raises(OSError, match=r"closed|refused|Timed out|TLS|SSL"):
+                Client(**stranger, timeout=3)
+        assert client.submit(sum, [1, 2]).result() == 3
+
+
 def test_a_cluster_is_started_from_a_file_and_closed(
     slides: Path, undisturbed: Path, tmp_path: Path
 ) -> None:

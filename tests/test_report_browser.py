@@ -57,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "counts": [[200 if i == j else 5 for j in range(5)] for i in range(5)],
         "data_sets": ["elsewhere"],
         "roles": ["not trained on"],
-        "identified": True,
+        "unidentified": [9] * 5,
     }
     record = {"model": {"name": "m", "confusion": confusion}}
     finished_run(place / "run", rows, CELL_COLUMNS, **record)

@@ -27,7 +27,7 @@ def table():
     rng = np.random.default_rng(4)
     cells = {"group": rng.choice(["a", "b"], 300), "confidence": rng.random(300)}
     cells["label"] = rng.choice([*CLASSES, UNIDENTIFIED], 300)
-    known = Confusion(tuple(map(tuple, (50 * np.eye(5, dtype=int) + 2).tolist())), (), (), True)
+    known = Confusion(tuple(map(tuple, (50 * np.eye(5, dtype=int) + 2).tolist())), (), (), None)
     return differential(pd.DataFrame(cells), known)
 
 

@@ -32,7 +32,7 @@ CONFUSION = {
     "counts": (200 * np.eye(5, dtype=int) + 5).tolist(),
     "data_sets": ["elsewhere"],
     "roles": ["not trained on"],
-    "identified": True,
+    "unidentified": [9] * 5,
 }
 
 

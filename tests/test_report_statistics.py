@@ -1,5 +1,6 @@
 """The figures of a report, each against an independent computation."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from wbc_batch.report import (
     reviewed_labels,
 )
 from wbc_batch.report.agreement import class_figures
-from wbc_batch.report.confusion import ENOUGH
+from wbc_batch.report.confusion import ENOUGH, confusion_from_record
 from wbc_batch.report.differential import Tally
 from wbc_batch.report.flags import OUTSIDE, TOO_FEW, UNIDENTIFIED_MANY, UNLIKE
 from wbc_batch.report.groups import label_in, read_grouping
@@ -51,23 +52,32 @@ POOR = np.array(
     ]
 )
 CARD_CELLS = (80, 110, 120, 120, 270)
+# How many cells of each class one classifier identifies that met another laboratory.
+IDENTIFIED = np.array([0.50, 0.23, 0.37, 0.25, 0.50])
 
 
 # --- limits with the classifier's confusion -------------------------------------------------------
 
 
-@pytest.mark.parametrize("rates", [GOOD, POOR], ids=["good", "poor"])
-def test_limits_with_confusion_cover_the_truth_in_simulated_slides(rates):
-    """Each of 2,000 slides has its own composition, and is judged with its own card."""
+@pytest.mark.parametrize(
+    ("rates", "identified"),
+    [(GOOD, np.ones(5)), (POOR, np.ones(5)), (POOR, IDENTIFIED)],
+    ids=["good", "poor", "reluctant"],
+)
+def test_limits_with_confusion_cover_the_truth_in_simulated_slides(rates, identified):
+    """Each of 1,000 slides has its own composition, and is judged with its own card."""
     rng = np.random.default_rng(2026)
+    labelled = np.column_stack([rates * identified[:, None], 1 - identified])
     inside, naive = [], []
-    for slide in range(2000):
+    for slide in range(1000):
         truth = rng.dirichlet((0.5, 2.0, 18.0, 4.0, 36.0))
-        card = np.array([rng.multinomial(n, row) for n, row in zip(CARD_CELLS, rates, strict=True)])
-        counts = rng.multinomial(200, truth @ rates)
+        card = np.array(
+            [rng.multinomial(n, row) for n, row in zip(CARD_CELLS, labelled, strict=True)]
+        )
+        counts = rng.multinomial(200, truth @ labelled)[:5]
         lower, upper = confusion_limits(counts, card, draws=400, seed=slide)
         inside.append((lower <= truth) & (truth <= upper))
-        low, high = stats.beta.ppf([[0.025], [0.975]], counts + 0.5, 200.5 - counts)
+        low, high = stats.beta.ppf([[0.025], [0.975]], counts + 0.5, counts.sum() + 0.5 - counts)
         naive.append((low <= truth) & (truth <= high))
     covered = np.mean(inside, axis=0)
     assert 0.93 <= np.mean(inside) <= 0.97
@@ -96,6 +106,14 @@ def test_a_class_that_was_not_seen_is_never_excluded_altogether():
     lower, upper = confusion_limits([0, 0, 50, 0, 50], np.rint(1000 * POOR))
     assert lower[3] == 0.0
     assert upper[3] >= 1 - 0.025 ** (1 / 100)  # the exact limit of 0 among 100
+
+
+def test_a_class_that_is_seldom_identified_is_counted_too_rarely():
+    truth, seldom = np.array([0.01, 0.04, 0.3, 0.07, 0.58]), np.array([0.9, 0.9, 0.9, 0.1, 0.9])
+    card = 10**9 * np.column_stack([POOR * seldom[:, None], 1 - seldom])
+    counts = np.rint(10**9 * truth * seldom @ POOR)
+    lower, upper = confusion_limits(counts, np.rint(card))
+    np.testing.assert_allclose([lower, upper], [truth, truth], atol=0.001)
 
 
 def test_limits_of_a_group_do_not_hang_on_the_others():
@@ -157,8 +175,21 @@ def test_identified_cells_are_preferred_where_they_were_counted():
     figures["data_sets"]["b"]["confusion_identified"] = (25 * np.eye(5, dtype=int)).tolist()
     found = confusion_of(figures)
     assert found is not None
-    assert found.identified
     assert found.counts[0] == (25, 0, 0, 0, 0)
+    assert found.unidentified == (6, 5, 5, 5, 5)
+    assert found.table.shape == (5, 6)
+    assert confusion_from_record(json.loads(json.dumps(found.to_record()))) == found
+
+
+def test_the_confusion_of_a_run_of_an_earlier_version_can_be_read():
+    counts = (30 * np.eye(5, dtype=int)).tolist()
+    record = {"counts": counts, "data_sets": ["a"], "roles": ["not trained on"]}
+    for identified, unidentified in ((True, (0,) * 5), (False, None)):
+        found = confusion_from_record(record | {"identified": identified})
+        assert found is not None
+        assert found.unidentified == unidentified
+    assert confusion_from_record(record | {"unidentified": [-1] * 5}) is None
+    assert confusion_from_record(record | {"unidentified": [1] * 4}) is None
 
 
 def test_the_bundled_models_confusion_can_be_used():
@@ -178,7 +209,7 @@ def test_differential_carries_both_pairs_of_limits_and_absolute_counts():
         }
     )
     confusion = Confusion(
-        tuple(map(tuple, np.rint(200 * POOR).astype(int))), ("lab",), ("x",), True
+        tuple(map(tuple, np.rint(200 * POOR).astype(int))), ("lab",), ("x",), None
     )
     table = differential(cells, confusion, {"a": 8.0}).set_index(["group", "label"])
     row = table.loc[("a", "neutrophil")]

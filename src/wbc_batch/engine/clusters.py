@@ -180,6 +180,8 @@ def _start_here(workers: int, memory: int, place: str) -> LocalCluster:
         "dashboard_address": None,
         "silence_logs": logging.CRITICAL,
         "local_directory": place,
+        # Else whoever is on this machine could have them run anything.
+        "security": True,
         # Else it takes port 8787 although there is no dashboard.
         "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"},
     }

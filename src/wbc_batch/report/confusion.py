@@ -1,10 +1,11 @@
 """How a model confuses the classes, from the figures that its bundle carries."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wbc_batch.schema import CLASSES
 
@@ -31,14 +32,21 @@ class Confusion:
         Whose cells they are.
     roles : tuple of str
         What each was to the model: ``not trained on``, ``chosen on`` or ``not known``.
-    identified : bool
-        Only cells that the model did not leave unidentified were counted, as a differential does.
+    unidentified : tuple of int or None
+        Cells of each class that the model left unidentified, and that are not in `counts`. None where they
+        are, by its best guess.
     """
 
     counts: tuple[tuple[int, ...], ...]
     data_sets: tuple[str, ...]
     roles: tuple[str, ...]
-    identified: bool
+    unidentified: tuple[int, ...] | None
+
+    @property
+    def table(self) -> NDArray[np.int64]:
+        """The counts, with those left unidentified as the last column where these are known."""
+        counts = np.array(self.counts, np.int64)
+        return counts if self.unidentified is None else np.column_stack([counts, self.unidentified])
 
     def to_record(self) -> dict[str, Any]:
         """Return plain values for JSON, which `confusion_from_record` reads."""
@@ -69,26 +77,40 @@ def confusion_of(metrics: Mapping[str, Any]) -> Confusion | None:
         names += [name for name, figures in data_sets.items() if figures.get("role") == role]
         if not names:
             continue
-        identified = all(data_sets[name].get("confusion_identified") for name in names)
-        key = "confusion_identified" if identified else "confusion"
-        total = np.sum([data_sets[name][key] for name in names], axis=0)
-        if total.sum(axis=1).min() >= ENOUGH:
-            roles = tuple(data_sets[name]["role"] for name in names)
-            return Confusion(tuple(map(tuple, total.tolist())), tuple(names), roles, identified)
+        told_apart = all(data_sets[name].get("confusion_identified") for name in names)
+        guessed = _sum(data_sets[name]["confusion"] for name in names)
+        counts = guessed
+        if told_apart:
+            counts = _sum(data_sets[name]["confusion_identified"] for name in names)
+        if counts.sum(axis=1).min() >= ENOUGH:
+            return Confusion(
+                tuple(map(tuple, counts.tolist())),
+                tuple(names),
+                tuple(data_sets[name]["role"] for name in names),
+                tuple((guessed - counts).sum(axis=1).tolist()) if told_apart else None,
+            )
     return None
+
+
+def _sum(tables: Iterable[Sequence[Sequence[int]]]) -> NDArray[np.int64]:
+    return np.sum([np.asarray(table, np.int64) for table in tables], axis=0)
 
 
 def confusion_from_record(record: Any) -> Confusion | None:
     """Read what `Confusion.to_record` wrote; None if it is missing or damaged."""
     try:
         counts = np.asarray(record["counts"], np.int64)
-        if counts.shape != (len(CLASSES), len(CLASSES)) or counts.min() < 0:
+        if counts.shape != (len(CLASSES), len(CLASSES)):
             return None
-        return Confusion(
+        unidentified = record.get("unidentified")
+        if record.get("identified"):  # of earlier versions, which did not record how many were not
+            unidentified = [0] * len(CLASSES)
+        found = Confusion(
             tuple(map(tuple, counts.tolist())),
             tuple(map(str, record["data_sets"])),
             tuple(map(str, record["roles"])),
-            bool(record["identified"]),
+            None if unidentified is None else tuple(map(int, unidentified)),
         )
-    except (TypeError, KeyError, ValueError):
+        return found if found.table.min() >= 0 else None
+    except (AttributeError, TypeError, KeyError, ValueError):
         return None

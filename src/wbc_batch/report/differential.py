@@ -185,7 +185,7 @@ class Tally:
             columns = {"percent": _padded(identified / total)}
         columns["lower"], columns["upper"] = map(_padded, clopper_pearson(identified, total))
         if confusion is not None:
-            limits = confusion_limits(identified, confusion.counts)
+            limits = confusion_limits(identified, confusion.table)
             columns["confusion_lower"], columns["confusion_upper"] = map(_padded, limits)
         wbc = np.array([wbc_counts.get(group, np.nan) for group in parts]).reshape(-1, 1)
         columns |= {

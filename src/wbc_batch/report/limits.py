@@ -6,8 +6,10 @@ from scipy import special
 
 __all__ = ["clopper_pearson", "confusion_limits", "exact_limits"]
 
-#: Jeffreys' prior of a multinomial: half a count in every cell.
-_PRIOR = 0.5
+# Jeffreys' prior of what was counted on the slide, and of being identified: half a count each. For the labels
+# that cells of a class are given, Perks' (Journal of the Institute of Actuaries 73:285-334, 1947), one count
+# in all: half a count for every label makes too much of the mistakes of few cells.
+_JEFFREYS, _PERKS = 0.5, 1.0
 _DRAWS = 4000
 # Groups whose draws are in memory at the same time.
 _GROUPS_AT_ONCE = 64
@@ -70,22 +72,25 @@ def confusion_limits(
     """Limits of the true share of each class, the classifier's confusion taken into account.
 
     A class that the classifier often takes for another is counted too rarely, and the other too often.
-    If a cell of class i is given the label j with the probability M[i, j], the true shares p lead to the
-    given shares ``q = p M``; solved for p, this is the matrix form of the estimator of Rogan and Gladen
-    (American Journal of Epidemiology 107:71-76, 1978). Neither q nor M is known exactly. So both are
-    drawn many times from what the counts leave possible (Dirichlet distributions with Jeffreys' prior, each
-    row of M by itself), each draw is solved for p and moved to the nearest point where all shares are
-    positive and sum to 1, and the limits are the quantiles of these p. An upper limit is at least the exact
-    one for no cell among as many: counting none excludes no more. By simulation, such 95 % limits cover the
-    truth in 93 to 97 % of slides (see the tests). They hold as far as the cells of the slide are
-    confused as those were that the matrix was counted on.
+    If a cell of class i that is identified is given the label j with the probability M[i, j], the shares p
+    of the classes among the identified cells lead to the given shares ``q = p M``; solved for p, this is the
+    matrix form of the estimator of Rogan and Gladen (American Journal of Epidemiology 107:71-76, 1978). A
+    class that is left unidentified more often than others is counted too rarely, too: where r[i] of its cells
+    are identified, its true share is ``p[i] / r[i]``, but for a common factor. None of q, M and r is known
+    exactly. So all are drawn many times from what the counts leave possible (Dirichlet distributions with
+    Jeffreys' or Perks' prior, each row of M by itself), each draw is solved for p and moved to the nearest
+    point where all shares are positive and sum to 1, and the limits are the quantiles of the true shares. An
+    upper limit is at least the exact one for no cell among as many: counting none excludes no more. By
+    simulation, such 95 % limits cover the truth in 93 to 97 % of slides, if the matrix was counted on 80
+    cells of each class or more (see the tests). They hold as far as the cells of the slide are confused,
+    and left unidentified, as those were that the matrix was counted on.
 
     Parameters
     ----------
     counts : array_like of int, shape (..., K)
         Cells given each of K labels.
-    confusion : array_like of int, shape (K, K)
-        Labelled cells by true class (rows) and given label (columns).
+    confusion : array_like of int, shape (K, K) or (K, K + 1)
+        Labelled cells by true class (rows) and given label (columns); those that were given none come last.
     level : float
         Coverage, between 0 and 1.
     draws : int
@@ -105,13 +110,15 @@ def confusion_limits(
     """
     counts, confusion = np.asarray(counts, float), np.asarray(confusion, float)
     classes = counts.shape[-1]
-    if confusion.shape != (classes, classes):
+    if confusion.shape not in ((classes, classes), (classes, classes + 1)):
         raise ValueError(
             f"{classes} labels need a confusion matrix of {classes} x {classes}, not {confusion.shape}"
         )
     if np.any(counts < 0) or np.any(confusion < 0):
         raise ValueError("counts must not be negative")
-    rates = _shares(np.random.default_rng(seed), confusion, draws)
+    rng = np.random.default_rng(seed)
+    rates = _shares(rng, confusion[:, :classes], draws, _PERKS / classes)
+    identified = _identified(rng, confusion, draws)
     # Of many groups with few cells, many are alike.
     table, places = np.unique(counts.reshape(-1, classes), axis=0, return_inverse=True)
     limits = np.empty((2, *table.shape))
@@ -121,9 +128,11 @@ def confusion_limits(
         some = table[start : start + _GROUPS_AT_ONCE]
         rngs = [np.random.default_rng([seed, *row.astype(np.uint64)]) for row in some]
         given = np.stack(
-            [_shares(rng, row, draws) for rng, row in zip(rngs, some, strict=True)], axis=1
+            [_shares(rng, row, draws, _JEFFREYS) for rng, row in zip(rngs, some, strict=True)],
+            axis=1,
         )
-        true = _nearest_shares(np.einsum("dgi,dik->dgk", given, solved))
+        true = _nearest_shares(np.einsum("dgi,dik->dgk", given, solved)) / identified[:, None]
+        true /= true.sum(axis=-1, keepdims=True)
         limits[:, start : start + _GROUPS_AT_ONCE] = np.quantile(true, (tail, 1.0 - tail), axis=0)
     total = table.sum(axis=1, keepdims=True)
     # A class that is seen less often than others are mistaken for it would be solved for 0, always.
@@ -134,12 +143,25 @@ def confusion_limits(
 
 
 def _shares(
-    rng: np.random.Generator, counts: NDArray[np.float64], draws: int
+    rng: np.random.Generator, counts: NDArray[np.float64], draws: int, prior: float
 ) -> NDArray[np.float64]:
-    """Draw shares that may have led to some counts, shape (draws, ..., K)."""
-    weights = rng.standard_gamma(counts + _PRIOR, (draws, *counts.shape))
-    # Half a count can draw a weight of 0 in double precision, but not in a whole row.
+    """Draw shares that may have led to some counts, shape (draws, ..., K); to each the prior is added."""
+    weights = rng.standard_gamma(counts + prior, (draws, *counts.shape))
+    # A part of a count can draw a weight of 0 in double precision, but not in a whole row.
     return weights / weights.sum(axis=-1, keepdims=True)
+
+
+def _identified(
+    rng: np.random.Generator, confusion: NDArray[np.float64], draws: int
+) -> NDArray[np.float64]:
+    """Draw how often cells of each class are identified, shape (draws, K)."""
+    classes = len(confusion)
+    if confusion.shape[1] == classes:
+        return np.ones((draws, classes))
+    known = confusion[:, :classes].sum(axis=1)
+    split = np.stack([known, confusion[:, classes]], axis=1)
+    # Never 0, by which shares are divided.
+    return np.maximum(_shares(rng, split, draws, _JEFFREYS)[..., 0], 1e-9)
 
 
 def _nearest_shares(points: NDArray[np.float64]) -> NDArray[np.float64]:
