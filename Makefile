@@ -18,7 +18,7 @@ demo: $(VENV)/.base
 
 test: $(VENV)/.dev
 	sh tests/debian-packages.sh
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
