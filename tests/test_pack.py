@@ -317,6 +317,16 @@ def test_one_process_packs_a_store(slides: Path, monkeypatch: pytest.MonkeyPatch
     assert sorted(path.name for path in Path().iterdir()) == ["crops.zarr", "slides"]
 
 
+def test_a_store_is_not_written_through_a_link_that_somebody_else_put_there(slides: Path) -> None:
+    Path("mine").mkdir()
+    Path("mine/precious.txt").touch()
+    Path(".crops.zarr.partial").symlink_to("mine")
+    pack.pack([slides], "crops.zarr")
+    assert [path.name for path in Path("mine").iterdir()] == ["precious.txt"]
+    assert not Path("crops.zarr").is_symlink()
+    assert_same_cells([slides], Path("crops.zarr"))
+
+
 def test_an_input_that_grows_is_noticed(slides: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured = pack._measured
 

@@ -1,6 +1,5 @@
 """Pack cells of any origin into one zarr store, which is read faster and in fewer files."""
 
-import shutil
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from wbc_batch.classifier.preprocessing import Preprocessing, canonical_crop
 from wbc_batch.errors import InputError, RunError
-from wbc_batch.files import held, is_folder, refuse_existing, writing
+from wbc_batch.files import held, is_folder, refuse_existing, removed, unfinished, writing
 from wbc_batch.progress import Progress, silent
 from wbc_batch.sources import packed
 from wbc_batch.sources.ahead import map_apart, run_ahead
@@ -128,9 +127,9 @@ def pack(
     with _alone(store):
         layout = _measured(list_cells(inputs, group_by), cores, compress, preprocessing)
         listed, to_check, to_read = tee(list_cells(inputs, group_by), 3)
-        with _appearing(store) as unfinished:
+        with _appearing(store) as place:
             errors = write(
-                unfinished,
+                place,
                 layout,
                 zip(
                     listed,
@@ -226,19 +225,19 @@ def _alone(store: Path) -> Iterator[None]:
 @contextmanager
 def _appearing(store: Path) -> Iterator[Path]:
     """Give another name to write under; the store appears whole, or not at all."""
-    unfinished = store.with_name(f".{store.name}.partial")
+    begun = unfinished(store)
     with writing(store):
         try:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            yield unfinished
-            unfinished.rename(store)
+            removed(begun).mkdir()
+            yield begun
+            begun.rename(store)
         except ChildProcessError as error:
             raise RunError(
                 f"{store}: {error}, of one of them or for want of memory; find the one that wbc-batch "
                 "classify calls fatal and remove it, or make memory free"
             ) from error
         finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            removed(begun)
 
 
 def _refuse_output(store: Path, inputs: Sequence[AnyInput]) -> None:
