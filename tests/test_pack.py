@@ -29,6 +29,7 @@ from wbc_batch.run import classify_paths
 from wbc_batch.sources import (
     Cell,
     attempt_read,
+    images,
     list_cells,
     pack,
     packed,
@@ -240,6 +241,17 @@ def test_crops_that_differ_too_much_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"field\.bmp is 500 pixels wide and .*tall\.bmp 410 high"):
         pack.pack([tmp_path / "slide"], tmp_path / "crops.zarr")
     assert [path.name for path in tmp_path.iterdir()] == ["slide"]
+
+
+def test_crops_that_would_be_padded_to_something_too_large_are_refused(
+    slides: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "MAX_PIXELS", 49 * 60 - 1)  # 49 x 51 and 40 x 60 are none too large
+    with pytest.raises(
+        InputError, match=r"do not fit into one store: .* 60 x 49 pixels is too large"
+    ):
+        pack.pack([slides], "crops.zarr")
+    assert not Path("crops.zarr").exists()
 
 
 def test_a_damaged_header_says_nothing_of_the_size(tmp_path: Path) -> None:

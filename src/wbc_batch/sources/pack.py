@@ -10,14 +10,14 @@ from itertools import islice, tee, zip_longest
 from pathlib import Path
 
 from wbc_batch.classifier.preprocessing import Preprocessing, canonical_crop
-from wbc_batch.errors import InputError, RunError
+from wbc_batch.errors import ImageError, InputError, RunError
 from wbc_batch.files import held, is_folder, refuse_existing, removed, unfinished, writing
 from wbc_batch.progress import Progress, silent
 from wbc_batch.sources import packed
 from wbc_batch.sources.ahead import map_apart, run_ahead
 from wbc_batch.sources.cells import Cell, path_of
 from wbc_batch.sources.fetching import Fetch
-from wbc_batch.sources.images import crop_size
+from wbc_batch.sources.images import crop_size, refuse_large
 from wbc_batch.sources.inputs import AnyInput, input_around
 from wbc_batch.sources.kinds import is_url
 from wbc_batch.sources.listing import list_cells
@@ -284,6 +284,13 @@ def _measured(
             f"these crops differ too much in size: {largest}, and padded to that they would take "
             f"{padding:.0f} times their room; pack similar sizes together"
         )
+    try:
+        refuse_large(widest[0], highest[0])
+    except ImageError as error:
+        raise InputError(
+            f"these crops do not fit into one store: {error}, and they would be padded to that; "
+            "pack similar sizes together"
+        ) from error
     return Layout(count, highest[0], widest[0], compress, preprocessing)
 
 
