@@ -578,6 +578,15 @@ def test_terminal_calls_an_unnamed_group_by_the_name_of_the_page():
     assert lines[-1] == "too few cells: (no group), two"
 
 
+def test_terminal_obeys_no_name():
+    cells = pd.DataFrame(
+        {"group": "\x1b]0;mine\x07\x9b", "label": "monocyte", "confidence": 0.5}, [0]
+    )
+    lines = printed(cells, 120)
+    assert sum(line.startswith(r"\x1b]0;mine\x07\x9b ") for line in lines) == 1
+    assert lines[-1] == r"too few cells: \x1b]0;mine\x07\x9b"
+
+
 def test_terminal_says_what_to_look_at():
     labels = ["monocyte"] * 150 + [UNIDENTIFIED] * 50 + ["monocyte"] * 200
     groups = ["[b]one"] * 200 + ["two"] * 200

@@ -8,6 +8,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from wbc_batch.errors import visible
+
 __all__ = [
     "PROFILE_HELP",
     "BackendOption",
@@ -30,6 +32,7 @@ __all__ = [
     "command_line",
     "end",
     "print_json",
+    "say",
 ]
 
 InputsArgument = Annotated[
@@ -106,9 +109,14 @@ def command_line() -> str:
     return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
+def say(text: str, *, fg: str | None = None, err: bool = False) -> None:
+    """Print sentences, whatever is in the names that they hold."""
+    typer.secho(visible(text), fg=fg, err=err)
+
+
 def end(message: str, code: int) -> NoReturn:
     """Print one sentence and leave with an exit code."""
-    typer.secho(f"wbc-batch: {message}", fg="red", err=True)
+    say(f"wbc-batch: {message}", fg="red", err=True)
     raise typer.Exit(int(code)) from None
 
 
