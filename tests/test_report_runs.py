@@ -175,7 +175,7 @@ def test_a_run_that_is_not_finished_says_what_is_missing(run: Path, tmp_path: Pa
         rebuild_report(tmp_path / (300 * "x"))
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"state": "finished"}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"state": "finished"}', "[" * 200_000])
 def test_a_record_that_is_damaged_is_said_to_be(run: Path, text: str) -> None:
     (run / "run.json").write_text(text)
     told = invoke("report", run)
