@@ -7,6 +7,7 @@ circle, depending on the version of Python. The functions here answer.
 import errno
 import os
 import shutil
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -282,7 +283,8 @@ def scratch() -> Iterator[str]:
         If there is no place for it.
     """
     try:
-        folder = TemporaryDirectory(prefix="wbc-batch-")
+        # What is still open stays on Windows and NFS; it must not spoil what is done.
+        folder = TemporaryDirectory(prefix="wbc-batch-", ignore_cleanup_errors=True)
     except OSError as error:
         raise IncompleteRunError(
             f"temporary files cannot be written ({reason(error)}); make room, or name a "
@@ -314,12 +316,19 @@ def held(lock: Path, place: Path, state: str) -> Iterator[None]:
 
     guard = FileLock(lock, timeout=0)
     try:
-        guard.acquire()
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # of file systems without locks, where the file itself is one
+            guard.acquire()
         if not exists(lock):  # the one that held it has just removed it
             raise Timeout(str(lock))
     except Timeout:
         guard.release()
-        raise RunError(f"{place} is {state}; wait for it to end, or name another place") from None
+        raise RunError(
+            f"{place} is {state}; wait for it to end, or name another place (if there is none, one that was "
+            f"killed left {lock}: remove that)"
+        ) from None
     except OSError as error:
         raise _unwritten(place, error) from error
     try:
