@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import psutil
@@ -16,6 +17,7 @@ import pytest
 from distributed import Client
 from PIL import Image
 
+from wbc_batch import files
 from wbc_batch.engine.ledger import committed
 
 # Runs in every worker before work: makes reading slow, and some files deadly.
@@ -66,6 +68,17 @@ def powerless() -> list[str]:
     if not shutil.which("setpriv"):
         pytest.skip("root may read and write everywhere")
     return ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
+
+
+def fill_disk_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no room for one of the reports."""
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no disk that is always full")
+
+    def fresh(path: Path, plain: Callable[[Path], BinaryIO] = files.fresh) -> BinaryIO:
+        return Path("/dev/full").open("wb") if path.name == f".{name}.partial" else plain(path)
+
+    monkeypatch.setattr(files, "fresh", fresh)
 
 
 def stopped_run(

@@ -273,6 +273,10 @@ def test_a_pickle_is_never_opened(copied, tmp_path):
         ({"architecture": "vgg"}, "unknown network architecture 'vgg'"),
         ({"architecture": "compact_resnet", "arguments": {}}, "do not fit"),
         ({"arguments": {"depth": 3}}, "does not take these arguments"),
+        (
+            {"architecture": "compact_resnet", "arguments": {"widths": [10**12] * 4}},
+            "does not take these arguments: .*memory",
+        ),
         ({"temperature": "warm"}, "not a usable model description"),
         ({"surprise": 1}, "not a usable model description"),
         ({"temperature": -1}, "temperature is -1 instead of a number above 0"),
@@ -284,6 +288,7 @@ def test_a_pickle_is_never_opened(copied, tmp_path):
         ({"training": None}, "training is None instead of a table"),
         ({"size_evidence": {"medians": [1.5, 2.0], "spread": 0.1}}, "medians is .* 5 numbers"),
         ({"preprocessing": {"size": "96"}}, "size is '96' instead of a number of pixels"),
+        ({"preprocessing": {"size": 60_000}}, "size is 60000 instead of a number .* at most 1024"),
         ({"preprocessing": {"view": "field"}}, "usable model description: unknown view 'field'"),
         ({"rejection": {"min_confidence": "0.5"}}, "min_confidence is '0.5' instead of a number"),
     ],
@@ -307,6 +312,9 @@ def test_what_is_no_bundle_is_refused(tmp_path):
         read_bundle(tmp_path / "model.pt")
     (tmp_path / "model.json").write_text("{")
     with pytest.raises(ModelError, match="not a usable model description"):
+        read_bundle(tmp_path)
+    (tmp_path / "model.json").write_text("[" * 200_000)
+    with pytest.raises(ModelError, match=r"model\.json is not a usable .* nested too deeply"):
         read_bundle(tmp_path)
 
 

@@ -325,6 +325,29 @@ def test_standard_output_on_a_full_disk_is_one_sentence() -> None:
     ]
 
 
+ESCAPES = """
+import logging, wbc_batch.rebuild, wbc_batch.cli
+def report(run, *args, **kwargs):
+    logging.getLogger("wbc_batch.report").warning("no picture of %s", run)
+    raise ZeroDivisionError(f"in {run}")
+wbc_batch.rebuild.rebuild_report = report
+wbc_batch.cli.main()
+"""
+
+
+def test_a_terminal_obeys_no_name_of_a_file(tmp_path: Path) -> None:
+    name, shown = "a\x1b]0;mine\x07", r"a\x1b]0;mine\x07"
+    told = process("report", name, cwd=tmp_path)
+    assert shown in told.stderr
+    assert not {"\x1b", "\x07"} & set(told.stderr)
+    run = subprocess.run(
+        [sys.executable, "-c", ESCAPES, "report", name], capture_output=True, text=True
+    )
+    warned, ended = run.stderr.splitlines()
+    assert warned == f"no picture of {shown}"
+    assert f"unexpected error: ZeroDivisionError: in {shown};" in ended
+
+
 def test_a_terminal_need_not_have_every_letter(tmp_path: Path) -> None:
     bundle = shutil.copytree(read_bundle("default").path, tmp_path / "bundle")
     described = json.loads((bundle / "model.json").read_text())

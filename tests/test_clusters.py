@@ -273,6 +273,7 @@ def test_a_cluster_is_started_from_a_file_and_closed(
     [
         (None, "cannot be read .*no such file"),
         ("a: [", "is no YAML file in line 1"),
+        ("[" * 5000, "is no YAML file"),
         ("n_workers: 2", "does not say which class"),
         ("class: FastCluster", "FastCluster is not known; write its full name, or LocalCluster"),
         ("class: pathlib.Path", r"pathlib\.Path is no class of Dask clusters"),

@@ -1,5 +1,6 @@
 """Shards, the ledger, workers and what happens when they die."""
 
+import errno
 import gc
 import json
 import os
@@ -8,6 +9,7 @@ import runpy
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -43,7 +45,7 @@ from wbc_batch.engine.plan import (
 from wbc_batch.engine.run_folder import Settings, clear, locked, to_continue, write_record
 from wbc_batch.engine.work import FATAL_REASON, WorkerError, attempt, run_shard
 from wbc_batch.errors import ClusterError, ExitCode, ImageError, ModelError, RunError
-from wbc_batch.files import write_file
+from wbc_batch.files import scratch, write_file
 from wbc_batch.rebuild import rebuild_report
 from wbc_batch.run import classify_paths
 from wbc_batch.schema import CELL_COLUMNS, CLASSES, SHARDS, UNIDENTIFIED
@@ -361,6 +363,39 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
         pass
     with locked(tmp_path):
         pass
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there locks are of another kind")
+def test_a_lock_that_was_left_where_there_are_none_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    (tmp_path / ".lock").touch()
+    with (
+        pytest.raises(RunError, match=r"if there is none, .*\.lock: remove that"),
+        locked(tmp_path),
+    ):
+        pass
+    assert not recwarn.list
+
+
+def test_temporary_files_that_cannot_be_removed_spoil_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = []
+
+    def rmdir(path: str, **options: object) -> None:
+        kept.append(path)
+        raise OSError(errno.ENOTEMPTY, "Directory not empty", path)
+
+    with monkeypatch.context() as patch, scratch() as place:
+        Path(place, "open").touch()
+        patch.setattr("os.rmdir", rmdir)
+    assert kept
+    shutil.rmtree(place)
 
 
 def test_other_peoples_folders_are_left_alone(tmp_path: Path) -> None:

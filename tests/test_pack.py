@@ -29,6 +29,7 @@ from wbc_batch.run import classify_paths
 from wbc_batch.sources import (
     Cell,
     attempt_read,
+    images,
     list_cells,
     pack,
     packed,
@@ -242,6 +243,17 @@ def test_crops_that_differ_too_much_are_refused(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["slide"]
 
 
+def test_crops_that_would_be_padded_to_something_too_large_are_refused(
+    slides: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "MAX_PIXELS", 49 * 60 - 1)  # 49 x 51 and 40 x 60 are none too large
+    with pytest.raises(
+        InputError, match=r"do not fit into one store: .* 60 x 49 pixels is too large"
+    ):
+        pack.pack([slides], "crops.zarr")
+    assert not Path("crops.zarr").exists()
+
+
 def test_a_damaged_header_says_nothing_of_the_size(tmp_path: Path) -> None:
     write_bmp(tmp_path / "slide" / "1.bmp", 20, 20)
     damaged = tmp_path / "slide" / "damaged.tif"
@@ -315,6 +327,16 @@ def test_one_process_packs_a_store(slides: Path, monkeypatch: pytest.MonkeyPatch
     assert tried
     assert_same_cells([slides], Path("crops.zarr"))
     assert sorted(path.name for path in Path().iterdir()) == ["crops.zarr", "slides"]
+
+
+def test_a_store_is_not_written_through_a_link_that_somebody_else_put_there(slides: Path) -> None:
+    Path("mine").mkdir()
+    Path("mine/precious.txt").touch()
+    Path(".crops.zarr.partial").symlink_to("mine")
+    pack.pack([slides], "crops.zarr")
+    assert [path.name for path in Path("mine").iterdir()] == ["precious.txt"]
+    assert not Path("crops.zarr").is_symlink()
+    assert_same_cells([slides], Path("crops.zarr"))
 
 
 def test_an_input_that_grows_is_noticed(slides: Path, monkeypatch: pytest.MonkeyPatch) -> None:

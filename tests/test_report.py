@@ -321,15 +321,37 @@ def test_geojson_files_have_names_that_windows_takes(tmp_path):
     }  # fmt: skip
 
 
-def test_a_geojson_file_that_cannot_be_written_is_the_one_that_is_named(tmp_path):
+@pytest.fixture
+def placed(tmp_path):
     row = a_row(Cell("s", "field.png", None, "g"), "monocyte", 0.5)
     table = pa.table(
         {name: [value] for name, value in (row | dict.fromkeys(BOX_COLUMNS, 1)).items()}
     )
     pq.write_table(table, tmp_path / "0.parquet")
-    (tmp_path / ".geojson.partial").write_text("in the way")
+    return tmp_path / "0.parquet"
+
+
+def test_a_geojson_file_that_cannot_be_written_is_the_one_that_is_named(
+    tmp_path, placed, monkeypatch
+):
+    monkeypatch.setattr("wbc_batch.report.geojson.unfinished", lambda _: placed / "no folder")
     with pytest.raises(RunError, match=r"geojson.field\.png\.geojson cannot be used for results"):
-        write_reports(tmp_path, [tmp_path / "0.parquet"])
+        write_reports(tmp_path, [placed])
+
+
+def test_reports_are_not_written_through_links_that_somebody_else_put_there(tmp_path, placed):
+    mine, folder = tmp_path / "mine.txt", tmp_path / "my folder"
+    mine.write_text("precious")
+    folder.mkdir()
+    for name in ("cells.csv", "cells.parquet", "errors.csv", "report.html"):
+        (tmp_path / f".{name}.partial").symlink_to(mine)
+    (tmp_path / ".geojson.partial").symlink_to(folder)
+    write_reports(tmp_path, [placed])
+    assert mine.read_text() == "precious"
+    assert not list(folder.iterdir())
+    assert {path.name for path in tmp_path.iterdir()} >= set(REPORTS)
+    assert not [path for path in tmp_path.rglob("*") if path.is_symlink()]
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_damaged_shard_is_named_and_nothing_half_written_stays(run):
@@ -595,6 +617,15 @@ def test_terminal_calls_an_unnamed_group_by_the_name_of_the_page():
     lines = printed(cells, 120)
     assert sum(line.startswith("(no group) ") for line in lines) == 1
     assert lines[-1] == "too few cells: (no group), two"
+
+
+def test_terminal_obeys_no_name():
+    cells = pd.DataFrame(
+        {"group": "\x1b]0;mine\x07\x9b", "label": "monocyte", "confidence": 0.5}, [0]
+    )
+    lines = printed(cells, 120)
+    assert sum(line.startswith(r"\x1b]0;mine\x07\x9b ") for line in lines) == 1
+    assert lines[-1] == r"too few cells: \x1b]0;mine\x07\x9b"
 
 
 def test_terminal_says_what_to_look_at():

@@ -15,7 +15,7 @@ import pytest
 from commands import invoke
 from report_runs import a_row, draw, finished_run, page_of, read_csv
 from rich.console import Console
-from runs import powerless
+from runs import fill_disk_for, powerless
 
 from wbc_batch.errors import ClusterError, ExitCode, IncompleteRunError, InputError, RunError
 from wbc_batch.rebuild import compare_runs, rebuild_report
@@ -119,9 +119,8 @@ def test_what_is_in_the_way_of_a_report_is_named(
     assert [path.name for path in other.iterdir()] == [name]
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
 def test_a_report_for_which_there_is_no_room_leaves_nothing_and_ends_in_4(
-    run: Path, full: None, tmp_path: Path
+    run: Path, full: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = tmp_path / "elsewhere"
     told = invoke("report", run, "-o", place)
@@ -129,7 +128,7 @@ def test_a_report_for_which_there_is_no_room_leaves_nothing_and_ends_in_4(
     assert "plots cannot be written (no space left on device)" in told.stderr
     assert not place.exists()
     place.mkdir()
-    (place / ".cells.csv.partial").symlink_to("/dev/full")
+    fill_disk_for("cells.csv", monkeypatch)
     told = invoke("report", run, "-o", place)
     assert told.exit_code == ExitCode.INCOMPLETE
     assert "cells.csv cannot be written (no space left on device)" in told.stderr
@@ -176,7 +175,7 @@ def test_a_run_that_is_not_finished_says_what_is_missing(run: Path, tmp_path: Pa
         rebuild_report(tmp_path / (300 * "x"))
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"state": "finished"}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"state": "finished"}', "[" * 200_000])
 def test_a_record_that_is_damaged_is_said_to_be(run: Path, text: str) -> None:
     (run / "run.json").write_text(text)
     told = invoke("report", run)

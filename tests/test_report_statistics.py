@@ -394,6 +394,8 @@ def test_bundled_profiles_name_their_source_and_all_classes():
         ("persent: {}", "'persent'"),
         ("- a", "must hold"),
         ("a: [", "cannot be read"),
+        ("[" * 5000, "cannot be read: it is nested too deeply"),
+        ("a: 2024-13-45", "cannot be read: month must be"),
     ],
 )
 def test_a_profile_that_is_wrong_is_refused(tmp_path, text, message):

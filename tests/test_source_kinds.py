@@ -476,6 +476,8 @@ def test_arrays_may_have_either_order_of_bytes(tmp_path: Path) -> None:
         ((40, 50), "uint8", "has the shape"),
         ((40, 50, 3), "uint8", "is one image; an array of crops has"),
         ((0, 40, 50, 3), "uint8", "holds no crops"),
+        ((4, 30_000, 30_000), "uint8", "an image of 30000 x 30000 pixels is too large"),
+        ((4, 3, 5_000, 9_000), "uint16", "9000 x 5000 pixels of 6 bytes each is too large"),
     ],
 )
 def test_arrays_that_are_no_crops_are_named(

@@ -5,6 +5,7 @@ import io
 import os
 import struct
 import sys
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -284,6 +285,24 @@ def huge_png() -> bytes:
     return bytes(data)
 
 
+def deep_png(width: int, height: int) -> bytes:
+    data = bytearray(png(deep(OPAQUE)))
+    data[16:24] = struct.pack(">II", width, height)
+    return bytes(data)
+
+
+def huge_tiff() -> bytes:
+    data = bytearray(tiff(deep(PICTURE), photometric="rgb", byteorder="<"))
+    for tag, side in ((256, 9000), (257, 5000)):
+        at = data.index(struct.pack("<HHI", tag, 4, 1)) + 8
+        data[at : at + 4] = struct.pack("<I", side)
+    return bytes(data)
+
+
+def many_samples() -> bytes:
+    return tiff(deep(np.dstack([PICTURE] * 10)), photometric="minisblack", planarconfig="contig")
+
+
 def huge_jpeg() -> bytes:
     data = bytearray(encoded(PICTURE, "JPEG"))
     frame = data.index(b"\xff\xc0")
@@ -306,6 +325,10 @@ def huge_jpeg() -> bytes:
         (encoded(PICTURE[:4, :4], "PNG"), "too small"),
         (huge_png(), "60000 x 60000 pixels is too large"),
         (huge_jpeg(), "60000 x 60000 pixels is too large"),
+        (deep_png(8000, 8000), r"8000 x 8000 pixels of 8 bytes each.* 33 million of these"),
+        (deep_png(5000, 5000), "PNG data are truncated"),
+        (huge_tiff(), r"9000 x 5000 pixels of 6 bytes each is too large .* 44 million"),
+        (many_samples(), "30 samples for each pixel is no picture"),
     ],
 )
 def test_reasons_are_plain(data: bytes, reason: str, tmp_path: Path) -> None:
@@ -313,6 +336,24 @@ def test_reasons_are_plain(data: bytes, reason: str, tmp_path: Path) -> None:
         read(data, tmp_path)
     assert "\n" not in str(caught.value)
     assert str(tmp_path) not in str(caught.value)
+
+
+def test_what_is_too_large_to_read_is_too_large_to_measure() -> None:
+    for data in (deep_png(8000, 8000), huge_tiff()):
+        with pytest.raises(ImageError, match="too large"):
+            crop_size(data)
+
+
+@pytest.mark.parametrize("kind", ["png with opacity", "16-bit png", "16-bit png with opacity"])
+def test_a_large_image_is_not_held_many_times(kind: str, tmp_path: Path) -> None:
+    small = cv2.imdecode(np.frombuffer(COLOUR_FILES[kind], np.uint8), cv2.IMREAD_UNCHANGED)
+    data = cv2.imencode(".png", np.tile(small, (40, 40, 1)))[1].tobytes()
+    tracemalloc.start()
+    pixels = read(data, tmp_path)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (pixels == np.tile(read(COLOUR_FILES[kind], tmp_path), (40, 40, 1))).all()
+    assert most < 8 * pixels.size
 
 
 def test_things_that_are_no_files_are_refused(tmp_path: Path) -> None:

@@ -24,7 +24,12 @@ __all__ = [
     "missing",
     "reason",
     "refuse_missing",
+    "visible",
 ]
+
+
+# All but the line break: C0, DEL and C1 of ECMA-48.
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code != 10}
 
 
 class ExitCode(IntEnum):
@@ -83,6 +88,11 @@ class ClusterError(WbcError, RuntimeError):
 def in_a_line(said: BaseException | str, most: int = 200) -> str:
     """Return the beginning of what an error of a library says, without its line breaks."""
     return (" ".join(str(said).split()) or type(said).__name__)[:most]
+
+
+def visible(text: str) -> str:
+    """Write control characters out, which terminals obey and names of files may hold; not line breaks."""
+    return text.translate(_CONTROLS)
 
 
 def reason(error: BaseException) -> str:

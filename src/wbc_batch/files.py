@@ -6,10 +6,13 @@ circle, depending on the version of Python. The functions here answer.
 
 import errno
 import os
+import shutil
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import BinaryIO
 from uuid import uuid4
 
 from wbc_batch.errors import IncompleteRunError, RunError, WbcError, reason
@@ -18,15 +21,18 @@ __all__ = [
     "UNFINISHED",
     "absence",
     "exists",
+    "fresh",
     "held",
     "is_file",
     "is_folder",
     "refuse_existing",
     "refuse_misfits",
+    "removed",
     "replacing",
     "resolved",
     "scratch",
     "try_writing",
+    "unfinished",
     "unread",
     "unwritable",
     "write_file",
@@ -35,7 +41,7 @@ __all__ = [
 ]
 
 #: Suffix of files, with a dot before their name, that are of no use after a run.
-UNFINISHED = ".part"
+UNFINISHED = ".partial"
 
 # What the system says where no file can be written for now, whichever it is.
 _FOR_NOW = {
@@ -128,6 +134,28 @@ def refuse_misfits(folder: Path, files: Iterable[str], folders: Iterable[str]) -
             )
 
 
+def unfinished(path: Path) -> Path:
+    """Name beside `path` for what will take its place; always the same, so that leftovers do not pile up."""
+    return path.with_name(f".{path.name}{UNFINISHED}")
+
+
+def removed(path: Path) -> Path:
+    """Remove what has a name, if anything: a link itself, not what it leads to; a folder with all in it."""
+    if is_folder(path) and not os.path.islink(path):  # noqa: PTH114
+        shutil.rmtree(path, ignore_errors=True)
+    elif os.path.lexists(path):
+        path.unlink(missing_ok=True)
+    return path
+
+
+def fresh(path: Path) -> BinaryIO:
+    """Create a file in place of what has its name.
+
+    Where others may write to the folder, they may have put a link there: it is never written through.
+    """
+    return removed(path).open("xb")
+
+
 def write_file(path: Path, content: bytes | memoryview) -> None:
     """Write a file so that it is there wholly or not at all, also after a power failure."""
     _write_files(path.parent, {path.name: content})
@@ -157,7 +185,7 @@ def _write_files(folder: Path, contents: Mapping[str, bytes | memoryview]) -> No
     temporary = {name: folder / f".{name}.{uuid4().hex}{UNFINISHED}" for name in contents}
     try:
         for name, content in contents.items():
-            with temporary[name].open("wb") as file:
+            with fresh(temporary[name]) as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -216,15 +244,17 @@ def writing(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name to write under; which becomes `path` if the block ends well."""
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        with writing(path):
-            yield temporary
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Give a file to write to, which has another name; and that of `path` if the block ends well."""
+    temporary = unfinished(path)
+    with writing(path):
+        file = fresh(temporary)
+        try:
+            with file:
+                yield file
             temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -259,7 +289,8 @@ def scratch() -> Iterator[str]:
         If there is no place for it.
     """
     try:
-        folder = TemporaryDirectory(prefix="wbc-batch-")
+        # What is still open stays on Windows and NFS; it must not spoil what is done.
+        folder = TemporaryDirectory(prefix="wbc-batch-", ignore_cleanup_errors=True)
     except OSError as error:
         raise IncompleteRunError(
             f"temporary files cannot be written ({reason(error)}); make room, or name a "
@@ -291,12 +322,19 @@ def held(lock: Path, place: Path, state: str) -> Iterator[None]:
 
     guard = FileLock(lock, timeout=0)
     try:
-        guard.acquire()
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # of file systems without locks, where the file itself is one
+            guard.acquire()
         if not exists(lock):  # the one that held it has just removed it
             raise Timeout(str(lock))
     except Timeout:
         guard.release()
-        raise RunError(f"{place} is {state}; wait for it to end, or name another place") from None
+        raise RunError(
+            f"{place} is {state}; wait for it to end, or name another place (if there is none, one that was "
+            f"killed left {lock}: remove that)"
+        ) from None
     except OSError as error:
         raise _unwritten(place, error) from error
     try:

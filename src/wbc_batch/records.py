@@ -9,7 +9,7 @@ from typing import Any
 from wbc_batch.errors import RunError
 from wbc_batch.files import unread, write_file
 
-__all__ = ["differences", "now", "peek_json", "read_json", "write_json"]
+__all__ = ["differences", "now", "parse_json", "parse_yaml", "peek_json", "read_json", "write_json"]
 
 
 def now() -> str:
@@ -21,6 +21,38 @@ def write_json(path: Path, record: Mapping[str, Any]) -> None:
     """Write a record, wholly or not at all."""
     content = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
     write_file(path, content.encode("utf-8", "backslashreplace"))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON of unknown origin.
+
+    Raises
+    ------
+    ValueError
+        If it is none, or nested so deeply that Python gives up.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def parse_yaml(text: str) -> Any:
+    """Parse YAML of unknown origin.
+
+    Raises
+    ------
+    yaml.YAMLError
+        If it is none, nested so deeply that Python gives up, or has such as a date that there is not.
+    """
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except RecursionError as error:
+        raise yaml.YAMLError("it is nested too deeply") from error
+    except ValueError as error:
+        raise yaml.YAMLError(str(error)) from error
 
 
 def read_json(path: Path, remedy: str) -> dict[str, Any] | None:
@@ -38,7 +70,7 @@ def read_json(path: Path, remedy: str) -> dict[str, Any] | None:
         If it is damaged, or is no record. With the exit code 4, if it cannot be read.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -12,6 +12,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from wbc_batch.errors import RunError, reason
+from wbc_batch.records import parse_json
 from wbc_batch.schema import LABELS
 from wbc_napari.review import Change
 
@@ -106,7 +107,7 @@ class Journal:
 
 def _entry(line: str) -> dict[str, str] | None:
     try:
-        entry = json.loads(line)
+        entry = parse_json(line)
         whole = all(isinstance(entry[key], str) for key in ("who", "when", "cell_id", "old", "new"))
     except (ValueError, KeyError, TypeError):
         return None

@@ -20,6 +20,7 @@ from wbc_batch.classifier.predictions import Rejection
 from wbc_batch.classifier.preprocessing import Preprocessing
 from wbc_batch.errors import ModelError, in_a_line, reason
 from wbc_batch.files import absence, exists, is_file, is_folder, write_together
+from wbc_batch.records import parse_json
 from wbc_batch.schema import CLASSES
 
 if TYPE_CHECKING:
@@ -273,7 +274,7 @@ def read_bundle(model: str | Path = "default") -> Bundle:
     source = path / METADATA_FILE
     text = _read_bytes(source)
     try:
-        content = json.loads(text)
+        content = parse_json(text)
         version = content.pop("format")
         bundle = None if version > FORMAT else Bundle(**checked(content), path=path)
         if bundle is not None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from wbc_batch.classifier.nucleus_size import SizeEvidence
 from wbc_batch.classifier.predictions import Rejection
-from wbc_batch.classifier.preprocessing import Preprocessing
+from wbc_batch.classifier.preprocessing import LARGEST, Preprocessing
 from wbc_batch.schema import CLASSES
 
 __all__ = ["checked"]
@@ -44,7 +44,8 @@ def checked(content: dict[str, Any]) -> dict[str, Any]:
 def _preprocessing(content: dict[str, Any]) -> Preprocessing:
     found: Preprocessing = _from_json(Preprocessing, content)
     whole = isinstance(found.size, int) and not isinstance(found.size, bool)
-    _require(whole and found.size > 0, "size", found.size, "a number of pixels")
+    fits = whole and 0 < found.size <= LARGEST
+    _require(fits, "size", found.size, f"a number of pixels, at most {LARGEST}")
     for name in ("context", "max_gain", "margin"):
         _positive(name, getattr(found, name))
     share = _is_number(found.balance) and 0 <= found.balance <= 1

@@ -1,5 +1,7 @@
 """One rule for the pixels of an image, whatever door it came through."""
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,6 +11,9 @@ __all__ = ["MIN_SIDE", "as_rgb"]
 
 #: Images with a shorter side than this (pixels) hold no cell that could be told.
 MIN_SIDE = 8
+
+# Pixels that are computed with at once: what that takes in float32 is many times the image.
+_BAND = 2**18
 
 
 def as_rgb(image: NDArray) -> NDArray[np.uint8]:
@@ -47,7 +52,7 @@ def as_rgb(image: NDArray) -> NDArray[np.uint8]:
         )
     image = _as_uint8(image)
     if image.shape[2] == 4:
-        image = _on_white(image)
+        image = _in_bands(_on_white, image, 3)
     if image.shape[2] == 1:
         image = np.repeat(image, 3, axis=2)
     return np.ascontiguousarray(image)
@@ -62,11 +67,21 @@ def _as_uint8(image: NDArray) -> NDArray[np.uint8]:
         if image.shape[2] == 4:  # opacity has a scale of its own: the whole range
             colour = _as_uint8(image[..., :3])
             return np.dstack([colour, (image[..., 3] >> 8).astype(np.uint8)])
-        scaled = image * np.float32(255.0 / max(int(image.max()), 1))
-        return np.rint(scaled).astype(np.uint8)
+        scale = np.float32(255.0 / max(int(image.max()), 1))
+        return _in_bands(lambda rows: np.rint(rows * scale).astype(np.uint8), image, image.shape[2])
     raise ImageError(
         f"images of type {image.dtype} are not accepted; convert them to uint8 (0..255) or uint16"
     )
+
+
+def _in_bands(
+    turn: Callable[[NDArray], NDArray[np.uint8]], image: NDArray, channels: int
+) -> NDArray[np.uint8]:
+    turned = np.empty((*image.shape[:2], channels), np.uint8)
+    step = max(_BAND // image.shape[1], 1)
+    for first in range(0, len(image), step):
+        turned[first : first + step] = turn(image[first : first + step])
+    return turned
 
 
 def _on_white(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

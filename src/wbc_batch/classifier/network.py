@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from wbc_batch.classifier.architecture import Network
 from wbc_batch.classifier.efficientnet import EfficientNetLite0
 from wbc_batch.classifier.torchvision_networks import TorchvisionNetwork
-from wbc_batch.errors import ModelError
+from wbc_batch.errors import ModelError, in_a_line
 
 __all__ = ["ARCHITECTURES", "CompactResNet", "Network", "all_arguments", "build_network"]
 
@@ -89,6 +89,9 @@ class CompactResNet(Network):
         return x.mean(dim=(2, 3))
 
 
+# What torch raises for arguments that make no network, or one for which memory is too small.
+_MISFITS = (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError, MemoryError)
+
 #: Architectures by the name that ``model.json`` gives.
 ARCHITECTURES: dict[str, Callable[..., Network]] = {
     "compact_resnet": CompactResNet,
@@ -139,9 +142,9 @@ def build_network(architecture: str, classes: int, arguments: dict) -> Network:
         return build(classes, **arguments)
     except ModelError:  # says it all
         raise
-    except (TypeError, ValueError) as error:
+    except _MISFITS as error:
         raise ModelError(
-            f"the network architecture {architecture!r} does not take these arguments: {error}"
+            f"the network architecture {architecture!r} does not take these arguments: {in_a_line(error)}"
         ) from error
 
 

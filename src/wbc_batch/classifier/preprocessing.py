@@ -25,6 +25,7 @@ from wbc_batch.classifier.red_cells import red_cell_diameter
 from wbc_batch.errors import ModelError
 
 __all__ = [
+    "LARGEST",
     "REVISION",
     "VIEWS",
     "CanonicalCrop",
@@ -42,6 +43,10 @@ REVISION = 2
 
 #: What a network can see of a picture.
 VIEWS = ("cell", "image")
+
+
+#: Side of the largest canonical crop, pixels; above, memory runs out.
+LARGEST = 1024
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ from wbc_batch.cli.evaluation import evaluate
 from wbc_batch.cli.pack import pack
 from wbc_batch.cli.plan import plan
 from wbc_batch.cli.report import report
-from wbc_batch.cli.shared import end
+from wbc_batch.cli.shared import end, say
 from wbc_batch.cli.streams import outlast_readers
 from wbc_batch.cli.training import train
-from wbc_batch.errors import ExitCode, WbcError, in_a_line
+from wbc_batch.errors import ExitCode, WbcError, in_a_line, visible
 
 __all__ = ["app", "main"]
 
@@ -80,7 +80,7 @@ def main() -> None:
             traceback.print_exc()
         hint = [*getattr(error, "__notes__", ()), "set WBC_DEBUG=1 to see the traceback"][0]
         text = in_a_line(f"{type(error).__name__}: {error}", 500)
-        typer.secho(f"wbc-batch: unexpected error: {text}; {hint}", fg="red", err=True)
+        say(f"wbc-batch: unexpected error: {text}; {hint}", fg="red", err=True)
         sys.exit(ExitCode.FATAL)
     finally:
         # Dask clears up as Python ends: an impatient Ctrl-C would only make a traceback of that.
@@ -121,3 +121,6 @@ class _CurrentStderr(logging.StreamHandler):
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
         super().emit(record)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))

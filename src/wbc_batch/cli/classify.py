@@ -27,6 +27,7 @@ from wbc_batch.cli.shared import (
     command_line,
     end,
     print_json,
+    say,
 )
 from wbc_batch.errors import ExitCode
 from wbc_batch.schema import DEFAULT_PROFILE
@@ -115,7 +116,7 @@ def draw(
     if as_json:
         print_json({"slides": output / "slides", "cells": len(paths)})
     else:
-        typer.echo(f"Drew {len(paths)} synthetic cells in {output / 'slides'}", err=True)
+        say(f"Drew {len(paths)} synthetic cells in {output / 'slides'}", err=True)
 
 
 def _print_summary(summary: "RunSummary") -> None:
@@ -126,7 +127,7 @@ def _print_summary(summary: "RunSummary") -> None:
     console = Console()
     print_differential(read_differential(summary.run_dir / "differential.csv"), console)
     errors = f", {summary.errors} of them errors (see errors.csv)" if summary.errors else ""
-    typer.echo(
+    say(
         f"\n{summary.cells} cells{errors}, {summary.cells_per_second:.0f} cells/s\n"
         f"Report: {summary.run_dir / 'report.html'}"
     )

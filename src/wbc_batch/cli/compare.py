@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from wbc_batch.cli.shared import JsonOption, print_json
+from wbc_batch.cli.shared import JsonOption, print_json, say
 
 __all__ = ["compare"]
 
@@ -30,4 +30,4 @@ def compare(
         print_json(comparison.to_dict())
         return
     print_comparison(comparison, Console())
-    typer.echo(f"\nPage: {output / 'compare.html'}")
+    say(f"\nPage: {output / 'compare.html'}")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from wbc_batch.cli.shared import JsonOption, print_json
+from wbc_batch.cli.shared import JsonOption, print_json, say
 
 __all__ = ["app"]
 
@@ -81,9 +81,9 @@ def prepare(
         )
     remarks = warnings(dataset)
     for line in remarks:
-        typer.secho(f"warning: {line}", fg="yellow", err=True)
+        say(f"warning: {line}", fg="yellow", err=True)
     if as_json:
         print_json({"dataset": output, **dataset.record, "warnings": remarks})
     else:
         print_prepared(dataset, Console())
-        typer.echo(f"Data set: {output}, manifest with SHA-256 {dataset.record['digest'][:16]}")
+        say(f"Data set: {output}, manifest with SHA-256 {dataset.record['digest'][:16]}")

@@ -12,6 +12,7 @@ from wbc_batch.cli.shared import (
     PrecisionOption,
     command_line,
     print_json,
+    say,
 )
 from wbc_batch.errors import InputError
 
@@ -133,4 +134,4 @@ def _print(assessment: "Assessment", summary: bool, output: Path | None, as_json
         print_assessment(assessment, console)
     if output is not None:
         page = "leave-one-out.html" if summary else "evaluation.html"
-        typer.echo(f"Page: {output / page}")
+        say(f"Page: {output / page}")

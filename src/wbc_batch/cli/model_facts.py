@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from wbc_batch.errors import visible
 from wbc_batch.pages import percent
 from wbc_batch.schema import CLASSES
 from wbc_batch.training.lineage import AVERAGE_OF, trainings
@@ -30,7 +31,9 @@ def print_model(bundle: "Bundle", console: Console) -> None:
         Its width decides how closely the tables are set.
     """
     for name, value in _facts(bundle).items():
-        console.print(f"{name + ':':<14}{value}", markup=False, highlight=False, soft_wrap=True)
+        console.print(
+            f"{name + ':':<14}{visible(value)}", markup=False, highlight=False, soft_wrap=True
+        )
     _print_cells(bundle, console)
     _print_figures(bundle.metrics.get("data_sets") or {}, console)
 
@@ -112,5 +115,5 @@ def _print_table(
     for heading in numbers:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(*(Text(str(value)) for value in row))
+        table.add_row(*(Text(visible(str(value))) for value in row))
     console.print(table)

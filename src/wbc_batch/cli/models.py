@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wbc_batch.cli.shared import JsonOption, print_json
+from wbc_batch.cli.shared import JsonOption, print_json, say
 from wbc_batch.errors import InputError, ModelError
 from wbc_batch.files import is_folder, resolved
 
@@ -60,9 +60,9 @@ def list_models(
         return
     for row in rows:
         what = row.get("error") or f"{row['name']}, {row['architecture']}, {row['sha256'][:12]}"
-        typer.echo(f"{row['model']}: {what}")
+        say(f"{row['model']}: {what}")
     if not rows:
-        typer.echo(f"there are no models in {folder}")
+        say(f"there are no models in {folder}")
 
 
 @app.command()
@@ -91,7 +91,7 @@ def verify(model: ModelArgument = "default", as_json: JsonOption = False) -> Non
     if as_json:
         print_json(facts)
     else:
-        typer.echo(f"{model}: {bundle.name} is whole and runs, SHA-256 {bundle.sha256}")
+        say(f"{model}: {bundle.name} is whole and runs, SHA-256 {bundle.sha256}")
 
 
 @app.command("import")
@@ -198,9 +198,9 @@ def quantise(
     if as_json:
         print_json({"bundle": str(output), "name": bundle.name} | asdict(comparison))
         return
-    typer.echo(f"{output}: {bundle.name}, with an int8 network; compared with fp32:")
+    say(f"{output}: {bundle.name}, with an int8 network; compared with fp32:")
     for fact, value in asdict(comparison).items():
-        typer.echo(f"  {fact}: {value}")
+        say(f"  {fact}: {value}")
 
 
 @app.command()
@@ -224,14 +224,14 @@ def export(
     if as_json:
         print_json({"output": str(output), "format": kind, "model_sha256": bundle.sha256})
     else:
-        typer.echo(f"{output}: {bundle.name} as {kind}")
+        say(f"{output}: {bundle.name} as {kind}")
 
 
 def _print_new(bundle: "Bundle", as_json: bool) -> None:
     if as_json:
         print_json({"bundle": bundle.path, "name": bundle.name, "sha256": bundle.sha256})
     else:
-        typer.echo(f"{bundle.path}: {bundle.name}, SHA-256 {bundle.sha256}")
+        say(f"{bundle.path}: {bundle.name}, SHA-256 {bundle.sha256}")
 
 
 def _numbers(text: str, option: str) -> tuple[float, ...]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wbc_batch.cli.shared import GroupByOption, InputsArgument, JsonOption, end, print_json
+from wbc_batch.cli.shared import GroupByOption, InputsArgument, JsonOption, end, print_json, say
 from wbc_batch.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _print_summary(summary: "PackSummary", model: str | None) -> None:
     reads = "reads" if model is None else f"with {model} reads and prepares"
     errors = f", {summary.errors} of them unreadable" if summary.errors else ""
     times = summary.rate_after / summary.rate_before
-    typer.echo(
+    say(
         f"{summary.cells} cells{errors}, up to {summary.width} x {summary.height} pixels, "
         f"{summary.bytes / 1e6:.0f} MB in {summary.store}\n"
         f"The next run {reads} {summary.rate_after:.0f} cells/s from it, {times:.1f} times the "

@@ -26,6 +26,7 @@ from wbc_batch.cli.shared import (
     WbcCountsOption,
     WorkersOption,
     print_json,
+    say,
 )
 from wbc_batch.progress import duration
 from wbc_batch.schema import DEFAULT_PROFILE, UNNAMED_GROUP
@@ -108,7 +109,7 @@ def _print_plan(planned: "RunPlan") -> None:
     if planned.seconds is not None:
         lines["time"] = f"about {duration(planned.seconds)} once the workers have started"
     for name, text in lines.items():
-        typer.echo(f"{name:8} {text}")
+        say(f"{name:8} {text}")
 
 
 def _groups(groups: dict[str, int]) -> str:

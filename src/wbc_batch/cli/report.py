@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from wbc_batch.cli.shared import PROFILE_HELP, JsonOption, WbcCountsOption, print_json
+from wbc_batch.cli.shared import PROFILE_HELP, JsonOption, WbcCountsOption, print_json, say
 from wbc_batch.schema import REVIEWED_FILE
 
 __all__ = ["report"]
@@ -75,6 +75,6 @@ def report(
     print_differential(tables["differential"], console)
     if "reviewed" in tables:
         kept = f" that {run / 'cells.csv'} holds" if review is None else ""
-        typer.echo(f"\nAfter the review{kept}:\n")
+        say(f"\nAfter the review{kept}:\n")
         print_differential(tables["reviewed"], console, reviewed=True)
-    typer.echo(f"\nReport: {page}")
+    say(f"\nReport: {page}")

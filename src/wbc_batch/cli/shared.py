@@ -7,6 +7,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from wbc_batch.errors import visible
 from wbc_batch.names import command_text
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "command_line",
     "end",
     "print_json",
+    "say",
 ]
 
 InputsArgument = Annotated[
@@ -107,9 +109,14 @@ def command_line() -> str:
     return command_text([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
+def say(text: str, *, fg: str | None = None, err: bool = False) -> None:
+    """Print sentences, whatever is in the names that they hold."""
+    typer.secho(visible(text), fg=fg, err=err)
+
+
 def end(message: str, code: int) -> NoReturn:
     """Print one sentence and leave with an exit code."""
-    typer.secho(f"wbc-batch: {message}", fg="red", err=True)
+    say(f"wbc-batch: {message}", fg="red", err=True)
     raise typer.Exit(int(code)) from None
 
 

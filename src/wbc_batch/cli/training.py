@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from wbc_batch.cli.shared import DeviceOption, JsonOption, print_json
+from wbc_batch.cli.shared import DeviceOption, JsonOption, print_json, say
 
 __all__ = ["train"]
 
@@ -105,4 +105,4 @@ def train(
         best = {"best_epoch": bundle.training["best_epoch"]}
         print_json(made | best | {"history": output / "history.csv"})
     else:
-        typer.echo(f"Model: {bundle.path}\nHistory: {output / 'history.png'}")
+        say(f"Model: {bundle.path}\nHistory: {output / 'history.png'}")

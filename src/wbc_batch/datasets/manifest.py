@@ -23,6 +23,7 @@ from wbc_batch.datasets.splits import ASIDE, SplitCell
 from wbc_batch.errors import InputError, reason
 from wbc_batch.files import is_file, resolved, write_together
 from wbc_batch.progress import Progress, silent
+from wbc_batch.records import parse_json
 
 __all__ = [
     "COLUMNS",
@@ -276,7 +277,7 @@ def _counts(cells: Iterable[SplitCell]) -> dict[str, dict[str, dict[str, int]]]:
 
 def _read_roots(path: Path) -> dict[str, Path]:
     try:
-        roots = json.loads(path.read_text(encoding="utf-8"))["roots"]
+        roots = parse_json(path.read_text(encoding="utf-8"))["roots"]
         return {source: path.parent / root for source, root in roots.items()}
     except FileNotFoundError:
         return {}

@@ -10,6 +10,7 @@ from rich.table import Table
 from wbc_batch.datasets.class_folders import OUT_OF_CLASS
 from wbc_batch.datasets.prepare import PreparedDataset
 from wbc_batch.datasets.splits import ASIDE, SHIFTED, TEST, TRAIN, VALIDATION
+from wbc_batch.errors import visible
 from wbc_batch.schema import CLASSES
 
 __all__ = ["print_prepared", "warnings"]
@@ -37,7 +38,7 @@ def print_prepared(dataset: PreparedDataset, console: Console) -> None:
     other = Counter({k[2]: n for k, n in counts.items() if k[0] == OUT_OF_CLASS})
     if other:
         kinds = ", ".join(f"{label} {number:,}" for label, number in sorted(other.items()))
-        console.print(f"{OUT_OF_CLASS}: {kinds}", highlight=False, markup=False)
+        console.print(visible(f"{OUT_OF_CLASS}: {kinds}"), highlight=False, markup=False)
 
 
 def warnings(dataset: PreparedDataset) -> list[str]:
@@ -77,7 +78,7 @@ def _add_split(table: Table, split: str, counts: Counter[tuple[str, str, str]]) 
     table.add_section()
     for n, source in enumerate(sources):
         numbers = [counts[split, source, label] for label in CLASSES]
-        table.add_row("" if n else split, source, *_formatted(numbers))
+        table.add_row("" if n else split, visible(source), *_formatted(numbers))
     total = [sum(counts[split, source, label] for source in sources) for label in CLASSES]
     if len(sources) > 1:
         table.add_row("", "all", *_formatted(total))

@@ -31,6 +31,7 @@ from distributed.deploy import Cluster
 
 from wbc_batch.engine.plan import SHARDS_AT_ONCE
 from wbc_batch.errors import InputError, reason
+from wbc_batch.records import parse_yaml
 
 __all__ = ["CLASSES", "ClusterDescription", "read_cluster_file"]
 
@@ -158,10 +159,10 @@ def read_cluster_file(path: Path) -> ClusterDescription:
         If there is no such file, it is no such description, or the class is not installed.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path} cannot be read ({reason(error)}); name a cluster file") from error
-    except (yaml.YAMLError, ValueError) as error:  # such as of a date that there is not
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         where = getattr(error, "problem_mark", None)
         line = f" in line {where.line + 1}" if where else ""
         raise InputError(f"{path} is no YAML file{line}; see docs/clusters.md") from error

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from wbc_batch.files import UNFINISHED, unread, write_file
+from wbc_batch.records import parse_json
 from wbc_batch.schema import SHARDS
 
 __all__ = [
@@ -119,7 +120,7 @@ def labels_of(results: Iterable[ShardResult]) -> dict[str, int]:
 
 def _read(path: Path) -> ShardResult | None:
     try:
-        result = ShardResult(**json.loads(path.read_text(encoding="utf-8")))
+        result = ShardResult(**parse_json(path.read_text(encoding="utf-8")))
         whole = (path.parent / result.file).stat().st_size == result.size
     except PermissionError as error:
         raise unread(error.filename, error) from error

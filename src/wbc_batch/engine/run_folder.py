@@ -13,7 +13,7 @@ from typing import Any
 
 from wbc_batch.engine.ledger import committed, is_shard_file
 from wbc_batch.errors import IncompleteRunError, RunError, WbcError
-from wbc_batch.files import held, refuse_misfits, resolved, try_writing, writing
+from wbc_batch.files import held, refuse_misfits, resolved, try_writing, write_file, writing
 from wbc_batch.names import command_text
 from wbc_batch.records import differences, read_json, write_json
 from wbc_batch.schema import RECORD_FILE, REPORT_FILES, REPORT_FOLDERS, SHARDS
@@ -275,7 +275,7 @@ def recorded(run_dir: Path, record: Record) -> Iterator[None]:
         record["error"] = str(error) or type(error).__name__
         if not isinstance(error, WbcError | KeyboardInterrupt):
             log = run_dir / ERROR_LOG
-            log.write_text(traceback.format_exc(), encoding="utf-8", errors="backslashreplace")
+            write_file(log, traceback.format_exc().encode("utf-8", "backslashreplace"))
             error.__notes__ = [f"the traceback is in {log}"]
         with suppress(OSError):  # a full disk must not hide what went wrong
             write_record(run_dir, record)

@@ -24,6 +24,7 @@ from wbc_batch.engine.ledger import ShardResult, commit
 from wbc_batch.engine.plan import Job, ShardSpec, model_digest
 from wbc_batch.engine.sight import refuse_blind, refuse_emptied
 from wbc_batch.errors import ClusterError, ImageError, InputError, ModelError, WbcError
+from wbc_batch.files import fresh
 from wbc_batch.names import printable
 from wbc_batch.schema import (
     BOX_COLUMNS,
@@ -185,7 +186,8 @@ def read_cells(spec: ShardSpec, positions: Sequence[int], trail: Path) -> None:
     cells = (spec.cells[position] for position in positions)
     reads = prepared_readers(cells, classifier.bundle.preprocessing, Path(spec.job.base))
     for position in positions:
-        trail.write_text(str(position))
+        with fresh(trail) as file:
+            file.write(str(position).encode())
         attempt_read(next(reads))
 
 

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from wbc_batch.errors import visible
 from wbc_batch.evaluation.assessment import Assessment
 from wbc_batch.evaluation.figures import COVERAGES, Evaluation
 from wbc_batch.evaluation.unknown import UnknownEvaluation
@@ -25,10 +26,10 @@ def print_assessment(assessment: Assessment, console: Console) -> None:
     console : rich.console.Console
     """
     for name, evaluation in assessment.data_sets.items():
-        console.print("\n".join(_lines(name, evaluation)), highlight=False, markup=False)
+        console.print(visible("\n".join(_lines(name, evaluation))), highlight=False, markup=False)
         console.print(_confusion(evaluation))
     for name, found in assessment.unknown_sets.items():
-        console.print(f"{name}: cells of no class", highlight=False, markup=False)
+        console.print(visible(f"{name}: cells of no class"), highlight=False, markup=False)
         console.print(_unknown(found))
 
 
@@ -48,7 +49,7 @@ def print_summary(data_sets: Mapping[str, Evaluation], console: Console) -> None
         values = (e.accuracy, e.balanced_accuracy, e.macro_f1, e.calibration_error)
         shares = (e.identified, e.accuracy_identified)
         numbers = map(percent, (*values, *shares))
-        table.add_row(Text(name), str(e.cells), *numbers)
+        table.add_row(Text(visible(name)), str(e.cells), *numbers)
     console.print(table)
 
 
@@ -95,7 +96,9 @@ def _unknown(found: UnknownEvaluation) -> Table:
         table.add_column(heading, justify="right")
     for kind, figures in (*found.kinds.items(), ("all", found.overall)):
         areas = [decimals(separation.novelty, 3) for separation in figures.auroc.values()]
-        table.add_row(Text(kind), str(figures.cells), _percent(figures.unidentified), *areas)
+        table.add_row(
+            Text(visible(kind)), str(figures.cells), _percent(figures.unidentified), *areas
+        )
     return table
 
 

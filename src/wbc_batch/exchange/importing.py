@@ -12,7 +12,7 @@ from torch import Tensor
 from wbc_batch.classifier.bundle import Bundle, write_bundle
 from wbc_batch.classifier.foreign_weights import read_weights
 from wbc_batch.classifier.predictions import Rejection
-from wbc_batch.classifier.preprocessing import Preprocessing
+from wbc_batch.classifier.preprocessing import LARGEST, Preprocessing
 from wbc_batch.classifier.torchvision_networks import TorchvisionNetwork
 from wbc_batch.errors import InputError, ModelError
 from wbc_batch.exchange.verify import check_result
@@ -21,8 +21,8 @@ from wbc_batch.schema import CLASSES
 
 __all__ = ["Foreign", "import_checkpoint"]
 
-# Below, no network of torchvision leaves anything of a picture; above, memory runs out.
-_SIZES = range(32, 1025)
+# Below, no network of torchvision leaves anything of a picture.
+_SIZES = range(32, LARGEST + 1)
 
 
 @dataclass(frozen=True)

@@ -41,5 +41,5 @@ def write_anndata(path: Path, cells: Path, facts: dict[str, str]) -> None:
     if set(BOX_COLUMNS) <= set(rows):
         corner, size = rows[["x", "y"]].to_numpy(float), rows[["width", "height"]].to_numpy(float)
         table.obsm["spatial"] = corner + size / 2.0
-    with replacing(path) as temporary:
-        table.write_h5ad(temporary)
+    with replacing(path) as file:
+        table.write_h5ad(file.name)

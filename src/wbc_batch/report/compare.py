@@ -185,10 +185,9 @@ def write_comparison(output: Path, comparison: Comparison) -> None:
     with csv_file(output / "changed.csv", _SCHEMA) as append:
         rows = changed[_SCHEMA.names].astype({"index": "Int64"})
         append(pa.Table.from_pandas(rows, schema=_SCHEMA, preserve_index=False))
-    with replacing(output / "compare.html") as temporary:
+    with replacing(output / "compare.html") as file:
         # Names of runs and cells need not be UTF-8.
-        page = _page(comparison)
-        temporary.write_text(page, encoding="utf-8", errors="backslashreplace", newline="\n")
+        file.write(_page(comparison).encode("utf-8", "backslashreplace"))
 
 
 def _keys(first: ComparedRun, second: ComparedRun) -> tuple[pd.Series, pd.Series]:

@@ -11,7 +11,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 import pandas as pd
 
-from wbc_batch.files import writing
+from wbc_batch.files import removed, unfinished, writing
 from wbc_batch.schema import BOX_COLUMNS, CLASS_COLORS, ERROR_COLOR
 from wbc_batch.sources.cells import path_of
 
@@ -77,8 +77,10 @@ class GeoJsonFolder:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._begun = folder.with_name(f".{folder.name}.partial")
-        self.discard()
+        self._begun = unfinished(folder)
+        with writing(folder):
+            self.discard()
+        self._made = False
         self._stems: dict[tuple[str, str], str] = {}
         self._wanted: Counter[str] = Counter()
 
@@ -107,12 +109,14 @@ class GeoJsonFolder:
 
     def discard(self) -> None:
         """Remove what `finish` did not name."""
-        shutil.rmtree(self._begun, ignore_errors=True)
+        removed(self._begun)
 
     def _append(self, stem: str, text: str) -> None:
         name = f"{stem}.geojson"
         with writing(self._folder / name):
-            self._begun.mkdir(exist_ok=True)
+            if not self._made:
+                self._begun.mkdir()
+                self._made = True
             with (self._begun / name).open("a", encoding="utf-8") as file:
                 file.write(text)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wbc_batch.errors import InputError, in_a_line
+from wbc_batch.records import parse_yaml
 from wbc_batch.schema import CLASSES
 
 __all__ = [
@@ -100,7 +101,7 @@ def read_profile(profile: str | Path) -> Profile | None:
         return None
     try:
         text = _text(profile)
-        content = yaml.safe_load(text)
+        content = parse_yaml(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(
             f"the profile {profile} cannot be read: {in_a_line(error, 500)}"

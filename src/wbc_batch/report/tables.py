@@ -172,8 +172,7 @@ def csv_file(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], Non
     """
     plain = pa.schema([(f.name, pa.float64() if _is_float(f) else f.type) for f in schema])
     with (
-        replacing(path) as temporary,
-        temporary.open("wb") as file,
+        replacing(path) as file,
         pa_csv.CSVWriter(file, plain) as writer,
     ):
         yield lambda table: writer.write_table(_presentable(table, plain))
@@ -183,8 +182,7 @@ def csv_file(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], Non
 def parquet_file(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
     """Open a Parquet file for appending tables, as `csv_file` does; text is not guarded."""
     with (
-        replacing(path) as temporary,
-        temporary.open("wb") as file,
+        replacing(path) as file,
         pq.ParquetWriter(file, schema, compression="zstd") as writer,
     ):
         yield lambda table: writer.write_table(table.select(schema.names).cast(schema))

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from wbc_batch.errors import visible
 from wbc_batch.report.compare import Comparison
 from wbc_batch.report.differential import ROWS
 from wbc_batch.report.flags import group_flags
@@ -94,7 +95,7 @@ def _print_flags(table: pd.DataFrame, console: Console) -> None:
 
 def _print_plainly(console: Console, text: str) -> None:
     """Print a sentence with names in it, in which nothing is markup."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def _print_fitting(console: Console, views: Iterable[Table]) -> None:
@@ -123,7 +124,7 @@ def _view(table: pd.DataFrame, headings: Mapping[str, str], between: str, review
         view.add_column(headings[label], justify="right", no_wrap=True)
     groups = list(table.groupby("group", sort=False))
     for name, rows in groups[:MAX_GROUPS]:
-        view.add_row(Text(str(name) or UNNAMED_GROUP), *_cells(rows, between))
+        view.add_row(Text(visible(str(name)) or UNNAMED_GROUP), *_cells(rows, between))
     view.add_section()
     pooled = _pooled(table)
     if len(groups) > 1:

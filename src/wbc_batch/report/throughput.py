@@ -1,9 +1,10 @@
 """How fast the shards of a run were classified."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from wbc_batch.records import parse_json
 
 __all__ = ["ShardPace", "read_paces"]
 
@@ -36,7 +37,7 @@ def read_paces(shard_files: Sequence[Path]) -> list[ShardPace]:
     paces = []
     for path in shard_files:
         try:
-            note = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+            note = parse_json(path.with_suffix(".json").read_text(encoding="utf-8"))
             pace = ShardPace(int(note["number"]), int(note["cells"]), float(note["seconds"]))
         except (OSError, ValueError, TypeError, KeyError):
             continue

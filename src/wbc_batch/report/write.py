@@ -125,9 +125,9 @@ def write_reports(
             files=_files(output),
         )
     )
-    with replacing(output / PAGE) as temporary:
+    with replacing(output / PAGE) as file:
         # The name of a folder, and what the command says of it, need not be UTF-8.
-        temporary.write_text(page, encoding="utf-8", errors="backslashreplace", newline="\n")
+        file.write(page.encode("utf-8", "backslashreplace"))
 
 
 def _write_cells(

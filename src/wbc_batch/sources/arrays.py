@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property, partial
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from wbc_batch.sources.blocks import Blocks
 from wbc_batch.sources.cells import Cell, Place
 from wbc_batch.sources.fetching import Fetch
 from wbc_batch.sources.groups import Grouping
+from wbc_batch.sources.images import refuse_large
 from wbc_batch.sources.inputs import Input
 from wbc_batch.sources.kinds import ZARR_FILES, is_url
 
@@ -98,6 +100,7 @@ class CropArray:
             node = self.group[packed.CROPS]
         self.array = node
         self._channels_first = _channels_first(node)
+        _refuse_large_crops(node, self._channels_first)
         self._blocks = Blocks(node)
         self.block = self._blocks.size
 
@@ -231,6 +234,14 @@ def _channels_first(array: Any) -> bool:
     raise ImageError(
         f"this zarr array has the shape {shape}; an array of crops has (N, H, W, 3) or (N, 3, H, W)"
     )
+
+
+def _refuse_large_crops(array: Any, channels_first: bool) -> None:
+    _, *sides = array.shape
+    if channels_first:
+        sides.append(sides.pop(0))
+    height, width, *channels = sides
+    refuse_large(width, height, prod(channels) * array.dtype.itemsize)
 
 
 def _open(store: str) -> Any:

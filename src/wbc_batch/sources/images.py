@@ -27,10 +27,13 @@ __all__ = [
     "page_colours",
     "page_pixels",
     "refuse_large",
+    "refuse_page",
 ]
 
-#: Images with more pixels than this are refused before they are decoded (201 MB as 8-bit RGB).
+#: Images with more pixels than this are refused before they are decoded, and those that take more memory
+#: than this many pixels of 8-bit RGBA (268 MB), such as half as many of 16 bits.
 MAX_PIXELS = 2**26
+_RGBA_BYTES = 4
 
 #: The picture of one cell keeps at least this many pixels on its shorter side, where it is made smaller.
 #: The network sees the cell in 160, and it fills a third of a picture of PBC.
@@ -45,6 +48,7 @@ _BY_PILLOW = (("BMP", b"BM"), ("GIF", b"GIF87a"), ("GIF", b"GIF89a"), ("WEBP", b
 # SOF markers carry the size; C4, C8 and CC in the same range are tables.
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PNG_GREY, _PNG_RGB, _PNG_PALETTE, _PNG_GREY_ALPHA = 0, 2, 3, 4
+_PNG_SAMPLES = {_PNG_GREY: 1, _PNG_RGB: 3, _PNG_PALETTE: 1, _PNG_GREY_ALPHA: 2}  # else 4
 # Pillow has a name for it, but its wheels come without the codec.
 _TIFF_WEBP = 50001
 
@@ -129,6 +133,8 @@ def crop_size(data: bytes) -> tuple[int, int]:
             width, height = image.size
     except Exception:  # noqa: BLE001 - what Pillow cannot tell, decoding does, or why not
         height, width = decode(data).shape[:2]
+    if data.startswith(_PNG):
+        _refuse_large_png(data)
     refuse_large(width, height)
     step = _reduction(*_jpeg_frame(data)) if data.startswith(_JPEG) else 1
     return -(-height // step), -(-width // step)
@@ -172,9 +178,7 @@ def _reduction(width: int, height: int, components: int) -> int:
 
 
 def _decode_png(data: bytes) -> NDArray:
-    # IHDR is always the first chunk: length and name (8 bytes), then width, height, depth, colour.
-    width, height, depth, colour = struct.unpack_from(">IIBB", data, len(_PNG) + 8)
-    refuse_large(width, height)
+    depth, colour = _refuse_large_png(data)
     chunks = dict(_png_chunks(data))
     if b"acTL" in chunks:  # an animation, and how many images it holds (PNG 3, section 11.3.6.1)
         _refuse_frames(struct.unpack_from(">I", data, chunks[b"acTL"])[0])
@@ -185,6 +189,14 @@ def _decode_png(data: bytes) -> NDArray:
         clear = np.frombuffer(data, ">u2", 3 if colour == _PNG_RGB else 1, chunks[b"tRNS"])
         return _cleared(pixels, clear * (255 // (2**depth - 1)) if depth < 8 else clear)
     return pixels
+
+
+def _refuse_large_png(data: bytes) -> tuple[int, int]:
+    """Look at the header of a PNG; bits of a sample, and colour type."""
+    # IHDR is always the first chunk: length and name (8 bytes), then width, height, depth, colour.
+    width, height, depth, colour = struct.unpack_from(">IIBB", data, len(_PNG) + 8)
+    refuse_large(width, height, _PNG_SAMPLES.get(colour, 4) * depth / 8)
+    return depth, colour
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int]]:
@@ -242,7 +254,7 @@ def _decode_tiff(data: bytes) -> NDArray:
             pixels = _only_crop(data).read(0)
         else:
             page = tiff.pages.first
-            refuse_large(page.imagewidth, page.imagelength)
+            refuse_page(page)
             if page.bitspersample <= 8 and _pillow_knows(page.compression):
                 return _decode_tiff_with_pillow(data)
             pixels = page_colours(page, page_pixels(page))
@@ -273,7 +285,7 @@ def _tiff_size(data: bytes) -> tuple[int, int]:
         if len(tiff.pages) > 1:
             return _only_crop(data).size(0)
         page = tiff.pages.first
-        refuse_large(page.imagewidth, page.imagelength)
+        refuse_page(page)
         return page.imagelength, page.imagewidth
 
 
@@ -372,15 +384,46 @@ def _jpeg_frame(data: bytes) -> tuple[int, int, int]:
         at += 1 if marker == 0xFF else 2 + length  # 0xFF: a fill byte before the marker
 
 
-def refuse_large(width: int, height: int) -> None:
-    """Refuse an image of more than `MAX_PIXELS` pixels, before it is decoded.
+def refuse_page(page: Any, planes: int = 1) -> None:
+    """Refuse a page of a TIFF file, before it is decoded, that is too large or no picture.
+
+    Parameters
+    ----------
+    page : tifffile.TiffPage
+    planes : int
+        How many such pages are the colours of the image.
 
     Raises
     ------
     ImageError
     """
-    if width * height > MAX_PIXELS:
+    samples = page.samplesperpixel
+    if samples > _RGBA_BYTES:
         raise ImageError(
-            f"an image of {width} x {height} pixels is too large "
-            f"(at most {MAX_PIXELS // 1_000_000} million pixels are accepted)"
+            f"a TIFF with {samples} samples for each pixel is no picture; save it as grey or RGB"
+        )
+    held = samples * page.imagedepth * -(-page.bitspersample // 8)
+    refuse_large(page.imagewidth, page.imagelength, planes * held)
+
+
+def refuse_large(width: int, height: int, pixel_bytes: float = _RGBA_BYTES) -> None:
+    """Refuse an image that is larger than `MAX_PIXELS` says, before it is decoded.
+
+    Parameters
+    ----------
+    width, height : int
+        Pixels.
+    pixel_bytes : float
+        What a pixel takes. Less than four count as four: all become RGB, and may get an opacity.
+
+    Raises
+    ------
+    ImageError
+    """
+    most = int(MAX_PIXELS * _RGBA_BYTES / max(pixel_bytes, _RGBA_BYTES))
+    if width * height > most:
+        kind = f" of {pixel_bytes:.0f} bytes each" if pixel_bytes > _RGBA_BYTES else ""
+        raise ImageError(
+            f"an image of {width} x {height} pixels{kind} is too large "
+            f"(at most {most // 1_000_000} million{' of these' if kind else ' pixels'} are accepted)"
         )

@@ -1,6 +1,5 @@
 """Pack cells of any origin into one zarr store, which is read faster and in fewer files."""
 
-import shutil
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -11,14 +10,14 @@ from itertools import islice, tee, zip_longest
 from pathlib import Path
 
 from wbc_batch.classifier.preprocessing import Preprocessing, canonical_crop
-from wbc_batch.errors import InputError, RunError
-from wbc_batch.files import held, is_folder, refuse_existing, writing
+from wbc_batch.errors import ImageError, InputError, RunError
+from wbc_batch.files import held, is_folder, refuse_existing, removed, unfinished, writing
 from wbc_batch.progress import Progress, silent
 from wbc_batch.sources import packed
 from wbc_batch.sources.ahead import map_apart, run_ahead
 from wbc_batch.sources.cells import Cell, path_of
 from wbc_batch.sources.fetching import Fetch
-from wbc_batch.sources.images import crop_size
+from wbc_batch.sources.images import crop_size, refuse_large
 from wbc_batch.sources.inputs import AnyInput, input_around
 from wbc_batch.sources.kinds import is_url
 from wbc_batch.sources.listing import list_cells
@@ -128,9 +127,9 @@ def pack(
     with _alone(store):
         layout = _measured(list_cells(inputs, group_by), cores, compress, preprocessing)
         listed, to_check, to_read = tee(list_cells(inputs, group_by), 3)
-        with _appearing(store) as unfinished:
+        with _appearing(store) as place:
             errors = write(
-                unfinished,
+                place,
                 layout,
                 zip(
                     listed,
@@ -226,19 +225,19 @@ def _alone(store: Path) -> Iterator[None]:
 @contextmanager
 def _appearing(store: Path) -> Iterator[Path]:
     """Give another name to write under; the store appears whole, or not at all."""
-    unfinished = store.with_name(f".{store.name}.partial")
+    begun = unfinished(store)
     with writing(store):
         try:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            yield unfinished
-            unfinished.rename(store)
+            removed(begun).mkdir()
+            yield begun
+            begun.rename(store)
         except ChildProcessError as error:
             raise RunError(
                 f"{store}: {error}, of one of them or for want of memory; find the one that wbc-batch "
                 "classify calls fatal and remove it, or make memory free"
             ) from error
         finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            removed(begun)
 
 
 def _refuse_output(store: Path, inputs: Sequence[AnyInput]) -> None:
@@ -285,6 +284,13 @@ def _measured(
             f"these crops differ too much in size: {largest}, and padded to that they would take "
             f"{padding:.0f} times their room; pack similar sizes together"
         )
+    try:
+        refuse_large(widest[0], highest[0])
+    except ImageError as error:
+        raise InputError(
+            f"these crops do not fit into one store: {error}, and they would be padded to that; "
+            "pack similar sizes together"
+        ) from error
     return Layout(count, highest[0], widest[0], compress, preprocessing)
 
 

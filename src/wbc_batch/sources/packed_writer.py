@@ -92,7 +92,7 @@ def write(
     Parameters
     ----------
     store : Path
-        A folder that does not exist.
+        An empty folder.
     layout : Layout
     cells : iterable of Packed
         Taken as they are written: a shard goes to the disk while the next one is read.

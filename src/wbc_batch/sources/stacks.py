@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from wbc_batch.errors import ImageError, InputError
 from wbc_batch.sources.cells import Cell
 from wbc_batch.sources.fetching import Fetch
-from wbc_batch.sources.images import page_colours, page_pixels, refuse_large
+from wbc_batch.sources.images import page_colours, page_pixels, refuse_page
 from wbc_batch.sources.inputs import Input
 
 __all__ = ["TiffStack", "is_one_crop", "list_stack"]
@@ -104,9 +104,10 @@ class TiffStack:
         ImageError
             If it is too large.
         """
-        width, height = _size(self._series[self._crops[index].series])
-        refuse_large(width, height)
-        return height, width
+        crop = self._crops[index]
+        page = self._series[crop.series].keyframe
+        refuse_page(page, len(crop.planes))
+        return page.imagelength, page.imagewidth
 
     def read(self, index: int) -> NDArray:
         """Read a crop: grey, shape (H, W), or colours, shape (H, W, C).
@@ -120,7 +121,7 @@ class TiffStack:
             raise ImageError(_LOST if self.broken else "the stack holds no such page any more")
         crop = self._crops[index]
         series = self._series[crop.series]
-        refuse_large(*_size(series))
+        refuse_page(series.keyframe, len(crop.planes))
         try:
             planes = [self._plane(series, plane) for plane in crop.planes]
         except ImageError:
@@ -188,10 +189,6 @@ def _planes(series: Any) -> tuple[NDArray[np.intp], int]:
         return np.moveaxis(planes, axes.index("C"), -1).reshape(-1, colours), 0
     # A single axis that is called channels, for want of a name, is that of the crops.
     return planes.reshape(-1, 1), 0 if len(axes) == 1 else colours
-
-
-def _size(series: Any) -> tuple[int, int]:
-    return series.keyframe.imagewidth, series.keyframe.imagelength
 
 
 def _breaks_off(tiff: Any) -> bool:
