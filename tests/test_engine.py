@@ -643,9 +643,11 @@ def test_a_stopped_run_goes_on_to_the_same_result(
     run_dir = tmp_path / "run"
 
     def interrupt(run: subprocess.Popen) -> None:
+        run.send_signal(signal.SIGSTOP)  # or a busy machine is done before this is refused
         with pytest.raises(RunError, match="in use by another run"):
             classify_paths(slides, run_dir, device="cpu")
         run.send_signal(signal.SIGINT)
+        run.send_signal(signal.SIGCONT)
 
     code, errors = stopped_run(slides, run_dir, traps, 1, interrupt)
     assert code == ExitCode.INTERRUPTED
