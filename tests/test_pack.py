@@ -29,13 +29,13 @@ from wbc_batch.run import classify_paths
 from wbc_batch.sources import (
     Cell,
     attempt_read,
-    images,
     list_cells,
     pack,
     packed,
     packed_writer,
     prepared_readers,
     read_image,
+    size_limits,
 )
 
 RNG = np.random.default_rng(3)
@@ -246,7 +246,8 @@ def test_crops_that_differ_too_much_are_refused(tmp_path: Path) -> None:
 def test_crops_that_would_be_padded_to_something_too_large_are_refused(
     slides: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images, "MAX_PIXELS", 49 * 60 - 1)  # 49 x 51 and 40 x 60 are none too large
+    # 49 x 51 and 40 x 60 are none too large.
+    monkeypatch.setattr(size_limits, "MAX_PIXELS", 49 * 60 - 1)
     with pytest.raises(
         InputError, match=r"do not fit into one store: .* 60 x 49 pixels is too large"
     ):

@@ -9,10 +9,8 @@ import re
 import subprocess
 import sys
 import threading
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +24,7 @@ from wbc_batch.errors import ImageError, InputError, ModelError, RunError, reaso
 from wbc_batch.files import exists
 from wbc_batch.schema import CLASSES, STATUS_OK
 from wbc_napari.crops import Crops, read_one
+from wbc_napari.held_out import held_out
 from wbc_napari.tables import reviewed_labels
 from wbc_napari.torchvision_loader import load_torchvision
 
@@ -41,9 +40,6 @@ __all__ = [
     "hold_out",
     "train_command",
 ]
-
-#: Part of the reviewed cells of each class that neither model learns from.
-_HELD_OUT = 0.25
 
 #: With fewer reviewed cells there is nothing to learn from, nor to compare on.
 LEAST_CELLS = 20
@@ -166,9 +162,7 @@ def adaptation(
 
 
 def hold_out(plan: Adaptation, stop: threading.Event | None = None) -> Adaptation:
-    """Hold a quarter of each class out; copies of one picture stay on one side.
-
-    Which cells are held out depends on their ids and pixels alone, so that going on changes nothing.
+    """Hold a quarter of each class out, see `wbc_napari.held_out`.
 
     Parameters
     ----------
@@ -182,43 +176,13 @@ def hold_out(plan: Adaptation, stop: threading.Event | None = None) -> Adaptatio
         If none can be held out, as all are copies.
     """
     stop = stop or threading.Event()
-    missing = Counter({k: int(_HELD_OUT * n) for k, n in Counter(plan.labels.tolist()).items()})
-    held = np.zeros(len(plan.rows), bool)
-    # As wbc_batch.datasets.held_out chooses what to validate on.
-    for copies in sorted(_copies(plan, stop), key=lambda copies: min(map(str, plan.names[copies]))):
-        counts = Counter(plan.labels[copies].tolist())
-        wanted = sum(min(count, missing[label]) for label, count in counts.items())
-        if wanted > 0 and 2 * wanted >= len(copies):
-            held[copies] = True
-            missing -= counts  # keeps what is above zero
+    held = held_out(plan.crops, plan.rows, plan.labels, plan.names, stop)
     if not held.any() and not stop.is_set():
         raise InputError(
             "The reviewed cells are copies of so few pictures that none can be held out to compare on; "
             "review cells of other pictures, too."
         )
     return replace(plan, held_out=held)
-
-
-def _copies(plan: Adaptation, stop: threading.Event) -> list[list[int]]:
-    """Put the places of equal pictures together; one that cannot be read is alone."""
-    found: dict[bytes | int, list[int]] = {}
-    place = 0
-    for batch in plan.crops.batches(plan.rows):
-        if stop.is_set():
-            break
-        for image in plan.crops.read(batch):
-            found.setdefault(_digest(image) or place, []).append(place)
-            place += 1
-    return list(found.values())
-
-
-def _digest(image: NDArray | ImageError) -> bytes:
-    """Name the pixels that are learned from; nothing where there are none."""
-    try:
-        rgb = as_rgb(image) if not isinstance(image, ImageError) else None
-    except ImageError:
-        rgb = None
-    return b"" if rgb is None else sha256(f"{rgb.shape}".encode() + rgb.tobytes()).digest()
 
 
 def train_command(plan: Adaptation) -> list[str]:

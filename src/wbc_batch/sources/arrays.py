@@ -19,9 +19,9 @@ from wbc_batch.sources.blocks import Blocks
 from wbc_batch.sources.cells import Cell, Place
 from wbc_batch.sources.fetching import Fetch
 from wbc_batch.sources.groups import Grouping
-from wbc_batch.sources.images import refuse_large
 from wbc_batch.sources.inputs import Input
 from wbc_batch.sources.kinds import ZARR_FILES, is_url
+from wbc_batch.sources.size_limits import refuse_large
 
 __all__ = ["CropArray", "list_array", "refuse_silent"]
 

@@ -16,24 +16,17 @@ from numpy.typing import NDArray
 
 from wbc_batch.errors import ContainerError, ImageError
 from wbc_batch.sources.kinds import TIFF, container_in
+from wbc_batch.sources.size_limits import refuse_large, refuse_page
 from wbc_batch.sources.torchvision_decoder import RGB, UNCHANGED, torchvision_decoder
 
 __all__ = [
     "ENOUGH",
-    "MAX_PIXELS",
     "crop_size",
     "decode",
     "decode_crop",
     "page_colours",
     "page_pixels",
-    "refuse_large",
-    "refuse_page",
 ]
-
-#: Images with more pixels than this are refused before they are decoded, and those that take more memory
-#: than this many pixels of 8-bit RGBA (268 MB), such as half as many of 16 bits.
-MAX_PIXELS = 2**26
-_RGBA_BYTES = 4
 
 #: The picture of one cell keeps at least this many pixels on its shorter side, where it is made smaller.
 #: The network sees the cell in 160, and it fills a third of a picture of PBC.
@@ -382,48 +375,3 @@ def _jpeg_frame(data: bytes) -> tuple[int, int, int]:
             height, width, components = struct.unpack_from(">HHB", data, at + 5)
             return width, height, components
         at += 1 if marker == 0xFF else 2 + length  # 0xFF: a fill byte before the marker
-
-
-def refuse_page(page: Any, planes: int = 1) -> None:
-    """Refuse a page of a TIFF file, before it is decoded, that is too large or no picture.
-
-    Parameters
-    ----------
-    page : tifffile.TiffPage
-    planes : int
-        How many such pages are the colours of the image.
-
-    Raises
-    ------
-    ImageError
-    """
-    samples = page.samplesperpixel
-    if samples > _RGBA_BYTES:
-        raise ImageError(
-            f"a TIFF with {samples} samples for each pixel is no picture; save it as grey or RGB"
-        )
-    held = samples * page.imagedepth * -(-page.bitspersample // 8)
-    refuse_large(page.imagewidth, page.imagelength, planes * held)
-
-
-def refuse_large(width: int, height: int, pixel_bytes: float = _RGBA_BYTES) -> None:
-    """Refuse an image that is larger than `MAX_PIXELS` says, before it is decoded.
-
-    Parameters
-    ----------
-    width, height : int
-        Pixels.
-    pixel_bytes : float
-        What a pixel takes. Less than four count as four: all become RGB, and may get an opacity.
-
-    Raises
-    ------
-    ImageError
-    """
-    most = int(MAX_PIXELS * _RGBA_BYTES / max(pixel_bytes, _RGBA_BYTES))
-    if width * height > most:
-        kind = f" of {pixel_bytes:.0f} bytes each" if pixel_bytes > _RGBA_BYTES else ""
-        raise ImageError(
-            f"an image of {width} x {height} pixels{kind} is too large "
-            f"(at most {most // 1_000_000} million{' of these' if kind else ' pixels'} are accepted)"
-        )

@@ -17,7 +17,7 @@ from wbc_batch.sources import packed
 from wbc_batch.sources.ahead import map_apart, run_ahead
 from wbc_batch.sources.cells import Cell, path_of
 from wbc_batch.sources.fetching import Fetch
-from wbc_batch.sources.images import crop_size, refuse_large
+from wbc_batch.sources.images import crop_size
 from wbc_batch.sources.inputs import AnyInput, input_around
 from wbc_batch.sources.kinds import is_url
 from wbc_batch.sources.listing import list_cells
@@ -31,6 +31,7 @@ from wbc_batch.sources.reading import (
     prepared_crops,
     readers,
 )
+from wbc_batch.sources.size_limits import refuse_large
 
 __all__ = ["PackSummary", "pack"]
 

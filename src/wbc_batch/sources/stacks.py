@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from wbc_batch.errors import ImageError, InputError
 from wbc_batch.sources.cells import Cell
 from wbc_batch.sources.fetching import Fetch
-from wbc_batch.sources.images import page_colours, page_pixels, refuse_page
+from wbc_batch.sources.images import page_colours, page_pixels
 from wbc_batch.sources.inputs import Input
+from wbc_batch.sources.size_limits import refuse_page
 
 __all__ = ["TiffStack", "is_one_crop", "list_stack"]
 
