@@ -210,6 +210,17 @@ def test_a_device_that_is_not_there_is_said(device):
         Classifier.load(device=device)
 
 
+@pytest.mark.parametrize(("native", "warned"), [(True, False), (False, True)])
+def test_a_precision_that_the_cpu_only_emulates_is_warned_of(monkeypatch, caplog, native, warned):
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
+    for precision in ("auto", "fp32"):
+        Classifier.load(device="cpu", precision=precision, backend="torch")
+    assert not caplog.text
+    Classifier.load(device="cpu", precision="bf16", backend="torch")
+    assert ("torch emulates them, many times slower than fp32" in caplog.text) is warned
+
+
 def test_an_unknown_precision_is_said():
     with pytest.raises(WbcError, match="fp8"):
         Classifier.load(device="cpu", precision="fp8", backend="torch")

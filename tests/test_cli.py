@@ -428,13 +428,17 @@ def test_train_and_evaluate_are_commands(place: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "run" / "bundle"
     made = json.loads(training.stdout)
     assert (made["bundle"], made["name"], made["best_epoch"]) == (str(bundle), "tried", 1)
-    told = invoke("evaluate", bundle, f"c={tmp_path / 'val'}", "--drawn", 5, "--card", "--json")
+    for image in (tmp_path / "train").rglob("*.png"):
+        target = tmp_path / "new" / image.relative_to(tmp_path / "train")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        ImageOps.flip(Image.open(image)).save(target)
+    told = invoke("evaluate", bundle, f"c={tmp_path / 'new'}", "--drawn", 5, "--card", "--json")
     assert told.exit_code == 0, told.stderr
     figures = json.loads(told.stdout)["data_sets"]
     assert figures["c"]["cells"] == 24
     assert figures["drawn"]["cells"] == 5
     assert "| c | not trained on | 24 |" in (bundle / "README.md").read_text()
-    table = invoke("evaluate", bundle, f"c={tmp_path / 'val'}")
+    table = invoke("evaluate", bundle, f"c={tmp_path / 'new'}")
     assert "c: 24 cells, accuracy" in table.stdout
     nothing = invoke("evaluate", bundle)
     assert nothing.exit_code == 2

@@ -85,7 +85,11 @@ def _write(folder: Path, per_class: int, seed: int) -> Path:
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("cells")
-    return {"train": _write(root / "train", 8, 100), "val": _write(root / "val", 3, 900)}
+    return {
+        "train": _write(root / "train", 8, 100),
+        "val": _write(root / "val", 3, 900),
+        "new": _write(root / "new", 2, 2000),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -359,7 +363,7 @@ def test_a_model_that_was_trained_on_owns_up_to_what_it_began_with(
         model = train_folders(name, data, {}, tmp_path / name, settings).path
     bundle = read_bundle(model)
     assert bundle.licence == "CC-BY-NC-4.0"
-    evaluate_folders(model, dict.fromkeys(("own", "a", "b", "c"), folders["val"]), card=True)
+    evaluate_folders(model, dict.fromkeys(("own", "a", "b", "c"), folders["new"]), card=True)
     roles = {name: found["role"] for name, found in read_bundle(model).metrics["data_sets"].items()}
     assert roles == {
         "own": "trained on",
@@ -395,12 +399,54 @@ def test_a_model_that_was_never_calibrated_gets_a_temperature(trained, folders, 
     assert "What that model was trained on is not known." in card
 
 
-def test_what_an_unknown_training_has_seen_is_not_known(trained):
+def test_what_an_unknown_training_has_seen_is_not_known(trained, folders):
     bundle = read_bundle(trained / "bundle")
+    cells = read_dataset("c", folders["new"], bundle.preprocessing)
     adapted = bundle.training | {STARTED_FROM: {"name": "foreign", "imported_from": "foreign.pth"}}
-    assert role(replace(bundle, training=adapted), "a") == "trained on"
-    assert role(replace(bundle, training=adapted), "c") == "not known"
-    assert role(bundle, "c") == "not trained on"
+    assert role(replace(bundle, training=adapted), "a", cells) == "trained on"
+    assert role(replace(bundle, training=adapted), "c", cells) == "not known"
+    assert role(bundle, "c", cells) == "not trained on"
+
+
+@pytest.fixture(scope="module")
+def renamed(folders, tmp_path_factory) -> dict[str, Path]:
+    """New cells, and among those of each folder a copy of one that a training used."""
+    root = tmp_path_factory.mktemp("renamed")
+    for part in ("train", "val"):
+        shutil.copytree(folders["new"], root / part)
+        used = folders[part] / "monocyte" / "cell-0.png"
+        shutil.copyfile(used, root / part / "monocyte" / "another-name.png")
+    return {part: root / part for part in ("train", "val")}
+
+
+def test_images_that_a_model_was_trained_on_are_known_by_any_name(
+    trained, renamed, start, tmp_path, caplog
+):
+    settings = choose(None, str(trained / "bundle"), epochs=1, cells_per_epoch=32, device="cpu")
+    own = {"own": _write(tmp_path / "own", 2, 3000)}
+    held = {"held": _write(tmp_path / "held", 1, 4000)}
+    adapted = start(tmp_path / "run", settings, training=own, validation=held)
+    for model in (trained / "bundle", adapted.path):
+        caplog.clear()
+        told = evaluate_folders(model, {"c": renamed["train"], "d": renamed["val"]}).roles
+        assert told == {"c": "trained on", "d": "chosen on"}
+        said = "1 of the 11 images of {} were used for the {} of this model, such as monocyte/another-name.png"
+        for name, use in (("c", "training"), ("d", "validation")):
+            assert said.format(name, use) in caplog.text
+
+
+def test_a_damaged_list_of_images_is_refused_and_a_missing_one_leaves_the_names(
+    trained, renamed, tmp_path
+):
+    bundle = Path(shutil.copytree(trained / "bundle", tmp_path / "bundle"))
+    listed = bundle / "images.txt"
+    assert len(listed.read_text().splitlines()) == 5 * (8 + 3)
+    listed.write_text(f"{listed.read_text()}0123 training\n")
+    with pytest.raises(ModelError, match=r"images.txt is damaged in line 56; get the bundle again"):
+        evaluate_folders(bundle, {"c": renamed["train"]})
+    listed.unlink()
+    told = evaluate_folders(bundle, {"a": renamed["val"], "c": renamed["train"]}).roles
+    assert told == {"a": "trained on", "c": "not trained on"}
 
 
 @pytest.mark.parametrize(("freeze", "still"), [("body", 1.0), ("early", 0.5), ("none", 0.0)])

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CARD_FILE",
     "FORMAT",
+    "IMAGES_FILE",
     "QUANTISED_FILES",
     "WEIGHTS_FILE",
     "Bundle",
@@ -47,6 +48,8 @@ WEIGHTS_FILE = "model.safetensors"
 QUANTISED_FILES = ("int8.xml", "int8.bin")
 METADATA_FILE = "model.json"
 CARD_FILE = "README.md"
+#: Hashes of the images that the weights come from, see `wbc_batch.training.lineage`.
+IMAGES_FILE = "images.txt"
 _NETWORK, _NOVELTY, _CONFORMAL = "network.", "novelty.", "conformal."
 
 
@@ -303,6 +306,7 @@ def write_bundle(
     card: str,
     *,
     conformal: Sequence[NDArray[np.float32]] = (),
+    images: str = "",
     exact: bool = False,
 ) -> Bundle:
     """Write a bundle.
@@ -324,6 +328,8 @@ def write_bundle(
     conformal : sequence of ndarray of float32
         Scores of the validation cells, class by class (`wbc_batch.classifier.conformal`); empty where
         the model has none.
+    images : str
+        For ``images.txt``, see `wbc_batch.training.lineage.images_used`; no such file if empty.
     exact : bool
         Store everything in float32.
 
@@ -356,7 +362,8 @@ def write_bundle(
     digest = hashlib.sha256(content).hexdigest()
     scale = None if novelty is None else novelty.scale
     described = replace(bundle, novelty_scale=scale, sha256=digest, path=path, quantised={})
-    write_together(path, {WEIGHTS_FILE: content, **described._description(card)})
+    listed = {IMAGES_FILE: images.encode()} if images else {}
+    write_together(path, {WEIGHTS_FILE: content, **listed, **described._description(card)})
     return read_bundle(path)
 
 

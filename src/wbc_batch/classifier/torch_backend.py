@@ -1,5 +1,7 @@
 """Runs a network with torch, on the CPU or a CUDA device."""
 
+import logging
+import platform
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
@@ -13,6 +15,8 @@ from wbc_batch.classifier.backend import Measure, as_they_are
 from wbc_batch.errors import InputError, WbcError
 
 __all__ = ["PRECISIONS", "TorchBackend", "choose_device", "choose_precision", "fold_normalisation"]
+
+_log = logging.getLogger(__name__)
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _BATCH = {"cpu": 64, "cuda": 512}
@@ -58,14 +62,24 @@ def choose_precision(precision: str, device: torch.device) -> str:
     if precision == "auto":
         if device.type == "cuda":
             return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-        native = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
-        return "bf16" if native else "fp32"
+        return "bf16" if _cpu_has_bf16() else "fp32"
     if precision not in PRECISIONS:
         raise InputError(
             f"torch does not compute in {precision!r} here; use auto, {', '.join(PRECISIONS)}"
             + ', or OpenVINO on the CPU: pip install "wbc-napari[openvino]"' * (precision == "int8")
         )
+    x86 = platform.machine() in ("x86_64", "AMD64")
+    if device.type == "cpu" and x86 and precision != "fp32" and not _cpu_has_bf16():
+        _log.warning(
+            "this CPU has no instructions for %s: torch emulates them, many times slower than fp32; "
+            "leave --precision at auto for the fastest one",
+            precision,
+        )
     return precision
+
+
+def _cpu_has_bf16() -> bool:
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
 
 
 class TorchBackend:

@@ -1,5 +1,6 @@
 """All that is measured of a model at one time: data sets of known cells, and cells of no class."""
 
+import logging
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -10,11 +11,14 @@ import numpy as np
 
 from wbc_batch.classifier import Bundle, Classifier
 from wbc_batch.datasets.drawn import DRAWN
+from wbc_batch.datasets.labelled import LabelledCells
 from wbc_batch.evaluation.figures import COVERAGES, Evaluation, Judged
 from wbc_batch.evaluation.unknown import JudgedUnknown, UnknownEvaluation
-from wbc_batch.training.lineage import trainings
+from wbc_batch.training.lineage import trainings, uses_of
 
 __all__ = ["Assessment", "facts_of", "role"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -73,13 +77,45 @@ class Assessment:
         return figures
 
 
-def role(bundle: Bundle, name: str) -> str:
-    """Say what a data set was to a model, so that nobody takes training figures for a test."""
+def role(bundle: Bundle, name: str, cells: LabelledCells) -> str:
+    """Say what a data set was to a model, so that nobody takes training figures for a test.
+
+    A data set was trained on if a training had one of this name, or if one of its images is among those
+    that the bundle lists; a warning says how many are.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    name : str
+        Of the data set.
+    cells : LabelledCells
+
+    Returns
+    -------
+    str
+        ``trained on``, ``the like trained on`` (drawn cells), ``chosen on``, ``not trained on`` or
+        ``not known``.
+
+    Raises
+    ------
+    ModelError
+        If the bundle's list of images is damaged.
+    """
     records = list(trainings(bundle.training))
-    if any(name in record.get("cells", {}) for record in records):
-        return "trained on" if name != DRAWN else "the like trained on"
-    if any(name in record.get("validation_cells", {}) for record in records):
-        return "chosen on"
+    uses = uses_of(bundle, cells.hashes)
+    for use, part, found in (
+        ("training", "cells", "the like trained on" if name == DRAWN else "trained on"),
+        ("validation", "validation_cells", "chosen on"),
+    ):
+        if any(name in record.get(part, {}) for record in records):
+            return found
+        if use in uses:
+            _log.warning(
+                "%d of the %d images of %s were used for the %s of this model, such as %s, so the whole data "
+                "set counts as %r; remove them to test the model on the others",
+                *(uses.count(use), len(cells), name, use, cells.members[uses.index(use)], found),
+            )
+            return found
     known = all("cells" in record for record in records)
     return "not trained on" if known else "not known"
 

@@ -80,7 +80,7 @@ def evaluate_folders(
         bundle.name,
         facts_of(classifier, command),
         known,
-        {name: role(bundle, name) for name in known},
+        {name: role(bundle, name, judged.cells) for name, judged in known.items()},
         {
             name: judge_unknown(classifier, read_unknown(name, d, bundle.preprocessing), known)
             for name, d in unknown.items()

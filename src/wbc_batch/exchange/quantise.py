@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wbc_batch.classifier import Bundle, Classifier, Predictions, read_bundle
-from wbc_batch.classifier.bundle import CARD_FILE, QUANTISED_FILES, WEIGHTS_FILE
+from wbc_batch.classifier.bundle import CARD_FILE, IMAGES_FILE, QUANTISED_FILES, WEIGHTS_FILE
 from wbc_batch.datasets.labelled import (
     LabelledCells,
     merge,
@@ -25,7 +25,7 @@ from wbc_batch.datasets.labelled import (
 )
 from wbc_batch.datasets.naming import Datasets
 from wbc_batch.errors import InputError, ModelError, refuse_missing
-from wbc_batch.files import refuse_existing, scratch, write_together
+from wbc_batch.files import is_file, refuse_existing, scratch, write_together
 from wbc_batch.schema import CLASSES
 
 if TYPE_CHECKING:
@@ -228,8 +228,9 @@ def _correct_traces(
 
 def _with_files(bundle: Bundle, files: dict[str, bytes], place: Path) -> Bundle:
     """Copy a bundle, with a quantised network in it."""
-    for name in (WEIGHTS_FILE, CARD_FILE):
-        shutil.copyfile(bundle.path / name, place / name)
+    for name in (WEIGHTS_FILE, CARD_FILE, IMAGES_FILE):
+        if is_file(bundle.path / name):
+            shutil.copyfile(bundle.path / name, place / name)
     for name, content in files.items():
         (place / name).write_bytes(content)
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}

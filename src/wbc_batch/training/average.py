@@ -22,7 +22,7 @@ from wbc_batch.files import refuse_existing
 from wbc_batch.schema import CLASSES
 from wbc_batch.training.calibrate import BIAS, FITTED, calibrate, told_bias, with_bias
 from wbc_batch.training.folders import read_cells
-from wbc_batch.training.lineage import AVERAGE_OF, STARTED_FROM, recorded
+from wbc_batch.training.lineage import AVERAGE_OF, STARTED_FROM, images_used, recorded
 from wbc_batch.training.settings import recorded_settings
 from wbc_batch.training.start import Start
 from wbc_batch.training.train import refuse_unfit
@@ -140,6 +140,7 @@ def average(
         found.novelty,
         card,
         conformal=found.conformal,
+        images=images_used(cells, validation, bundles),
     )
 
 

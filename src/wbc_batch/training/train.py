@@ -19,7 +19,7 @@ from wbc_batch.schema import CLASSES
 from wbc_batch.training import run_folder
 from wbc_batch.training.calibrate import BIAS, FITTED, Calibration, calibrate, with_bias
 from wbc_batch.training.history import History
-from wbc_batch.training.lineage import STARTED_FROM, recorded
+from wbc_batch.training.lineage import STARTED_FROM, images_used, recorded
 from wbc_batch.training.loop import SILENT, Shown, fit
 from wbc_batch.training.settings import Settings
 from wbc_batch.training.start import Start, starting_network
@@ -104,6 +104,7 @@ def train(
             found.novelty,
             _card(name),
             conformal=found.conformal,
+            images=images_used(cells, validation, [start.bundle] if start.bundle else []),
         )
         run_folder.finish(output)
     return written
