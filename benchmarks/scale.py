@@ -34,8 +34,8 @@ import psutil
 if TYPE_CHECKING:
     from pyarrow import Table
 
-    from wbc_batch.engine.ledger import ShardResult
     from wbc_batch.engine.plan import ShardSpec
+    from wbc_batch.ledger import ShardResult
 
 MIB = 2**20
 PART_CELLS, PART_SHARDS = 20_000, 500
@@ -192,7 +192,7 @@ def parts(options: argparse.Namespace, scratch: Path) -> None:
 
 def read_back(result: "ShardResult", run_dir: Path) -> None:
     """Commit shards, and read what is committed."""
-    from wbc_batch.engine.ledger import commit, committed
+    from wbc_batch.ledger import commit, committed
     from wbc_batch.schema import SHARDS
 
     (run_dir / SHARDS).mkdir(parents=True)
@@ -232,7 +232,7 @@ def pass_shards(spec: "ShardSpec", workers: int) -> None:
 
 
 def nothing(spec: "ShardSpec") -> "ShardResult":
-    from wbc_batch.engine.ledger import ShardResult
+    from wbc_batch.ledger import ShardResult
 
     labels = {"neutrophil": len(spec.cells)}
     return ShardResult(

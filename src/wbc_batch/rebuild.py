@@ -6,7 +6,6 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from wbc_batch.engine.ledger import committed_shards
 from wbc_batch.engine.run_folder import Record, elsewhere, lacking, locked, read_record
 from wbc_batch.errors import IncompleteRunError, InputError, RunError
 from wbc_batch.files import (
@@ -18,6 +17,7 @@ from wbc_batch.files import (
     unwritable,
     writing,
 )
+from wbc_batch.ledger import committed_shards
 from wbc_batch.report import read_options, write_reports
 from wbc_batch.report.compare import (
     COMPARISON_FILES,

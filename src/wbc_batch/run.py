@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wbc_batch.engine.execute import execute
-from wbc_batch.engine.ledger import ShardResult, committed, committed_shards, labels_of
 from wbc_batch.engine.plan import plan_shards, shard_size, verified
 from wbc_batch.engine.run_folder import (
     Record,
@@ -19,6 +18,7 @@ from wbc_batch.engine.run_folder import (
 )
 from wbc_batch.errors import ExitCode, IncompleteRunError, RunError
 from wbc_batch.files import resolved, unwritable
+from wbc_batch.ledger import ShardResult, committed, committed_shards, labels_of
 from wbc_batch.progress import Progress, silent
 from wbc_batch.records import now
 from wbc_batch.report import write_reports

@@ -1,4 +1,4 @@
-"""Many crops on many workers: plan, work, execute, ledger, clusters. No other part talks to Dask's workers.
+"""Many crops on many workers: plan, work, execute, clusters. No other part talks to Dask's workers.
 
 The parts, in the order in which a run meets them:
 
@@ -18,8 +18,6 @@ The parts, in the order in which a run meets them:
     a bounded window of shards in flight; what happens when a worker dies
 `work`
     one shard -> one Parquet file; all that happens on a worker
-`ledger`
-    which shards are done
 `trial`
     what a worker would need and how fast it would be, before there is a run
 """
