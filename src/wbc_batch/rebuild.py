@@ -1,6 +1,5 @@
 """What can be made of finished runs without classifying: their reports anew, and comparisons."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from wbc_batch.files import (
     exists,
     is_file,
     refuse_misfits,
+    removed,
     resolved,
     unwritable,
     writing,
@@ -235,16 +235,9 @@ def _results_folder(
             yield
     except BaseException:
         for name in set(names).difference(there):  # so that the same command can be repeated
-            _remove(path / name)
+            with suppress(OSError):
+                removed(path / name)
         if new:
             with suppress(OSError):
                 path.rmdir()
         raise
-
-
-def _remove(path: Path) -> None:
-    with suppress(OSError):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
