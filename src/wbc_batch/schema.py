@@ -4,13 +4,20 @@ __all__ = [
     "BOX_COLUMNS",
     "CELL_COLUMNS",
     "CELL_TYPES",
+    "CHOSEN_ON",
     "CLASSES",
     "CLASS_COLORS",
     "DEFAULT_PROFILE",
+    "DRAWN",
     "ERROR_COLOR",
     "GEOJSON",
     "GIVEN_LABEL_COLUMN",
     "LABELS",
+    "LEFT_OUT",
+    "LIKE_TRAINED_ON",
+    "NEVER_TRAINED_ON",
+    "NOT_KNOWN",
+    "NOT_TRAINED_ON",
     "OPTIONAL_TYPES",
     "PAGE",
     "PLACE_TYPES",
@@ -25,6 +32,7 @@ __all__ = [
     "SHARDS",
     "STATUS_ERROR",
     "STATUS_OK",
+    "TRAINED_ON",
     "UNIDENTIFIED",
     "UNNAMED_GROUP",
 ]
@@ -127,6 +135,17 @@ REPORT_FILES = (
     PAGE,
 )
 REPORT_FOLDERS = (PLOTS, GEOJSON)
+
+#: What the data set of the synthetic cells is called.
+DRAWN = "drawn"
+
+#: What a data set was to a model, as the figures of an evaluation say. Synthetic cells of an evaluation are
+#: like those of the training, and never the same; the epoch of a model is chosen on the validation cells.
+TRAINED_ON, LIKE_TRAINED_ON = "trained on", "the like trained on"
+CHOSEN_ON, NOT_TRAINED_ON, NOT_KNOWN = "chosen on", "not trained on", "not known"
+
+#: The same, where models are trained anew without one data set at a time.
+LEFT_OUT, NEVER_TRAINED_ON = "left out", "never trained on"
 
 #: Reference ranges of a report unless others are named.
 DEFAULT_PROFILE = "uchicago"

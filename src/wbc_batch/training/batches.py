@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wbc_batch.classifier.preprocessing import Preprocessing
-from wbc_batch.datasets.drawn import DRAWN
 from wbc_batch.datasets.labelled import LabelledCells, sampling_weights
+from wbc_batch.schema import DRAWN
 from wbc_batch.training.augmentation import augment
 from wbc_batch.training.settings import Settings
 
