@@ -30,7 +30,7 @@ from wbc_batch.report.lists import first_few
 from wbc_batch.report.options import recorded_options
 from wbc_batch.report.ranges import NO_PROFILE
 from wbc_batch.report.review import NO_REVIEW, Review, earlier_review
-from wbc_batch.schema import PAGE, RECORD_FILE, REPORT_FILES, REPORT_FOLDERS
+from wbc_batch.schema import CELLS_FILE, PAGE, RECORD_FILE, REPORT_FILES, REPORT_FOLDERS
 
 __all__ = ["FinishedRun", "compare_runs", "open_run", "rebuild_report"]
 
@@ -183,7 +183,7 @@ def compare_runs(first: Path, second: Path, output: Path, force: bool = False) -
 def _own_review(run_dir: Path) -> Review | None:
     """Read the review of the report that the run has: work of a person, which no shard holds."""
     try:
-        return earlier_review(run_dir / "cells.csv")
+        return earlier_review(run_dir / CELLS_FILE)
     except InputError as error:
         raise InputError(f"{error}; or leave that review out with --review {NO_REVIEW}") from error
 

@@ -2,12 +2,15 @@
 
 __all__ = [
     "BOX_COLUMNS",
+    "CELLS_FILE",
     "CELL_COLUMNS",
     "CELL_TYPES",
     "CHOSEN_ON",
     "CLASSES",
     "CLASS_COLORS",
+    "COMPARISON_PAGE",
     "DEFAULT_PROFILE",
+    "DIFFERENTIAL_FILE",
     "DRAWN",
     "ERROR_COLOR",
     "GEOJSON",
@@ -114,17 +117,23 @@ SHARDS = "shards"
 #: Folders of drawings, and of a GeoJSON file per image, inside a run directory.
 PLOTS, GEOJSON = "plots", "geojson"
 
-#: The page of a run.
-PAGE = "report.html"
+#: The page of a run, and of a comparison of two.
+PAGE, COMPARISON_PAGE = "report.html", "compare.html"
+
+#: A row for each cell.
+CELLS_FILE = "cells.csv"
+
+#: The differential of each group, by what the model said.
+DIFFERENTIAL_FILE = "differential.csv"
 
 #: The differential by a reviewer's labels where there are any.
 REVIEWED_FILE = "differential-reviewed.csv"
 
 #: What a report consists of: files and folders of a run directory that can be made anew from its shards.
 REPORT_FILES = (
-    "cells.csv",
+    CELLS_FILE,
     "cells.parquet",
-    "differential.csv",
+    DIFFERENTIAL_FILE,
     "differential.parquet",
     REVIEWED_FILE,
     "differential-reviewed.parquet",
