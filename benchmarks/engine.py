@@ -33,8 +33,9 @@ import psutil
 from distributed import Client
 
 from wbc_batch.classifier import read_bundle
-from wbc_batch.engine.clusters import cores, local_workers, memory_of_workers
+from wbc_batch.engine.clusters import local_workers
 from wbc_batch.engine.execute import execute
+from wbc_batch.engine.machine import cores, memory_of_workers
 from wbc_batch.engine.plan import Job, ShardSpec, model_digest, plan_shards
 from wbc_batch.engine.work import run_shard
 from wbc_batch.schema import SHARDS

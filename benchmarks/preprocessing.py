@@ -18,7 +18,7 @@ import numpy as np
 
 from wbc_batch.classifier import read_bundle
 from wbc_batch.classifier.preprocessing import canonical_crop
-from wbc_batch.engine.clusters import cores
+from wbc_batch.engine.machine import cores
 from wbc_batch.sources import attempt_read, list_cells, prepared_crops, prepared_readers
 from wbc_batch.sources.ahead import run_ahead
 from wbc_batch.sources.rates import reading_rate

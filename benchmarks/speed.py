@@ -34,8 +34,8 @@ from ways import Ours, only_predict, only_prepare
 
 from wbc_batch.classifier import read_bundle
 from wbc_batch.classifier.torch_backend import choose_device
-from wbc_batch.engine.clusters import cores
 from wbc_batch.engine.crew import choose_crew
+from wbc_batch.engine.machine import cores
 from wbc_batch.exchange.importing import Foreign, import_checkpoint
 from wbc_batch.schema import CLASSES
 from wbc_batch.sources.pack import pack

@@ -8,10 +8,12 @@ The parts, in the order in which a run meets them:
     cells -> shards
 `crew`
     which workers a run gets, before any of them starts
+`machine`, `capacity`
+    cores and memory of this machine; workers, GPUs, cores and memory that a client has
 `clusters`, `cluster_file`, `starting`
     Dask workers of our own, of a cluster that a file describes, or somebody else's; none of them hangs
 `connection`
-    questions to a scheduler that end, and a sentence where it is lost
+    questions to a scheduler that end, and what it means where they fail
 `preflight`, `sight`
     whether workers that are not ours can do their part, and whether a worker sees the input at all
 `execute`
