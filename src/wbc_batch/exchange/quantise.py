@@ -18,8 +18,7 @@ from wbc_batch.classifier import Bundle, Classifier, Predictions, read_bundle
 from wbc_batch.classifier.bundle import CARD_FILE, QUANTISED_FILES, WEIGHTS_FILE
 from wbc_batch.datasets.labelled import (
     LabelledCells,
-    merge,
-    read_dataset,
+    read_datasets,
     refuse_shared_images,
     select,
 )
@@ -105,8 +104,7 @@ def quantise(
     refuse_existing(output)
     bundle = read_bundle(model)
     calibrating, held = (
-        merge([read_dataset(n, d, bundle.preprocessing) for n, d in named.items()])
-        for named in (calibration, validation)
+        read_datasets(named, bundle.preprocessing) for named in (calibration, validation)
     )
     refuse_shared_images(calibrating, held)
     used = _some_of_each_kind(calibrating)
