@@ -27,7 +27,7 @@ from wbc_batch.report import (
 from wbc_batch.report.agreement import class_figures
 from wbc_batch.report.confusion import ENOUGH, confusion_from_record
 from wbc_batch.report.differential import Tally
-from wbc_batch.report.flags import OUTSIDE, TOO_FEW, UNIDENTIFIED_MANY, UNLIKE
+from wbc_batch.report.flags import MANY_UNIDENTIFIED, OUTSIDE, TOO_FEW, UNLIKE
 from wbc_batch.report.groups import label_in, read_grouping
 from wbc_batch.report.wbc_counts import read_wbc_counts
 from wbc_batch.schema import CLASSES, UNIDENTIFIED
@@ -365,8 +365,8 @@ def test_absolute_counts_have_their_own_ranges():
 def test_groups_are_flagged_for_few_unidentified_and_unlike_cells():
     assert ("", TOO_FEW) in flagged(counted({"neutrophil": 99}))
     assert ("", TOO_FEW) not in flagged(counted({"neutrophil": 100}))
-    assert ("", UNIDENTIFIED_MANY) in flagged(counted(NORMAL | {UNIDENTIFIED: 60}))
-    assert ("", UNIDENTIFIED_MANY) not in flagged(counted(NORMAL | {UNIDENTIFIED: 40}))
+    assert ("", MANY_UNIDENTIFIED) in flagged(counted(NORMAL | {UNIDENTIFIED: 60}))
+    assert ("", MANY_UNIDENTIFIED) not in flagged(counted(NORMAL | {UNIDENTIFIED: 40}))
     (flag,) = group_flags(counted({"neutrophil": 160, UNIDENTIFIED: 41}))
     assert flag.detail == "41 of 201 cells (20.4 %)"  # the rule is: more than 20 %
     assert ("", UNLIKE) in flagged(counted(NORMAL, novel=25))
