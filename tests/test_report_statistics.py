@@ -12,6 +12,7 @@ from wbc_batch.classifier import read_bundle
 from wbc_batch.errors import InputError
 from wbc_batch.report import (
     Confusion,
+    after_review,
     agreement,
     cohen_kappa,
     confusion_limits,
@@ -22,7 +23,6 @@ from wbc_batch.report import (
     profile_names,
     read_profile,
     read_review,
-    reviewed_labels,
 )
 from wbc_batch.report.agreement import class_figures
 from wbc_batch.report.confusion import ENOUGH, confusion_from_record
@@ -438,7 +438,7 @@ def test_a_review_never_overwrites_what_the_model_said(tmp_path):
     assert list(merged["label"].dropna()) == ["basophil", "basophil", "neutrophil"]
     assert list(merged["reviewed_label"].fillna("")) == ["monocyte", "", "", UNIDENTIFIED]
     assert merged["reviewed_by"][0] == "=Ann"
-    after = reviewed_labels(merged)
+    after = after_review(merged)
     assert list(after["label"].fillna("")) == ["monocyte", "basophil", "", UNIDENTIFIED]
     counts = differential(after).set_index("label")["count"]
     assert (counts["monocyte"], counts["basophil"], counts["error"]) == (1, 1, 1)

@@ -30,7 +30,7 @@ from wbc_batch.schema import CLASSES
 if TYPE_CHECKING:
     import openvino
 
-__all__ = ["LARGEST_LOSS", "LEAST_AGREEMENT", "Comparison", "quantise"]
+__all__ = ["LARGEST_LOSS", "LEAST_AGREEMENT", "Int8Comparison", "quantise"]
 
 #: Points of accuracy that a quantised network may lose on the validation cells, and per cent of them that
 #: must keep their label: the novelty score can be lost where the accuracy is kept.
@@ -43,7 +43,7 @@ _PENALTY = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Int8Comparison:
     """A quantised network against its own model in fp32, on the same cells.
 
     Attributes
@@ -69,7 +69,7 @@ class Comparison:
 
 def quantise(
     model: str | Path, calibration: Datasets, validation: Datasets, output: Path
-) -> tuple[Bundle, Comparison]:
+) -> tuple[Bundle, Int8Comparison]:
     """Write a copy of a model that holds its network in int8, too.
 
     Parameters
@@ -86,7 +86,7 @@ def quantise(
     -------
     bundle : Bundle
         The new one.
-    comparison : Comparison
+    comparison : Int8Comparison
 
     Raises
     ------
@@ -126,7 +126,7 @@ def quantise(
     return read_bundle(output), comparison
 
 
-def _refuse_change(name: str, comparison: Comparison) -> None:
+def _refuse_change(name: str, comparison: Int8Comparison) -> None:
     lost = comparison.accuracy_fp32 - comparison.accuracy
     if lost > LARGEST_LOSS:
         raise ModelError(
@@ -236,7 +236,7 @@ def _with_files(bundle: Bundle, files: dict[str, bytes], place: Path) -> Bundle:
     return made
 
 
-def _compare(bundle: Bundle, cells: LabelledCells) -> Comparison:
+def _compare(bundle: Bundle, cells: LabelledCells) -> Int8Comparison:
     exact, small = (
         Classifier.load(bundle.path, "cpu", precision, "openvino").predict_prepared(
             cells.crops, cells.sizes
@@ -244,7 +244,7 @@ def _compare(bundle: Bundle, cells: LabelledCells) -> Comparison:
         for precision in ("fp32", "int8")
     )
     scored = not np.isnan(exact.novelty).any()
-    return Comparison(
+    return Int8Comparison(
         len(cells),
         _accuracy(small, cells),
         _accuracy(exact, cells),

@@ -7,7 +7,7 @@ from wbc_batch.report.flags import Flag, group_flags
 from wbc_batch.report.limits import clopper_pearson, confusion_limits
 from wbc_batch.report.options import ReportOptions, read_options
 from wbc_batch.report.ranges import Profile, Range, profile_names, read_profile
-from wbc_batch.report.review import Review, merge_review, read_review, reviewed_labels
+from wbc_batch.report.review import Review, after_review, merge_review, read_review
 from wbc_batch.report.terminal import print_differential
 from wbc_batch.report.write import write_reports
 
@@ -19,6 +19,7 @@ __all__ = [
     "Range",
     "ReportOptions",
     "Review",
+    "after_review",
     "agreement",
     "clopper_pearson",
     "cohen_kappa",
@@ -33,6 +34,5 @@ __all__ = [
     "read_options",
     "read_profile",
     "read_review",
-    "reviewed_labels",
     "write_reports",
 ]

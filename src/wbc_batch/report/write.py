@@ -18,7 +18,7 @@ from wbc_batch.report.differential import write_differential
 from wbc_batch.report.flags import Flag, group_flags
 from wbc_batch.report.gallery import MAX_GROUPS
 from wbc_batch.report.geojson import GeoJsonFolder
-from wbc_batch.report.groups import Grouping, label_in
+from wbc_batch.report.groups import Regrouping, label_in
 from wbc_batch.report.options import ReportOptions
 from wbc_batch.report.page import RunView, render_page
 from wbc_batch.report.provenance import Provenance, read_provenance
@@ -242,7 +242,7 @@ def _with_given_label(part: pa.Table) -> pa.Table:
     return part.append_column(GIVEN_LABEL_COLUMN, pa.array(labels, pa.string()))
 
 
-def _grouped(part: pa.Table, grouping: Grouping) -> pa.Table:
+def _grouped(part: pa.Table, grouping: Regrouping) -> pa.Table:
     names = [part[name].to_pylist() for name in ("source", "member", "group")]
     groups = [
         grouping.rule(source or "", member or "", group or "")
