@@ -11,11 +11,7 @@ from scipy import stats
 from wbc_batch.classifier import read_bundle
 from wbc_batch.errors import InputError
 from wbc_batch.report import (
-    Confusion,
-    after_review,
     agreement,
-    cohen_kappa,
-    confusion_limits,
     confusion_of,
     differential,
     group_flags,
@@ -24,11 +20,13 @@ from wbc_batch.report import (
     read_profile,
     read_review,
 )
-from wbc_batch.report.agreement import class_figures
-from wbc_batch.report.confusion import ENOUGH, confusion_from_record
+from wbc_batch.report.agreement import class_figures, cohen_kappa
+from wbc_batch.report.confusion import ENOUGH, Confusion, confusion_from_record
 from wbc_batch.report.differential import Tally
 from wbc_batch.report.flags import MANY_UNIDENTIFIED, OUTSIDE, TOO_FEW, UNLIKE
 from wbc_batch.report.groups import label_in, read_grouping
+from wbc_batch.report.limits import confusion_limits
+from wbc_batch.report.review import after_review
 from wbc_batch.report.wbc_counts import read_wbc_counts
 from wbc_batch.schema import CLASSES, UNIDENTIFIED
 

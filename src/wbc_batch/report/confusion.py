@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from wbc_batch.schema import CHOSEN_ON, CLASSES, DRAWN, NOT_KNOWN, NOT_TRAINED_ON
 
-__all__ = ["Confusion", "confusion_from_record", "confusion_of"]
+__all__ = ["ENOUGH", "Confusion", "confusion_from_record", "confusion_of"]
 
 #: What a data set may have been to the model, the most telling first. Cells that it was trained on
 #: say too little of its mistakes, and drawn cells say nothing of real ones.
