@@ -28,7 +28,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import loads
+import inputs
 import psutil
 from distributed import Client
 
@@ -128,8 +128,8 @@ def main() -> None:
         parser.error("it takes two cores")
     with TemporaryDirectory(dir=options.scratch) as name:
         scratch = Path(name)
-        originals = loads.images(options.folder, scratch)
-        tree = loads.linked_tree(originals, options.cells, scratch / "slides")
+        originals = inputs.images(options.folder, scratch)
+        tree = inputs.linked_tree(originals, options.cells, scratch / "slides")
         compare(tree, options.cells, scratch)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import cv2
-import loads
+import inputs
 import numpy as np
 
 from wbc_batch.classifier import read_bundle
@@ -67,8 +67,8 @@ def main() -> None:
     for name, images in (("360 px", large), ("120 px", small)):
         print(f"{name}: {milliseconds(images):.2f} ms per crop")
     with TemporaryDirectory() as scratch:
-        files = loads.images(None, Path(scratch))
-        tree = loads.linked_tree(files, FILES, Path(scratch) / "slides")
+        files = inputs.images(None, Path(scratch))
+        tree = inputs.linked_tree(files, FILES, Path(scratch) / "slides")
         for name, rate in rates(tree).items():
             print(f"{name}: {rate:.0f} cells/s")
 

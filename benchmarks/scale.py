@@ -28,7 +28,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 from unittest.mock import patch
 
-import loads
+import inputs
 import psutil
 
 if TYPE_CHECKING:
@@ -71,15 +71,15 @@ def main() -> None:
 def runs(options: argparse.Namespace, scratch: Path) -> None:
     if not options.cells:
         return
-    originals = [] if options.zarr else loads.images(options.folder, scratch / "images")
+    originals = [] if options.zarr else inputs.images(options.folder, scratch / "images")
     print(f"{'':9}{'seconds':^27}   {'resident memory of the client, MiB':^36}   shard  cells.csv")
     heads = "".join(f"{phase:>12}" for phase in PHASES)
     print(f"{'cells':>9}{heads}{heads}  +ms/core  bytes/row  cells/s", flush=True)
     for cells in options.cells:
         if options.zarr:
-            place = loads.tiny_crops(cells, scratch / f"{cells}.zarr")
+            place = inputs.tiny_crops(cells, scratch / f"{cells}.zarr")
         else:
-            place = loads.linked_tree(originals, cells, scratch / f"tree-{cells}")
+            place = inputs.linked_tree(originals, cells, scratch / f"tree-{cells}")
         run_dir = scratch / f"run-{cells}"
         script = [sys.executable, __file__, "--model", options.model]
         script += ["--no-network"] if options.no_network else []
@@ -174,10 +174,10 @@ def parts(options: argparse.Namespace, scratch: Path) -> None:
     from wbc_batch.sources import list_cells
 
     if options.zarr:
-        place = loads.tiny_crops(PART_CELLS, scratch / "part.zarr")
+        place = inputs.tiny_crops(PART_CELLS, scratch / "part.zarr")
     else:
-        place = loads.linked_tree(
-            loads.images(options.folder, scratch)[:1], PART_CELLS, scratch / "part"
+        place = inputs.linked_tree(
+            inputs.images(options.folder, scratch)[:1], PART_CELLS, scratch / "part"
         )
     job = Job("default", "0" * 32, "cpu", "auto", 1, str(Path.cwd()), str(scratch / "none"))
     print()

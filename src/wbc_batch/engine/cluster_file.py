@@ -180,9 +180,8 @@ def read_cluster_file(path: Path) -> ClusterDescription:
     bad = [key for key in content if not isinstance(key, str)]
     if bad:
         raise InputError(f"{path}: {bad[0]!r} is no name of an argument of {name}")
-    if isinstance(
-        content.get("walltime"), int
-    ):  # YAML takes 12:00:00 for seconds, Dask for minutes
+    # YAML takes 12:00:00 for a number of seconds, Dask that for minutes.
+    if isinstance(content.get("walltime"), int):
         raise InputError(f'{path}: put the walltime into quotes, like walltime: "04:00:00"')
     short = name.rpartition(".")[2]
     arguments = _DEFAULTS.get(short, {}) | content

@@ -1,5 +1,6 @@
 """Two runs of the same cells, by the same model or by two: how far they agree, and what changed."""
 
+import math
 import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -133,7 +134,7 @@ class Comparison:
             "only_in": [self.only_first, self.only_second],
             "compared": self.agreement.cells,
             "agreeing": self.agreement.agreeing,
-            "kappa": None if kappa != kappa else kappa,
+            "kappa": None if math.isnan(kappa) else kappa,
             "changed": len(self.changed),
             "labels": list(LABELS),
             "table": self.agreement.table.tolist(),
