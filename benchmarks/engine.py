@@ -28,13 +28,14 @@ from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import loads
+import inputs
 import psutil
 from distributed import Client
 
 from wbc_batch.classifier import read_bundle
-from wbc_batch.engine.clusters import cores, local_workers, memory_of_workers
+from wbc_batch.engine.clusters import local_workers
 from wbc_batch.engine.execute import execute
+from wbc_batch.engine.machine import cores, memory_of_workers
 from wbc_batch.engine.plan import Job, ShardSpec, model_digest, plan_shards
 from wbc_batch.engine.work import run_shard
 from wbc_batch.schema import SHARDS
@@ -127,8 +128,8 @@ def main() -> None:
         parser.error("it takes two cores")
     with TemporaryDirectory(dir=options.scratch) as name:
         scratch = Path(name)
-        originals = loads.images(options.folder, scratch)
-        tree = loads.linked_tree(originals, options.cells, scratch / "slides")
+        originals = inputs.images(options.folder, scratch)
+        tree = inputs.linked_tree(originals, options.cells, scratch / "slides")
         compare(tree, options.cells, scratch)
 
 

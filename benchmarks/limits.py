@@ -10,7 +10,7 @@ import argparse
 
 import numpy as np
 
-from wbc_batch.report import confusion_limits
+from wbc_batch.report.limits import confusion_limits
 from wbc_batch.schema import CLASSES
 
 GOOD = np.full((5, 5), 0.0075) + np.eye(5) * 0.9625

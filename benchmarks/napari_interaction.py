@@ -22,8 +22,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from wbc_batch.ledger import CELL_SCHEMA
 from wbc_batch.report import write_reports
-from wbc_batch.report.tables import CELL_SCHEMA
 from wbc_batch.schema import CLASSES, PROBABILITY_COLUMNS
 from wbc_batch.sources import Cell
 from wbc_batch.synthetic import draw_cells

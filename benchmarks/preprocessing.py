@@ -13,12 +13,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import cv2
-import loads
+import inputs
 import numpy as np
 
 from wbc_batch.classifier import read_bundle
 from wbc_batch.classifier.preprocessing import canonical_crop
-from wbc_batch.engine.clusters import cores
+from wbc_batch.engine.machine import cores
 from wbc_batch.sources import attempt_read, list_cells, prepared_crops, prepared_readers
 from wbc_batch.sources.ahead import run_ahead
 from wbc_batch.sources.rates import reading_rate
@@ -67,8 +67,8 @@ def main() -> None:
     for name, images in (("360 px", large), ("120 px", small)):
         print(f"{name}: {milliseconds(images):.2f} ms per crop")
     with TemporaryDirectory() as scratch:
-        files = loads.images(None, Path(scratch))
-        tree = loads.linked_tree(files, FILES, Path(scratch) / "slides")
+        files = inputs.images(None, Path(scratch))
+        tree = inputs.linked_tree(files, FILES, Path(scratch) / "slides")
         for name, rate in rates(tree).items():
             print(f"{name}: {rate:.0f} cells/s")
 

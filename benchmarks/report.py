@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from wbc_batch.classifier import read_bundle
-from wbc_batch.engine.ledger import ShardResult, commit
+from wbc_batch.ledger import ShardResult, commit
 from wbc_batch.rebuild import rebuild_report
 from wbc_batch.report import confusion_of
 from wbc_batch.schema import CLASSES, PROBABILITY_COLUMNS, SHARDS, UNIDENTIFIED

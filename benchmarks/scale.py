@@ -28,14 +28,14 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 from unittest.mock import patch
 
-import loads
+import inputs
 import psutil
 
 if TYPE_CHECKING:
     from pyarrow import Table
 
-    from wbc_batch.engine.ledger import ShardResult
     from wbc_batch.engine.plan import ShardSpec
+    from wbc_batch.ledger import ShardResult
 
 MIB = 2**20
 PART_CELLS, PART_SHARDS = 20_000, 500
@@ -71,15 +71,15 @@ def main() -> None:
 def runs(options: argparse.Namespace, scratch: Path) -> None:
     if not options.cells:
         return
-    originals = [] if options.zarr else loads.images(options.folder, scratch / "images")
+    originals = [] if options.zarr else inputs.images(options.folder, scratch / "images")
     print(f"{'':9}{'seconds':^27}   {'resident memory of the client, MiB':^36}   shard  cells.csv")
     heads = "".join(f"{phase:>12}" for phase in PHASES)
     print(f"{'cells':>9}{heads}{heads}  +ms/core  bytes/row  cells/s", flush=True)
     for cells in options.cells:
         if options.zarr:
-            place = loads.tiny_crops(cells, scratch / f"{cells}.zarr")
+            place = inputs.tiny_crops(cells, scratch / f"{cells}.zarr")
         else:
-            place = loads.linked_tree(originals, cells, scratch / f"tree-{cells}")
+            place = inputs.linked_tree(originals, cells, scratch / f"tree-{cells}")
         run_dir = scratch / f"run-{cells}"
         script = [sys.executable, __file__, "--model", options.model]
         script += ["--no-network"] if options.no_network else []
@@ -174,10 +174,10 @@ def parts(options: argparse.Namespace, scratch: Path) -> None:
     from wbc_batch.sources import list_cells
 
     if options.zarr:
-        place = loads.tiny_crops(PART_CELLS, scratch / "part.zarr")
+        place = inputs.tiny_crops(PART_CELLS, scratch / "part.zarr")
     else:
-        place = loads.linked_tree(
-            loads.images(options.folder, scratch)[:1], PART_CELLS, scratch / "part"
+        place = inputs.linked_tree(
+            inputs.images(options.folder, scratch)[:1], PART_CELLS, scratch / "part"
         )
     job = Job("default", "0" * 32, "cpu", "auto", 1, str(Path.cwd()), str(scratch / "none"))
     print()
@@ -192,7 +192,7 @@ def parts(options: argparse.Namespace, scratch: Path) -> None:
 
 def read_back(result: "ShardResult", run_dir: Path) -> None:
     """Commit shards, and read what is committed."""
-    from wbc_batch.engine.ledger import commit, committed
+    from wbc_batch.ledger import commit, committed
     from wbc_batch.schema import SHARDS
 
     (run_dir / SHARDS).mkdir(parents=True)
@@ -232,7 +232,7 @@ def pass_shards(spec: "ShardSpec", workers: int) -> None:
 
 
 def nothing(spec: "ShardSpec") -> "ShardResult":
-    from wbc_batch.engine.ledger import ShardResult
+    from wbc_batch.ledger import ShardResult
 
     labels = {"neutrophil": len(spec.cells)}
     return ShardResult(

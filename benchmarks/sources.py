@@ -20,7 +20,7 @@ import numpy as np
 import tifffile
 import torch
 
-from wbc_batch.engine.clusters import cores
+from wbc_batch.engine.machine import cores
 from wbc_batch.errors import ImageError
 from wbc_batch.sources import Cell, attempt_read, list_cells, read_image, readers
 from wbc_batch.sources.ahead import run_ahead

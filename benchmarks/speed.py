@@ -27,15 +27,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import engine
-import loads
+import inputs
 import rivals
 import torch
 from ways import Ours, only_predict, only_prepare
 
 from wbc_batch.classifier import read_bundle
 from wbc_batch.classifier.torch_backend import choose_device
-from wbc_batch.engine.clusters import cores
 from wbc_batch.engine.crew import choose_crew
+from wbc_batch.engine.machine import cores
 from wbc_batch.exchange.importing import Foreign, import_checkpoint
 from wbc_batch.schema import CLASSES
 from wbc_batch.sources.pack import pack
@@ -103,7 +103,7 @@ def main() -> None:
     options = arguments()
     with TemporaryDirectory(dir=options.scratch) as name:
         scratch = Path(name)
-        originals, (height, width) = loads.of_one_size(loads.images(options.folder, scratch))
+        originals, (height, width) = inputs.of_one_size(inputs.images(options.folder, scratch))
         print(
             f"{options.cells} files of {width} x {height} pixels, {len(originals)} different ones"
         )
@@ -114,7 +114,7 @@ def main() -> None:
         print_table(ways)
         dask = None
         if options.dask_cells:
-            tree = loads.linked_tree(originals, options.dask_cells, scratch / "dask")
+            tree = inputs.linked_tree(originals, options.dask_cells, scratch / "dask")
             dask = engine.compare(tree, options.dask_cells, scratch)
         chosen = next(iter(ways)).split(", ")[1]
         print()
@@ -128,7 +128,7 @@ def main() -> None:
 
 def write(originals: list[Path], cells: int, scratch: Path) -> dict[str, Path]:
     """Give the same cells as each kind of source."""
-    tree = loads.linked_tree(originals, cells, scratch / "slides")
+    tree = inputs.linked_tree(originals, cells, scratch / "slides")
     with zipfile.ZipFile(scratch / "cells.zip", "w") as archive:
         for file in sorted(tree.rglob("*.*")):
             archive.write(file, file.relative_to(tree))
@@ -225,7 +225,7 @@ class Timm:
     def _taken(self, cells: int) -> float:
         tree = self._scratch / f"timm-{cells}"
         if not tree.exists():
-            loads.linked_tree(self._files, cells, tree)
+            inputs.linked_tree(self._files, cells, tree)
         return rivals.timm_script(self._script, tree, self._weights)
 
 

@@ -12,8 +12,8 @@ from wbc_batch.classifier import read_bundle
 from wbc_batch.engine import work
 from wbc_batch.engine.crew import Crew
 from wbc_batch.engine.execute import execute
-from wbc_batch.engine.ledger import ShardResult
 from wbc_batch.engine.plan import Job, ShardSpec, model_digest, plan_shards, shard_size
+from wbc_batch.ledger import ShardResult
 from wbc_batch.schema import SHARDS
 from wbc_batch.sources import list_cells
 

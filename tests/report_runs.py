@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from wbc_batch.engine.ledger import ShardResult, commit
+from wbc_batch.ledger import ShardResult, commit
 from wbc_batch.report.drawings import Drawing
 from wbc_batch.schema import CELL_COLUMNS, PROBABILITY_COLUMNS, SHARDS, UNIDENTIFIED
 from wbc_batch.sources import Cell

@@ -18,7 +18,7 @@ from distributed import Client
 from PIL import Image
 
 from wbc_batch import files
-from wbc_batch.engine.ledger import committed
+from wbc_batch.ledger import committed
 
 # Runs in every worker before work: makes reading slow, and some files deadly.
 TRAPS = """

@@ -19,10 +19,10 @@ import psutil
 import pytest
 from runs import TRAPS, command, dask_cluster, fill_disk_for, wait_for, worker_processes
 
-from wbc_batch.engine.clusters import cores
-from wbc_batch.engine.ledger import committed
+from wbc_batch.engine.machine import cores
 from wbc_batch.engine.work import FATAL_REASON
 from wbc_batch.errors import ExitCode, IncompleteRunError
+from wbc_batch.ledger import committed
 from wbc_batch.run import classify_paths
 
 pytestmark = pytest.mark.timeout(300)

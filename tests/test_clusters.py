@@ -21,12 +21,13 @@ from distributed import Client, LocalCluster
 from distributed.security import Security
 from runs import command, dask_cluster, dask_process, powerless, wait_for, worker_processes
 
-from wbc_batch.engine import clusters, preflight
+from wbc_batch.engine import clusters, machine, preflight
+from wbc_batch.engine.capacity import cores_beside_gpus, cores_for_dask
 from wbc_batch.engine.cluster_file import read_cluster_file
 from wbc_batch.engine.crew import choose_crew
 from wbc_batch.engine.execute import execute
 from wbc_batch.engine.plan import Job, plan_shards
-from wbc_batch.engine.preflight import check_workers, cores_per_worker
+from wbc_batch.engine.preflight import check_workers
 from wbc_batch.errors import ClusterError, ExitCode, IncompleteRunError, InputError, ModelError
 from wbc_batch.run import classify_paths
 from wbc_batch.sources import Cell, list_cells
@@ -211,8 +212,8 @@ def test_workers_with_a_gpu_share_the_cores_of_their_machine() -> None:
             return dict.fromkeys(cores, 1)
 
     cores = {"tcp://a:1": 16, "tcp://a:2": 16, "tcp://b:1": 12}
-    assert cores_per_worker(Answer(), cores, on_gpu=True) == 8
-    assert cores_per_worker(Answer(), cores, on_gpu=False) == 1
+    assert cores_beside_gpus(Answer(), cores) == 8
+    assert cores_for_dask(Answer()) == 1
 
 
 def test_workers_that_would_not_compute_alike_are_refused(slides: Path, tmp_path: Path) -> None:
@@ -484,8 +485,8 @@ def test_a_small_input_gets_few_workers_unless_asked_for() -> None:
 def test_processes_and_their_threads_share_the_cores(
     wanted: int | None, memory: int, workers: int, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clusters, "CPU_COUNT", 8)
-    monkeypatch.setattr(clusters, "MEMORY_LIMIT", memory * 2**30)
+    monkeypatch.setattr(machine, "CPU_COUNT", 8)
+    monkeypatch.setattr("distributed.system.MEMORY_LIMIT", memory * 2**30)
     crew = choose_crew("cpu", workers=wanted)
     assert (crew.workers, crew.threads) == (workers, threads)
 

@@ -32,7 +32,6 @@ from wbc_batch.classifier.preprocessing import CanonicalCrop
 from wbc_batch.engine import work
 from wbc_batch.engine.clusters import local_workers
 from wbc_batch.engine.execute import execute, find_fatal
-from wbc_batch.engine.ledger import ShardResult, committed, committed_shards
 from wbc_batch.engine.plan import (
     Job,
     ShardSpec,
@@ -46,6 +45,7 @@ from wbc_batch.engine.run_folder import Settings, clear, locked, to_continue, wr
 from wbc_batch.engine.work import FATAL_REASON, WorkerError, attempt, run_shard
 from wbc_batch.errors import ClusterError, ExitCode, ImageError, ModelError, RunError
 from wbc_batch.files import scratch, write_file
+from wbc_batch.ledger import ShardResult, committed, committed_shards
 from wbc_batch.rebuild import rebuild_report
 from wbc_batch.run import classify_paths
 from wbc_batch.schema import CELL_COLUMNS, CLASSES, SHARDS, UNIDENTIFIED

@@ -14,9 +14,9 @@ from PIL import Image
 from report_runs import write_blanks
 
 from wbc_batch.classifier import Classifier
-from wbc_batch.engine.clusters import cores
-from wbc_batch.engine.ledger import committed
+from wbc_batch.engine.machine import cores
 from wbc_batch.errors import ExitCode, WbcError
+from wbc_batch.ledger import committed
 from wbc_batch.run import classify_paths
 from wbc_batch.schema import PROBABILITY_COLUMNS
 from wbc_batch.synthetic import draw_cells

@@ -14,8 +14,8 @@ import yaml
 from conftest import REPOSITORY
 from runs import command, wait_for
 
-from wbc_batch.engine.ledger import committed
 from wbc_batch.errors import ExitCode
+from wbc_batch.ledger import committed
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(400)]
 

@@ -11,10 +11,10 @@ from runs import dask_cluster, draw
 
 from wbc_batch.dry_run import plan_run
 from wbc_batch.engine.clusters import local_workers
-from wbc_batch.engine.ledger import committed
 from wbc_batch.engine.plan import Job
 from wbc_batch.engine.trial import Trial, try_out
 from wbc_batch.errors import ExitCode, IncompleteRunError
+from wbc_batch.ledger import committed
 from wbc_batch.request import make_request
 from wbc_batch.sources import list_cells
 

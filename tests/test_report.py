@@ -22,7 +22,6 @@ from scipy import stats
 from wbc_batch.classifier.preprocessing import Preprocessing
 from wbc_batch.errors import InputError, RunError
 from wbc_batch.report import (
-    clopper_pearson,
     differential,
     print_differential,
     read_differential,
@@ -30,6 +29,7 @@ from wbc_batch.report import (
 )
 from wbc_batch.report.flags import Flag
 from wbc_batch.report.geojson import GeoJsonFolder
+from wbc_batch.report.limits import clopper_pearson
 from wbc_batch.report.tables import ERROR_SCHEMA
 from wbc_batch.run import RunSummary
 from wbc_batch.schema import (

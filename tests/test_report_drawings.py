@@ -11,9 +11,10 @@ import pytest
 from matplotlib.collections import LineCollection
 from report_runs import a_row, finished_run
 
-from wbc_batch.engine.ledger import committed_shards
+from wbc_batch.ledger import committed_shards
 from wbc_batch.pages.drawing import INK, inline_svg, to_png, to_svg
-from wbc_batch.report import Confusion, agreement, differential, read_profile
+from wbc_batch.report import agreement, differential, read_profile
+from wbc_batch.report.confusion import Confusion
 from wbc_batch.report.drawings import confusion, differential_bars, shares, throughput
 from wbc_batch.report.throughput import ShardPace, read_paces
 from wbc_batch.schema import CLASSES, SHARDS, UNIDENTIFIED

@@ -11,10 +11,7 @@ from scipy import stats
 from wbc_batch.classifier import read_bundle
 from wbc_batch.errors import InputError
 from wbc_batch.report import (
-    Confusion,
     agreement,
-    cohen_kappa,
-    confusion_limits,
     confusion_of,
     differential,
     group_flags,
@@ -22,13 +19,14 @@ from wbc_batch.report import (
     profile_names,
     read_profile,
     read_review,
-    reviewed_labels,
 )
-from wbc_batch.report.agreement import class_figures
-from wbc_batch.report.confusion import ENOUGH, confusion_from_record
+from wbc_batch.report.agreement import class_figures, cohen_kappa
+from wbc_batch.report.confusion import ENOUGH, Confusion, confusion_from_record
 from wbc_batch.report.differential import Tally
-from wbc_batch.report.flags import OUTSIDE, TOO_FEW, UNIDENTIFIED_MANY, UNLIKE
+from wbc_batch.report.flags import MANY_UNIDENTIFIED, OUTSIDE, TOO_FEW, UNLIKE
 from wbc_batch.report.groups import label_in, read_grouping
+from wbc_batch.report.limits import confusion_limits
+from wbc_batch.report.review import after_review
 from wbc_batch.report.wbc_counts import read_wbc_counts
 from wbc_batch.schema import CLASSES, UNIDENTIFIED
 
@@ -365,8 +363,8 @@ def test_absolute_counts_have_their_own_ranges():
 def test_groups_are_flagged_for_few_unidentified_and_unlike_cells():
     assert ("", TOO_FEW) in flagged(counted({"neutrophil": 99}))
     assert ("", TOO_FEW) not in flagged(counted({"neutrophil": 100}))
-    assert ("", UNIDENTIFIED_MANY) in flagged(counted(NORMAL | {UNIDENTIFIED: 60}))
-    assert ("", UNIDENTIFIED_MANY) not in flagged(counted(NORMAL | {UNIDENTIFIED: 40}))
+    assert ("", MANY_UNIDENTIFIED) in flagged(counted(NORMAL | {UNIDENTIFIED: 60}))
+    assert ("", MANY_UNIDENTIFIED) not in flagged(counted(NORMAL | {UNIDENTIFIED: 40}))
     (flag,) = group_flags(counted({"neutrophil": 160, UNIDENTIFIED: 41}))
     assert flag.detail == "41 of 201 cells (20.4 %)"  # the rule is: more than 20 %
     assert ("", UNLIKE) in flagged(counted(NORMAL, novel=25))
@@ -438,7 +436,7 @@ def test_a_review_never_overwrites_what_the_model_said(tmp_path):
     assert list(merged["label"].dropna()) == ["basophil", "basophil", "neutrophil"]
     assert list(merged["reviewed_label"].fillna("")) == ["monocyte", "", "", UNIDENTIFIED]
     assert merged["reviewed_by"][0] == "=Ann"
-    after = reviewed_labels(merged)
+    after = after_review(merged)
     assert list(after["label"].fillna("")) == ["monocyte", "basophil", "", UNIDENTIFIED]
     counts = differential(after).set_index("label")["count"]
     assert (counts["monocyte"], counts["basophil"], counts["error"]) == (1, 1, 1)

@@ -10,8 +10,8 @@ import pytest
 from conftest import REPOSITORY
 from runs import TRAPS, command, wait_for
 
-from wbc_batch.engine.ledger import committed
 from wbc_batch.errors import ExitCode
+from wbc_batch.ledger import committed
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(240)]
 

@@ -27,7 +27,7 @@ from wbc_batch.classifier.network import build_network
 from wbc_batch.classifier.preprocessing import Preprocessing
 from wbc_batch.classifier.torch_backend import _BATCH
 from wbc_batch.datasets.held_out import held_out
-from wbc_batch.datasets.labelled import LabelledCells, read_dataset, sampling_weights
+from wbc_batch.datasets.labelled import LabelledCells, read_dataset
 from wbc_batch.datasets.naming import named_folders
 from wbc_batch.errors import IncompleteRunError, InputError, ModelError, RunError
 from wbc_batch.evaluation.assessment import role
@@ -35,7 +35,7 @@ from wbc_batch.evaluation.folders import evaluate_folders
 from wbc_batch.schema import CLASSES
 from wbc_batch.synthetic import draw_cell
 from wbc_batch.training.augmentation import Augmentation, augment
-from wbc_batch.training.batches import training_batches
+from wbc_batch.training.batches import sampling_weights, training_batches
 from wbc_batch.training.folders import train_folders
 from wbc_batch.training.lineage import STARTED_FROM
 from wbc_batch.training.loop import Shown

@@ -92,5 +92,5 @@ def _lines(path: Path, file: TextIO) -> tuple[str, Iterable[str]]:
     return max(",;\t", key=first.count), chain(head, file)
 
 
-def _no_csv(path: Path, reason: str) -> InputError:
-    return InputError(f"{path} cannot be read as a CSV table ({reason}); save it as CSV, UTF-8")
+def _no_csv(path: Path, why: str) -> InputError:
+    return InputError(f"{path} cannot be read as a CSV table ({why}); save it as CSV, UTF-8")

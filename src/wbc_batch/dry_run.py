@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
+from wbc_batch.engine.capacity import expected_workers, gpu_workers, memory_limits
 from wbc_batch.engine.cluster_file import read_cluster_file
-from wbc_batch.engine.clusters import existing_workers, expected_workers
+from wbc_batch.engine.clusters import existing_workers
 from wbc_batch.engine.connection import connected
 from wbc_batch.engine.crew import Crew
-from wbc_batch.engine.ledger import committed
 from wbc_batch.engine.plan import shard_size
-from wbc_batch.engine.preflight import gpu_workers, memory_limits
 from wbc_batch.engine.run_folder import refuse_unfit_folder, to_continue
 from wbc_batch.engine.trial import try_out
 from wbc_batch.files import writing
+from wbc_batch.ledger import committed
 from wbc_batch.request import Request, group_of, refuse_overlap
 from wbc_batch.sources import list_cells
 

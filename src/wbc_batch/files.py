@@ -323,9 +323,8 @@ def held(lock: Path, place: Path, state: str) -> Iterator[None]:
     guard = FileLock(lock, timeout=0)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # of file systems without locks, where the file itself is one
+            # Of file systems without locks, where the file itself is one.
+            warnings.simplefilter("ignore")
             guard.acquire()
         if not exists(lock):  # the one that held it has just removed it
             raise Timeout(str(lock))

@@ -1,12 +1,10 @@
 """What can be made of finished runs without classifying: their reports anew, and comparisons."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from wbc_batch.engine.ledger import committed_shards
 from wbc_batch.engine.run_folder import Record, elsewhere, lacking, locked, read_record
 from wbc_batch.errors import IncompleteRunError, InputError, RunError
 from wbc_batch.files import (
@@ -14,10 +12,12 @@ from wbc_batch.files import (
     exists,
     is_file,
     refuse_misfits,
+    removed,
     resolved,
     unwritable,
     writing,
 )
+from wbc_batch.ledger import committed_shards
 from wbc_batch.report import read_options, write_reports
 from wbc_batch.report.compare import (
     COMPARISON_FILES,
@@ -30,7 +30,7 @@ from wbc_batch.report.lists import first_few
 from wbc_batch.report.options import recorded_options
 from wbc_batch.report.ranges import NO_PROFILE
 from wbc_batch.report.review import NO_REVIEW, Review, earlier_review
-from wbc_batch.schema import PAGE, RECORD_FILE, REPORT_FILES, REPORT_FOLDERS
+from wbc_batch.schema import CELLS_FILE, PAGE, RECORD_FILE, REPORT_FILES, REPORT_FOLDERS
 
 __all__ = ["FinishedRun", "compare_runs", "open_run", "rebuild_report"]
 
@@ -183,7 +183,7 @@ def compare_runs(first: Path, second: Path, output: Path, force: bool = False) -
 def _own_review(run_dir: Path) -> Review | None:
     """Read the review of the report that the run has: work of a person, which no shard holds."""
     try:
-        return earlier_review(run_dir / "cells.csv")
+        return earlier_review(run_dir / CELLS_FILE)
     except InputError as error:
         raise InputError(f"{error}; or leave that review out with --review {NO_REVIEW}") from error
 
@@ -235,16 +235,9 @@ def _results_folder(
             yield
     except BaseException:
         for name in set(names).difference(there):  # so that the same command can be repeated
-            _remove(path / name)
+            with suppress(OSError):
+                removed(path / name)
         if new:
             with suppress(OSError):
                 path.rmdir()
         raise
-
-
-def _remove(path: Path) -> None:
-    with suppress(OSError):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)

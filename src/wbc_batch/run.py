@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wbc_batch.engine.execute import execute
-from wbc_batch.engine.ledger import ShardResult, committed, committed_shards, labels_of
 from wbc_batch.engine.plan import plan_shards, shard_size, verified
 from wbc_batch.engine.run_folder import (
     Record,
@@ -19,12 +18,13 @@ from wbc_batch.engine.run_folder import (
 )
 from wbc_batch.errors import ExitCode, IncompleteRunError, RunError
 from wbc_batch.files import resolved, unwritable
+from wbc_batch.ledger import ShardResult, committed, committed_shards, labels_of
 from wbc_batch.progress import Progress, silent
 from wbc_batch.records import now
 from wbc_batch.report import write_reports
 from wbc_batch.report.review import earlier_review
 from wbc_batch.request import Request, make_request, refuse_overlap
-from wbc_batch.schema import DEFAULT_PROFILE
+from wbc_batch.schema import CELLS_FILE, DEFAULT_PROFILE
 from wbc_batch.sources import AnyInput, list_cells
 
 __all__ = ["RunSummary", "classify_paths"]
@@ -165,7 +165,7 @@ def classify_paths(
             record = {"started": now()}
         record["folder"] = str(resolved(run_dir))  # to know a run that was moved
         # Of a report that this run had before it lost shards: work of a person, which no shard holds.
-        report = replace(request.report, review=earlier_review(run_dir / "cells.csv"))
+        report = replace(request.report, review=earlier_review(run_dir / CELLS_FILE))
         record |= request.description(command)
         with recorded(run_dir, record), unwritable(run_dir):
             record |= _classify(request, run_dir, record, progress)

@@ -2,15 +2,25 @@
 
 __all__ = [
     "BOX_COLUMNS",
+    "CELLS_FILE",
     "CELL_COLUMNS",
     "CELL_TYPES",
+    "CHOSEN_ON",
     "CLASSES",
     "CLASS_COLORS",
+    "COMPARISON_PAGE",
     "DEFAULT_PROFILE",
+    "DIFFERENTIAL_FILE",
+    "DRAWN",
     "ERROR_COLOR",
     "GEOJSON",
     "GIVEN_LABEL_COLUMN",
     "LABELS",
+    "LEFT_OUT",
+    "LIKE_TRAINED_ON",
+    "NEVER_TRAINED_ON",
+    "NOT_KNOWN",
+    "NOT_TRAINED_ON",
     "OPTIONAL_TYPES",
     "PAGE",
     "PLACE_TYPES",
@@ -25,6 +35,7 @@ __all__ = [
     "SHARDS",
     "STATUS_ERROR",
     "STATUS_OK",
+    "TRAINED_ON",
     "UNIDENTIFIED",
     "UNNAMED_GROUP",
 ]
@@ -106,17 +117,23 @@ SHARDS = "shards"
 #: Folders of drawings, and of a GeoJSON file per image, inside a run directory.
 PLOTS, GEOJSON = "plots", "geojson"
 
-#: The page of a run.
-PAGE = "report.html"
+#: The page of a run, and of a comparison of two.
+PAGE, COMPARISON_PAGE = "report.html", "compare.html"
+
+#: A row for each cell.
+CELLS_FILE = "cells.csv"
+
+#: The differential of each group, by what the model said.
+DIFFERENTIAL_FILE = "differential.csv"
 
 #: The differential by a reviewer's labels where there are any.
 REVIEWED_FILE = "differential-reviewed.csv"
 
 #: What a report consists of: files and folders of a run directory that can be made anew from its shards.
 REPORT_FILES = (
-    "cells.csv",
+    CELLS_FILE,
     "cells.parquet",
-    "differential.csv",
+    DIFFERENTIAL_FILE,
     "differential.parquet",
     REVIEWED_FILE,
     "differential-reviewed.parquet",
@@ -127,6 +144,17 @@ REPORT_FILES = (
     PAGE,
 )
 REPORT_FOLDERS = (PLOTS, GEOJSON)
+
+#: What the data set of the synthetic cells is called.
+DRAWN = "drawn"
+
+#: What a data set was to a model, as the figures of an evaluation say. Synthetic cells of an evaluation are
+#: like those of the training, and never the same; the epoch of a model is chosen on the validation cells.
+TRAINED_ON, LIKE_TRAINED_ON = "trained on", "the like trained on"
+CHOSEN_ON, NOT_TRAINED_ON, NOT_KNOWN = "chosen on", "not trained on", "not known"
+
+#: The same, where models are trained anew without one data set at a time.
+LEFT_OUT, NEVER_TRAINED_ON = "left out", "never trained on"
 
 #: Reference ranges of a report unless others are named.
 DEFAULT_PROFILE = "uchicago"

@@ -14,6 +14,7 @@ from wbc_batch.schema import (
     BOX_COLUMNS,
     CELL_COLUMNS,
     CELL_TYPES,
+    CELLS_FILE,
     GIVEN_LABEL_COLUMN,
     PLACE_TYPES,
     RECORD_FILE,
@@ -72,7 +73,7 @@ class BatchRun:
 
 def is_run(path: Path) -> bool:
     """Whether a path is a run directory, or a table of cells such as a run leaves."""
-    table = path / "cells.csv" if path.is_dir() else path
+    table = path / CELLS_FILE if path.is_dir() else path
     if table.suffix.lower() != ".csv" or not table.is_file():
         return False
     try:
@@ -99,7 +100,7 @@ def open_run(path: Path) -> BatchRun:
     from wbc_batch.report.review import known_labels
     from wbc_batch.report.tables import unguard_text
 
-    table = path / "cells.csv" if path.is_dir() else path
+    table = path / CELLS_FILE if path.is_dir() else path
     text = [name for name, kind in CELL_TYPES.items() if kind == "string"] + list(REVIEW_COLUMNS)
     text.append(GIVEN_LABEL_COLUMN)
     try:

@@ -1,6 +1,5 @@
 """Write a review as files: tables and page as a batch run has them, corrections, a picture of the gallery."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -191,8 +190,8 @@ def _remove_earlier(folder: Path, cells: pd.DataFrame, base: Path) -> None:
 
 def _write_tables(export: Export, cells: pd.DataFrame, saved: bool) -> None:
     """Write what ``wbc-batch`` writes of a run: record, shard, reports; the review is merged as it does."""
+    from wbc_batch.ledger import CELL_SCHEMA
     from wbc_batch.report import ReportOptions, read_review, write_reports
-    from wbc_batch.report.tables import CELL_SCHEMA
 
     folder, review = export.folder, None
     if (reviewed_labels(cells) != "").any():
@@ -233,26 +232,30 @@ def _write_record(export: Export, count: int, options: "ReportOptions", saved: b
 
 def _write_shard(export: Export, cells: pd.DataFrame, schema: "pa.Schema") -> Path:
     """Write what the model said as the one shard of the run, and the note that makes it count."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    shard = export.folder / SHARDS / "napari.parquet"
-    pq.write_table(_arrow(cells, schema), shard)
+    from wbc_batch.ledger import EXPORTED, ShardResult, commit
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(_arrow(cells, schema), sink)
+    rows = sink.getvalue().to_pybytes()
     classified = cells[cells["status"] == STATUS_OK]
-    note = {
-        "shard_id": "napari",
-        "number": 0,
-        "file": shard.name,
-        "size": shard.stat().st_size,
-        "cells": len(cells),
-        "errors": len(cells) - len(classified),
-        "labels": classified["label"].value_counts().to_dict(),
-        "device": str(export.model.get("device")),
-        "precision": "not recorded",
-        "backend": "not recorded",
-        "seconds": 0.0,
-    }
-    write_file(shard.with_suffix(".json"), (json.dumps(note, indent=1) + "\n").encode())
-    return shard
+    result = ShardResult(
+        shard_id=EXPORTED,
+        number=0,
+        file=f"{EXPORTED}.parquet",
+        size=len(rows),
+        cells=len(cells),
+        errors=len(cells) - len(classified),
+        labels={str(label): n for label, n in classified["label"].value_counts().items()},
+        device=str(export.model.get("device")),
+        precision="not recorded",
+        backend="not recorded",
+        seconds=0.0,
+    )
+    commit(export.folder / SHARDS, result, rows)
+    return export.folder / SHARDS / result.file
 
 
 def _with_fields(schema: "pa.Schema", more: Mapping[str, str]) -> "pa.Schema":

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from wbc_batch.errors import RunError, reason
 from wbc_batch.records import parse_json
-from wbc_batch.schema import LABELS
+from wbc_batch.schema import CELLS_FILE, LABELS
 from wbc_napari.review import Change
 
 __all__ = ["Journal", "journal_path"]
@@ -130,7 +130,7 @@ def journal_path(source: str, name: str, pixels: str) -> Path:
         Fingerprint of the image: it tells layers apart that came from no file.
     """
     place = Path(source)
-    if place.name == "cells.csv" and _is_run(place.parent):
+    if place.name == CELLS_FILE and _is_run(place.parent):
         place = place.parent
     if source and place.is_absolute() and place.exists():
         beside = (
@@ -148,7 +148,7 @@ def journal_path(source: str, name: str, pixels: str) -> Path:
 
 
 def _is_run(place: Path) -> bool:
-    return place.is_dir() and (place / "cells.csv").is_file()
+    return place.is_dir() and (place / CELLS_FILE).is_file()
 
 
 def _writable(folder: Path) -> bool:

@@ -30,7 +30,6 @@ __all__ = [
     "crop_stack",
     "crops_of",
     "field_crops",
-    "field_of",
     "found_layer",
     "is_listed",
     "positions",
@@ -80,7 +79,7 @@ def crops_of(image: Image | None, objects: Layer | None, size: CropSize) -> Crop
         if image is not None and is_listed(image):
             return image.data.crops
         return crop_stack(image)
-    return field_of(image, objects, size)
+    return _field_of(image, objects, size)
 
 
 def is_listed(image: Image) -> bool:
@@ -118,7 +117,7 @@ def crop_stack(layer: Image | None) -> CropStack:
     return CropStack(layer.name, source_of(layer), data, colours)
 
 
-def field_of(image: Image | None, objects: Layer, size: CropSize) -> FieldCrops:
+def _field_of(image: Image | None, objects: Layer, size: CropSize) -> FieldCrops:
     """Cut the cells that a Points, Shapes or Labels layer marks out of an image.
 
     Raises

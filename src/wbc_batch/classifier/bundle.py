@@ -283,8 +283,8 @@ def read_bundle(model: str | Path = "default") -> Bundle:
         if bundle is not None:
             _check_quantised(bundle.quantised)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else error
-        raise ModelError(f"{source} is not a usable model description: {reason}") from error
+        why = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise ModelError(f"{source} is not a usable model description: {why}") from error
     if bundle is None:
         raise ModelError(
             f"{source} has the bundle format {version}, newer than this version of wbc-batch knows "

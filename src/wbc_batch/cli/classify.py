@@ -30,7 +30,7 @@ from wbc_batch.cli.shared import (
     say,
 )
 from wbc_batch.errors import ExitCode
-from wbc_batch.schema import DEFAULT_PROFILE
+from wbc_batch.schema import DEFAULT_PROFILE, DIFFERENTIAL_FILE, PAGE
 
 if TYPE_CHECKING:
     from wbc_batch.run import RunSummary
@@ -125,9 +125,9 @@ def _print_summary(summary: "RunSummary") -> None:
     from wbc_batch.report import print_differential, read_differential
 
     console = Console()
-    print_differential(read_differential(summary.run_dir / "differential.csv"), console)
+    print_differential(read_differential(summary.run_dir / DIFFERENTIAL_FILE), console)
     errors = f", {summary.errors} of them errors (see errors.csv)" if summary.errors else ""
     say(
         f"\n{summary.cells} cells{errors}, {summary.cells_per_second:.0f} cells/s\n"
-        f"Report: {summary.run_dir / 'report.html'}"
+        f"Report: {summary.run_dir / PAGE}"
     )

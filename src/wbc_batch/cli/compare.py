@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from wbc_batch.cli.shared import JsonOption, print_json, say
+from wbc_batch.schema import COMPARISON_PAGE
 
 __all__ = ["compare"]
 
@@ -30,4 +31,4 @@ def compare(
         print_json(comparison.to_dict())
         return
     print_comparison(comparison, Console())
-    say(f"\nPage: {output / 'compare.html'}")
+    say(f"\nPage: {output / COMPARISON_PAGE}")

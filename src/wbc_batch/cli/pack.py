@@ -40,7 +40,7 @@ def pack(
     canonical crops are kept beside them, and a run with that model, or one trained on from it, makes none.
     """
     from wbc_batch.classifier import read_bundle
-    from wbc_batch.engine.clusters import cores
+    from wbc_batch.engine.machine import cores
     from wbc_batch.progress import shown_progress
     from wbc_batch.sources import stdin_kept
     from wbc_batch.sources.pack import pack as pack_cells

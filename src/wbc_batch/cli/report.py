@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from wbc_batch.cli.shared import PROFILE_HELP, JsonOption, WbcCountsOption, print_json, say
-from wbc_batch.schema import REVIEWED_FILE
+from wbc_batch.schema import CELLS_FILE, DIFFERENTIAL_FILE, REVIEWED_FILE
 
 __all__ = ["report"]
 
@@ -61,7 +61,7 @@ def report(
         anndata=anndata,
         force=force,
     )
-    tables = {"differential": read_differential(page.with_name("differential.csv"))}
+    tables = {"differential": read_differential(page.with_name(DIFFERENTIAL_FILE))}
     after = page.with_name(REVIEWED_FILE)
     if after.exists():
         tables["reviewed"] = read_differential(after)
@@ -74,7 +74,7 @@ def report(
     console = Console()
     print_differential(tables["differential"], console)
     if "reviewed" in tables:
-        kept = f" that {run / 'cells.csv'} holds" if review is None else ""
+        kept = f" that {run / CELLS_FILE} holds" if review is None else ""
         say(f"\nAfter the review{kept}:\n")
         print_differential(tables["reviewed"], console, reviewed=True)
     say(f"\nReport: {page}")

@@ -8,13 +8,10 @@ from numpy.typing import NDArray
 from wbc_batch.classifier.preprocessing import Preprocessing, stacked
 from wbc_batch.datasets.labelled import LabelledCells, prepare
 from wbc_batch.errors import InputError
-from wbc_batch.schema import CLASSES
+from wbc_batch.schema import CLASSES, DRAWN
 from wbc_batch.synthetic import draw_cells, draw_cells_elsewhere
 
-__all__ = ["DRAWN", "drawn_for_evaluation", "drawn_for_training", "refuse_drawn_name"]
-
-#: What the data set is called.
-DRAWN = "drawn"
+__all__ = ["drawn_for_evaluation", "drawn_for_training", "refuse_drawn_name"]
 
 # Those of training and of evaluation never share one.
 _TRAINING, _EVALUATION = 1, 2

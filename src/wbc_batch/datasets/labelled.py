@@ -1,13 +1,12 @@
 """Labelled cells: folders named after classes and prepared data sets, read, checked and prepared."""
 
 import logging
-import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +20,7 @@ from wbc_batch.datasets.manifest import (
     hash_files,
     read_manifest,
 )
+from wbc_batch.datasets.naming import Datasets
 from wbc_batch.errors import ContainerError, ImageError, InputError
 from wbc_batch.names import name_bytes
 from wbc_batch.schema import CLASSES
@@ -32,17 +32,14 @@ __all__ = [
     "merge",
     "prepare",
     "read_dataset",
+    "read_datasets",
     "read_entries",
     "refuse_shared_images",
-    "sampling_weights",
     "select",
     "tell_copies",
 ]
 
 _log = logging.getLogger(__name__)
-
-# Power of a kind's size by which it counts in its class: 1 as it comes, 0 all kinds alike.
-_EVENNESS = 0.5
 
 
 @dataclass(frozen=True)
@@ -131,6 +128,27 @@ def read_dataset(
     cells = LabelledCells(names, members, labels, crops, sizes, groups, hashes)
     _refuse_two_labels(cells)
     return cells
+
+
+def read_datasets(datasets: Datasets, preprocessing: Preprocessing) -> LabelledCells:
+    """Read data sets as `read_dataset` does, and put them behind one another.
+
+    Parameters
+    ----------
+    datasets : mapping of str to Path or ManifestPart
+        By their names.
+    preprocessing : Preprocessing
+
+    Returns
+    -------
+    LabelledCells
+
+    Raises
+    ------
+    InputError
+        If one of them cannot be used.
+    """
+    return merge([read_dataset(name, place, preprocessing) for name, place in datasets.items()])
 
 
 def read_entries(
@@ -273,32 +291,6 @@ def tell_copies(cells: LabelledCells) -> None:
 def prepare(image: NDArray, preprocessing: Preprocessing) -> CanonicalCrop:
     """Make the canonical crop of one image."""
     return canonical_crop(as_rgb(image), preprocessing)
-
-
-def sampling_weights(cells: LabelledCells) -> NDArray[np.float64]:
-    """How often each cell is drawn in training: classes equally, kinds within a class more evenly.
-
-    A kind is what a data set's file names tell by their leading letters, such as the band (``BNE_``) and
-    segmented (``SNE_``) neutrophils of PBC. Within a class each kind counts by the square root of its size,
-    so that many band cells do not make "neutrophil" mean "band".
-
-    Returns
-    -------
-    ndarray of float64, shape (N,)
-        Sums to 1.
-    """
-    kinds = [
-        (name, label, re.sub("[^A-Za-z].*", "", PurePosixPath(member).name))
-        for name, member, label in zip(
-            cells.names, cells.members, cells.labels.tolist(), strict=True
-        )
-    ]
-    size = Counter(kinds)
-    total: defaultdict[int, float] = defaultdict(float)
-    for kind, count in size.items():
-        total[kind[1]] += count**_EVENNESS
-    weights = np.array([size[kind] ** (_EVENNESS - 1) / total[kind[1]] for kind in kinds])
-    return weights / weights.sum()
 
 
 def _sha256(lines: Sequence[str]) -> str:

@@ -36,7 +36,7 @@ from wbc_batch.records import parse_yaml
 __all__ = ["CLASSES", "ClusterDescription", "read_cluster_file"]
 
 
-class Known(NamedTuple):
+class _KnownClass(NamedTuple):
     """A class that needs no full name: its module, the package that brings it, and what it needs to start."""
 
     module: str
@@ -44,18 +44,20 @@ class Known(NamedTuple):
     needs: str
 
 
-_BATCH_SYSTEM = Known(
+_BATCH_SYSTEM = _KnownClass(
     "dask_jobqueue", "dask-jobqueue", "it needs the commands of its batch system on this machine"
 )
 
 #: Classes that need no full name.
-CLASSES: Mapping[str, Known] = {
-    "LocalCluster": Known("distributed", "distributed", "see what its documentation says"),
-    "SSHCluster": Known("distributed", "distributed", "it needs hosts that ssh reaches unasked"),
-    "LocalCUDACluster": Known(
+CLASSES: Mapping[str, _KnownClass] = {
+    "LocalCluster": _KnownClass("distributed", "distributed", "see what its documentation says"),
+    "SSHCluster": _KnownClass(
+        "distributed", "distributed", "it needs hosts that ssh reaches unasked"
+    ),
+    "LocalCUDACluster": _KnownClass(
         "dask_cuda", "dask-cuda", "it needs an NVIDIA GPU and its driver on this machine"
     ),
-    "KubeCluster": Known(
+    "KubeCluster": _KnownClass(
         "dask_kubernetes.operator",
         "dask-kubernetes",
         "it needs a Kubernetes that kubectl reaches from here, with Dask's operator in it",
@@ -178,9 +180,8 @@ def read_cluster_file(path: Path) -> ClusterDescription:
     bad = [key for key in content if not isinstance(key, str)]
     if bad:
         raise InputError(f"{path}: {bad[0]!r} is no name of an argument of {name}")
-    if isinstance(
-        content.get("walltime"), int
-    ):  # YAML takes 12:00:00 for seconds, Dask for minutes
+    # YAML takes 12:00:00 for a number of seconds, Dask that for minutes.
+    if isinstance(content.get("walltime"), int):
         raise InputError(f'{path}: put the walltime into quotes, like walltime: "04:00:00"')
     short = name.rpartition(".")[2]
     arguments = _DEFAULTS.get(short, {}) | content

@@ -10,33 +10,22 @@ from typing import Any
 
 import dask
 import psutil
-from dask.system import CPU_COUNT
-from dask.utils import format_bytes, parse_bytes
+from dask.utils import format_bytes
 from distributed import Client, LocalCluster
 from distributed.core import Status
-from distributed.system import MEMORY_LIMIT
 
 from wbc_batch.engine.cluster_file import ClusterDescription, read_cluster_file
 from wbc_batch.engine.connection import connected
 from wbc_batch.engine.plan import SHARDS_AT_ONCE
 from wbc_batch.engine.starting import OverdueError, apart, connect, quiet, restored, short
-from wbc_batch.errors import ClusterError, IncompleteRunError, InputError
+from wbc_batch.errors import ClusterError, IncompleteRunError
 from wbc_batch.files import absence, is_file, scratch
 
 __all__ = [
-    "cores",
-    "default_workers",
     "existing_workers",
-    "expected_workers",
     "local_workers",
-    "memory_of_workers",
     "started_workers",
 ]
-
-# A worker with torch and a model takes about half of it.
-_MEMORY_PER_WORKER = 2**30
-# With less it is ended before it has done anything.
-_LEAST_SHARE = 2**29
 
 _TICK = 2.0  # seconds between looks at what goes wrong while workers start
 _STARTS = 3  # of the workers of this machine, until it is believed that they do not start
@@ -72,61 +61,6 @@ _OUR_CONFIG = _CONFIG | {
 # Dask ends a worker's place for good if there is no worker in it when it looks, a while after a death:
 # also one that came back, died again, and is about to come back. Only `adapt` fills such a place anew.
 _KEPT_PLACES = {"distributed.deploy.lost-worker-timeout": "1000 days"}
-
-
-def cores() -> int:
-    """Count the cores that this process may use, by its affinity and control group."""
-    return CPU_COUNT
-
-
-def default_workers(device: str) -> int:
-    """Choose how many workers suit this machine.
-
-    Parameters
-    ----------
-    device : str
-        ``cpu``, ``cuda`` or ``cuda:N``.
-
-    Returns
-    -------
-    int
-        One for a GPU; else one for each core that has a GiB of memory.
-    """
-    if device != "cpu":
-        return 1
-    return max(min(CPU_COUNT, int(MEMORY_LIMIT) // _MEMORY_PER_WORKER), 1)
-
-
-def memory_of_workers(wanted: str | None, workers: int) -> int:
-    """Bytes that each of some workers on this machine may use.
-
-    Parameters
-    ----------
-    wanted : str or None
-        Such as ``2GiB`` or ``800 MB``; None shares out the memory of the machine, or of the control
-        group that this process is in.
-    workers : int
-
-    Raises
-    ------
-    InputError
-        If it is no amount of memory, or their shares are too small to work with.
-    """
-    if wanted is None:
-        share = int(MEMORY_LIMIT) // workers
-        if share < _LEAST_SHARE and workers > 1:
-            raise InputError(
-                f"{workers} workers would have {format_bytes(share)} of memory each, and one needs about "
-                f"{format_bytes(_MEMORY_PER_WORKER)}; ask for at most {default_workers('cpu')} here"
-            )
-        return share
-    try:
-        limit = parse_bytes(wanted)
-    except (ValueError, OverflowError):
-        limit = 0
-    if limit < 1:
-        raise InputError(f"{wanted!r} is no amount of memory; write it like 2GiB or 800MB")
-    return limit
 
 
 @contextmanager
@@ -366,8 +300,3 @@ def _first_worker(client: Client, timeout: float, unheard: Sequence[BaseExceptio
                 continue
         return True
     return False
-
-
-def expected_workers(client: Client) -> int:
-    """Count the worker processes that are there, or will be when all have started."""
-    return max(len(client.nthreads()), len(getattr(client.cluster, "plan", ())))

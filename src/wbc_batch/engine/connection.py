@@ -1,4 +1,4 @@
-"""The connection to a scheduler: questions that end, and a sentence where it is lost."""
+"""The connection to a scheduler: questions that end, and what it means where they fail."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -9,7 +9,7 @@ from distributed import Client
 
 from wbc_batch.errors import IncompleteRunError
 
-__all__ = ["asked", "connected", "connection_lost"]
+__all__ = ["asked", "connected", "connection_lost", "lacks_package"]
 
 _Answer = TypeVar("_Answer")
 
@@ -64,3 +64,13 @@ def connected(*expected: type[Exception]) -> Iterator[None]:
         if error.errno is not None or isinstance(error, expected):
             raise
         raise connection_lost() from error
+
+
+def lacks_package(error: Exception) -> bool:
+    """Tell whether a worker could not find what it was to call: it has no such package, or an old one.
+
+    Dask sends some exceptions as the text of their representation.
+    """
+    missing = (ImportError, AttributeError)
+    names = ("ImportError", "ModuleNotFoundError", "AttributeError")
+    return isinstance(error, missing) or str(error).startswith(names)

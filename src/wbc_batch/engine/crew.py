@@ -11,10 +11,12 @@ from wbc_batch.classifier import read_bundle
 from wbc_batch.classifier.runtime import choose_runtime
 from wbc_batch.classifier.torch_backend import choose_device
 from wbc_batch.engine import clusters
+from wbc_batch.engine.capacity import expected_workers, gpu_workers
 from wbc_batch.engine.cluster_file import read_cluster_file
 from wbc_batch.engine.connection import connected
+from wbc_batch.engine.machine import cores, default_workers, memory_of_workers
 from wbc_batch.engine.plan import MIN_SHARD, Job
-from wbc_batch.engine.preflight import check_workers, gpu_workers
+from wbc_batch.engine.preflight import check_workers
 from wbc_batch.errors import InputError
 from wbc_batch.sources import Cell
 
@@ -124,7 +126,7 @@ class Crew:
         with connected():
             threads, precision = check_workers(client, job, samples)
             gpus = gpu_workers(client, job.device)
-            there = clusters.expected_workers(client)
+            there = expected_workers(client)
         meant = (self.cluster and read_cluster_file(self.cluster).workers) or 0
         return Mustered(gpus or max(meant, there), threads, gpus > 0, precision)
 
@@ -177,11 +179,11 @@ def choose_crew(
         return Crew(place, scheduler=scheduler, scheduler_file=file)
     if workers is not None and workers < 1:
         raise InputError(f"{workers} workers cannot work; ask for at least one")
-    count = workers or clusters.default_workers(choose_device(device).type)
+    count = workers or default_workers(choose_device(device).type)
     return Crew(
         "this machine",
         workers=count,
-        threads=max(clusters.cores() // count, 1),
-        memory=clusters.memory_of_workers(memory_limit, count),
+        threads=max(cores() // count, 1),
+        memory=memory_of_workers(memory_limit, count),
         chosen=workers is not None,
     )

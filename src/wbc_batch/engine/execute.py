@@ -24,13 +24,13 @@ from distributed import Client, Future
 from distributed.protocol.pickle import dumps
 from distributed.scheduler import KilledWorker
 
-from wbc_batch.engine.connection import asked, connected, connection_lost
-from wbc_batch.engine.ledger import ShardResult
+from wbc_batch.engine.capacity import GPU, gpu_workers
+from wbc_batch.engine.connection import asked, connected, connection_lost, lacks_package
 from wbc_batch.engine.plan import SHARDS_AT_ONCE, ShardSpec
-from wbc_batch.engine.preflight import GPU, gpu_workers, lacks_package
 from wbc_batch.engine.work import attempt_packed, read_cells, run_shard
 from wbc_batch.errors import ClusterError, IncompleteRunError, UnreachableError, WbcError
 from wbc_batch.files import UNFINISHED
+from wbc_batch.ledger import ShardResult
 
 __all__ = ["execute", "find_fatal"]
 

@@ -12,6 +12,8 @@ from wbc_batch.schema import BOX_COLUMNS, GIVEN_LABEL_COLUMN, OPTIONAL_TYPES, PL
 from wbc_batch.sources import Cell
 
 __all__ = [
+    "MAX_SHARD",
+    "MIN_SHARD",
     "SHARDS_AT_ONCE",
     "Job",
     "Listing",

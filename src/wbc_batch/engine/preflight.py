@@ -1,13 +1,11 @@
 """Whether workers that we did not start ourselves can do their part, asked before any work."""
 
 import os
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 from dask.system import CPU_COUNT
@@ -15,23 +13,14 @@ from distributed import Client
 
 from wbc_batch.classifier import read_bundle
 from wbc_batch.classifier.runtime import try_model
-from wbc_batch.engine.connection import asked
+from wbc_batch.engine.capacity import cores_beside_gpus, cores_for_dask, gpus_of_workers
+from wbc_batch.engine.connection import asked, lacks_package
 from wbc_batch.engine.plan import Job, model_digest
 from wbc_batch.errors import ClusterError, IncompleteRunError, WbcError, reason
 from wbc_batch.files import exists
 from wbc_batch.sources import Cell, is_url, list_cells
 
-__all__ = [
-    "GPU",
-    "check_workers",
-    "cores_per_worker",
-    "gpu_workers",
-    "lacks_package",
-    "memory_limits",
-]
-
-#: Name of the resource that Dask workers with a GPU offer.
-GPU = "GPU"
+__all__ = ["check_workers"]
 
 # Seconds: workers import torch and read the model, perhaps all of them from one file server.
 _PATIENCE = 120
@@ -94,7 +83,7 @@ def check_workers(client: Client, job: Job, samples: Sequence[Cell]) -> tuple[in
     for worker, complaint in sorted(complaints.items()):
         if complaint:
             raise ClusterError(f"the Dask worker {worker} {complaint}")
-    gpus = _gpus(client, job.device)
+    gpus = gpus_of_workers(client, job.device)
     views = {
         worker: view
         for worker, view in answers.items()
@@ -105,7 +94,8 @@ def check_workers(client: Client, job: Job, samples: Sequence[Cell]) -> tuple[in
             "no Dask worker is left; see why they end, then repeat the command to continue"
         )
     cores = {worker: view.cores for worker, view in views.items()}
-    return cores_per_worker(client, cores, on_gpu=bool(gpus)), _common_precision(views)
+    threads = cores_beside_gpus(client, cores) if gpus else cores_for_dask(client)
+    return threads, _common_precision(views)
 
 
 def _common_precision(views: Mapping[str, _View]) -> str:
@@ -128,61 +118,6 @@ def _answers(client: Client, look: Callable[[], _View]) -> dict[str, _View | Exc
         raise ClusterError(
             f"not all {workers} Dask workers answered within {_PATIENCE} s; see which of them hang"
         ) from error
-
-
-def gpu_workers(client: Client, device: str) -> int:
-    """Count the GPUs that workers offer as the resource `GPU`; 0 where they are not to be used."""
-    return sum(_gpus(client, device).values())
-
-
-def _gpus(client: Client, device: str) -> dict[str, int]:
-    """Count the GPUs of each worker that offers some."""
-    if device == "cpu":
-        return {}
-    workers = client.scheduler_info(n_workers=-1)["workers"].items()
-    offered = {address: int(it.get("resources", {}).get(GPU, 0)) for address, it in workers}
-    return {address: count for address, count in offered.items() if count}
-
-
-def memory_limits(client: Client) -> list[int]:
-    """Bytes that each worker may use, of those that have a limit."""
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    return [int(worker["memory_limit"]) for worker in workers if worker.get("memory_limit")]
-
-
-def lacks_package(error: Exception) -> bool:
-    """Tell whether a worker could not find what it was to call: it has no such package, or an old one.
-
-    Dask sends some exceptions as the text of their representation.
-    """
-    missing = (ImportError, AttributeError)
-    names = ("ImportError", "ModuleNotFoundError", "AttributeError")
-    return isinstance(error, missing) or str(error).startswith(names)
-
-
-def cores_per_worker(client: Client, cores: dict[str, int], *, on_gpu: bool) -> int:
-    """Find out how many cores every worker may use.
-
-    Parameters
-    ----------
-    client : distributed.Client
-    cores : dict of str to int
-        Cores that each worker process sees.
-    on_gpu : bool
-        GPU workers usually have a single thread for Dask, but need cores to decode images for their
-        GPU. They share those of their machine. Other workers get what their owner gave to Dask.
-
-    Returns
-    -------
-    int
-        At least one.
-    """
-    threads = min(client.nthreads().values(), default=1)
-    if not on_gpu:
-        return max(threads, 1)
-    neighbours = Counter(urlsplit(worker).hostname for worker in cores)
-    share = min(count // neighbours[urlsplit(worker).hostname] for worker, count in cores.items())
-    return max(threads, share, 1)
 
 
 def _look_around(token: Path, job: Job, samples: Sequence[Cell]) -> _View:

@@ -20,16 +20,15 @@ import pyarrow.parquet as pq
 
 from wbc_batch.classifier import Classifier
 from wbc_batch.classifier.preprocessing import CanonicalCrop, stacked
-from wbc_batch.engine.ledger import ShardResult, commit
 from wbc_batch.engine.plan import Job, ShardSpec, model_digest
 from wbc_batch.engine.sight import refuse_blind, refuse_emptied
 from wbc_batch.errors import ClusterError, ImageError, InputError, ModelError, WbcError
 from wbc_batch.files import fresh
+from wbc_batch.ledger import CELL_SCHEMA, ShardResult, commit
 from wbc_batch.names import printable
 from wbc_batch.schema import (
     BOX_COLUMNS,
     CELL_COLUMNS,
-    CELL_TYPES,
     GIVEN_LABEL_COLUMN,
     OPTIONAL_TYPES,
     PLACE_TYPES,
@@ -46,7 +45,6 @@ from wbc_batch.sources import (
 
 __all__ = [
     "FATAL_REASON",
-    "SHARD_SCHEMA",
     "WorkerError",
     "attempt",
     "attempt_packed",
@@ -56,9 +54,6 @@ __all__ = [
 
 #: The ``error`` of a cell that is not read because it kills the process that reads it.
 FATAL_REASON = "reading this image kills the process that reads it"
-
-#: Columns and types of a shard's Parquet file.
-SHARD_SCHEMA = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in CELL_TYPES.items()])
 
 # Cells that are classified and put into rows at once, at least: each time costs a millisecond or two,
 # and a backend's own batches may be small.
@@ -284,8 +279,8 @@ def _rows(
     }
     # Cells without a prediction get empty ones.
     for name, values in predictions.reindex(range(len(cells))).items():
-        columns[str(name)] = pa.array(values, SHARD_SCHEMA.field(str(name)).type, from_pandas=True)
-    rows = pa.table({name: columns[name] for name in CELL_COLUMNS}, schema=SHARD_SCHEMA)
+        columns[str(name)] = pa.array(values, CELL_SCHEMA.field(str(name)).type, from_pandas=True)
+    rows = pa.table({name: columns[name] for name in CELL_COLUMNS}, schema=CELL_SCHEMA)
     for name in job.columns:
         kind = pa.type_for_alias((OPTIONAL_TYPES | PLACE_TYPES)[name])
         known = [_optional(name, cell) for cell in cells]

@@ -10,10 +10,17 @@ from typing import Any
 import numpy as np
 
 from wbc_batch.classifier import Bundle, Classifier
-from wbc_batch.datasets.drawn import DRAWN
 from wbc_batch.datasets.labelled import LabelledCells
 from wbc_batch.evaluation.figures import COVERAGES, Evaluation, Judged
 from wbc_batch.evaluation.unknown import JudgedUnknown, UnknownEvaluation
+from wbc_batch.schema import (
+    CHOSEN_ON,
+    DRAWN,
+    LIKE_TRAINED_ON,
+    NOT_KNOWN,
+    NOT_TRAINED_ON,
+    TRAINED_ON,
+)
 from wbc_batch.training.lineage import trainings, uses_of
 
 __all__ = ["Assessment", "facts_of", "role"]
@@ -104,8 +111,8 @@ def role(bundle: Bundle, name: str, cells: LabelledCells) -> str:
     records = list(trainings(bundle.training))
     uses = uses_of(bundle, cells.hashes)
     for use, part, found in (
-        ("training", "cells", "the like trained on" if name == DRAWN else "trained on"),
-        ("validation", "validation_cells", "chosen on"),
+        ("training", "cells", LIKE_TRAINED_ON if name == DRAWN else TRAINED_ON),
+        ("validation", "validation_cells", CHOSEN_ON),
     ):
         if any(name in record.get(part, {}) for record in records):
             return found
@@ -117,7 +124,7 @@ def role(bundle: Bundle, name: str, cells: LabelledCells) -> str:
             )
             return found
     known = all("cells" in record for record in records)
-    return "not trained on" if known else "not known"
+    return NOT_TRAINED_ON if known else NOT_KNOWN
 
 
 def facts_of(classifier: Classifier, command: str) -> dict[str, str]:

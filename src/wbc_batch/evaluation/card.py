@@ -5,13 +5,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from wbc_batch.classifier import Bundle
-from wbc_batch.datasets.drawn import DRAWN
 from wbc_batch.evaluation.assessment import Assessment
 from wbc_batch.evaluation.figures import COVERAGES, Evaluation
 from wbc_batch.evaluation.unknown import UnknownEvaluation
 from wbc_batch.pages import decimals, percent
 from wbc_batch.report.agreement import ClassFigures
-from wbc_batch.schema import CLASSES
+from wbc_batch.schema import CLASSES, DRAWN
 from wbc_batch.training.calibrate import FITTED
 from wbc_batch.training.lineage import AVERAGE_OF, STARTED_FROM, trainings
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from wbc_batch.classifier import Classifier
 from wbc_batch.classifier.preprocessing import Preprocessing
-from wbc_batch.datasets.drawn import DRAWN, drawn_for_evaluation, refuse_drawn_name
+from wbc_batch.datasets.drawn import drawn_for_evaluation, refuse_drawn_name
 from wbc_batch.datasets.labelled import LabelledCells, read_dataset, tell_copies
 from wbc_batch.datasets.manifest import ManifestPart
 from wbc_batch.datasets.naming import Datasets
@@ -15,6 +15,7 @@ from wbc_batch.evaluation.card import write_card
 from wbc_batch.evaluation.figures import judge
 from wbc_batch.evaluation.files import EVALUATION, open_folder, write_files
 from wbc_batch.evaluation.unknown import judge_unknown, read_unknown
+from wbc_batch.schema import DRAWN
 
 __all__ = ["evaluate_folders"]
 

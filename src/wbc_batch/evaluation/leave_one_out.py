@@ -12,7 +12,7 @@ import numpy as np
 from wbc_batch.classifier import Bundle, Classifier, read_bundle
 from wbc_batch.classifier.bundle import bundles_in
 from wbc_batch.classifier.preprocessing import Preprocessing
-from wbc_batch.datasets.drawn import DRAWN, drawn_for_training, refuse_drawn_name
+from wbc_batch.datasets.drawn import drawn_for_training, refuse_drawn_name
 from wbc_batch.datasets.held_out import held_out
 from wbc_batch.datasets.labelled import (
     LabelledCells,
@@ -26,7 +26,7 @@ from wbc_batch.errors import InputError
 from wbc_batch.evaluation.assessment import Assessment, facts_of
 from wbc_batch.evaluation.figures import Judged, judge
 from wbc_batch.evaluation.files import LEAVE_ONE_OUT, file_names, open_folder, write_files
-from wbc_batch.schema import CLASSES
+from wbc_batch.schema import CLASSES, DRAWN, LEFT_OUT, NEVER_TRAINED_ON
 from wbc_batch.training.average import average
 from wbc_batch.training.batches import wide_preprocessing
 from wbc_batch.training.lineage import AVERAGE_OF
@@ -113,7 +113,7 @@ def leave_one_out(
         known[left_out] = judge(classifier, narrow[left_out])
         for name, cells in others.items():
             elsewhere[f"{name}, {left_out} left out"] = judge(classifier, cells)
-    roles = dict.fromkeys(known, "left out") | dict.fromkeys(elsewhere, "never trained on")
+    roles = dict.fromkeys(known, LEFT_OUT) | dict.fromkeys(elsewhere, NEVER_TRAINED_ON)
     facts = facts_of(classifier, command) | {"Model": f"the recipe of {bundle.name}"}
     del facts["SHA-256 of the weights"]
     assessment = Assessment(bundle.name, facts, known | elsewhere, roles)

@@ -1,5 +1,6 @@
 """Evaluations as tables on a terminal."""
 
+import math
 from collections.abc import Mapping
 
 from rich.box import SIMPLE
@@ -103,4 +104,4 @@ def _unknown(found: UnknownEvaluation) -> Table:
 
 
 def _percent(value: float) -> str:
-    return percent(value) if value != value else f"{percent(value)} %"
+    return percent(value) if math.isnan(value) else f"{percent(value)} %"

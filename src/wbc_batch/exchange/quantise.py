@@ -18,8 +18,7 @@ from wbc_batch.classifier import Bundle, Classifier, Predictions, read_bundle
 from wbc_batch.classifier.bundle import CARD_FILE, IMAGES_FILE, QUANTISED_FILES, WEIGHTS_FILE
 from wbc_batch.datasets.labelled import (
     LabelledCells,
-    merge,
-    read_dataset,
+    read_datasets,
     refuse_shared_images,
     select,
 )
@@ -31,7 +30,7 @@ from wbc_batch.schema import CLASSES
 if TYPE_CHECKING:
     import openvino
 
-__all__ = ["LARGEST_LOSS", "LEAST_AGREEMENT", "Comparison", "quantise"]
+__all__ = ["LARGEST_LOSS", "LEAST_AGREEMENT", "Int8Comparison", "quantise"]
 
 #: Points of accuracy that a quantised network may lose on the validation cells, and per cent of them that
 #: must keep their label: the novelty score can be lost where the accuracy is kept.
@@ -44,7 +43,7 @@ _PENALTY = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Int8Comparison:
     """A quantised network against its own model in fp32, on the same cells.
 
     Attributes
@@ -70,7 +69,7 @@ class Comparison:
 
 def quantise(
     model: str | Path, calibration: Datasets, validation: Datasets, output: Path
-) -> tuple[Bundle, Comparison]:
+) -> tuple[Bundle, Int8Comparison]:
     """Write a copy of a model that holds its network in int8, too.
 
     Parameters
@@ -87,7 +86,7 @@ def quantise(
     -------
     bundle : Bundle
         The new one.
-    comparison : Comparison
+    comparison : Int8Comparison
 
     Raises
     ------
@@ -105,8 +104,7 @@ def quantise(
     refuse_existing(output)
     bundle = read_bundle(model)
     calibrating, held = (
-        merge([read_dataset(n, d, bundle.preprocessing) for n, d in named.items()])
-        for named in (calibration, validation)
+        read_datasets(named, bundle.preprocessing) for named in (calibration, validation)
     )
     refuse_shared_images(calibrating, held)
     used = _some_of_each_kind(calibrating)
@@ -128,7 +126,7 @@ def quantise(
     return read_bundle(output), comparison
 
 
-def _refuse_change(name: str, comparison: Comparison) -> None:
+def _refuse_change(name: str, comparison: Int8Comparison) -> None:
     lost = comparison.accuracy_fp32 - comparison.accuracy
     if lost > LARGEST_LOSS:
         raise ModelError(
@@ -239,7 +237,7 @@ def _with_files(bundle: Bundle, files: dict[str, bytes], place: Path) -> Bundle:
     return made
 
 
-def _compare(bundle: Bundle, cells: LabelledCells) -> Comparison:
+def _compare(bundle: Bundle, cells: LabelledCells) -> Int8Comparison:
     exact, small = (
         Classifier.load(bundle.path, "cpu", precision, "openvino").predict_prepared(
             cells.crops, cells.sizes
@@ -247,7 +245,7 @@ def _compare(bundle: Bundle, cells: LabelledCells) -> Comparison:
         for precision in ("fp32", "int8")
     )
     scored = not np.isnan(exact.novelty).any()
-    return Comparison(
+    return Int8Comparison(
         len(cells),
         _accuracy(small, cells),
         _accuracy(exact, cells),

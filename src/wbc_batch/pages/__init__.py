@@ -1,6 +1,7 @@
 """What self-contained pages share: the house style, escaping, and pictures inside the page."""
 
 import base64
+import math
 
 import cv2
 import jinja2
@@ -77,7 +78,7 @@ def picture_uri(image: NDArray[np.uint8]) -> str:
 
 def decimals(value: float | None, digits: int) -> str:
     """Write a number, with a dash for None and NaN."""
-    return "–" if value is None or value != value else f"{value:.{digits}f}"
+    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
 def _confidence(value: float) -> str:
@@ -87,9 +88,9 @@ def _confidence(value: float) -> str:
 
 def percent(fraction: float, digits: int = 1) -> str:
     """Write a fraction of 1 in per cent, with a dash for NaN."""
-    return "–" if fraction != fraction else f"{100 * fraction:.{digits}f}"
+    return "–" if math.isnan(fraction) else f"{100 * fraction:.{digits}f}"
 
 
 def _limits(limits: tuple[float, float]) -> str:
     lower, upper = limits
-    return "" if lower != lower else f"{100 * lower:.1f}–{100 * upper:.1f}"
+    return "" if math.isnan(lower) else f"{100 * lower:.1f}–{100 * upper:.1f}"

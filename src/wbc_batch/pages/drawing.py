@@ -80,12 +80,12 @@ def draw_confusion(axes: Axes, counts: NDArray[np.int64], labels: Sequence[str])
 
 def to_png(draw: Callable[[], Figure]) -> bytes:
     """Draw on white."""
-    return _save(draw, "png", transparent=False)
+    return _save(draw, "png")
 
 
 def to_svg(draw: Callable[[], Figure]) -> bytes:
     """Draw on white, as a file of its own; see `inline_svg` for a place inside a page."""
-    text = _save(draw, "svg", transparent=True).decode("utf-8")
+    text = _save(draw, "svg").decode("utf-8")
     return _NOT_XML.sub("\ufffd", text).encode().replace(b"<svg ", _WHITE, 1)
 
 
@@ -117,13 +117,15 @@ def _inline_tag(tag: str, name: str) -> str:
     return tag
 
 
-def _save(draw: Callable[[], Figure], kind: str, *, transparent: bool) -> bytes:
+def _save(draw: Callable[[], Figure], kind: str) -> bytes:
+    """Draw on white as PNG, and on nothing as SVG."""
+    is_svg = kind == "svg"
     installed = set(font_manager.get_font_names())
     fonts = ["DejaVu Sans", *(name for name in _OTHER_FONTS if name in installed)]
     with mpl.rc_context(_STYLE | {"font.family": fonts}), warnings.catch_warnings():
         # A box stands for such a letter; on a page the browser's own fonts have it.
         warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
         file = io.BytesIO()
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type")) if kind == "svg" else {}
-        draw().savefig(file, format=kind, dpi=150, transparent=transparent, metadata=nothing)
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type")) if is_svg else {}
+        draw().savefig(file, format=kind, dpi=150, transparent=is_svg, metadata=nothing)
     return file.getvalue()

@@ -1,28 +1,21 @@
 """From predictions to tables, the differential and a page to look at."""
 
-from wbc_batch.report.agreement import Agreement, agreement, cohen_kappa
-from wbc_batch.report.confusion import Confusion, confusion_of
+from wbc_batch.report.agreement import agreement
+from wbc_batch.report.confusion import confusion_of
 from wbc_batch.report.differential import differential, read_differential
 from wbc_batch.report.flags import Flag, group_flags
-from wbc_batch.report.limits import clopper_pearson, confusion_limits
 from wbc_batch.report.options import ReportOptions, read_options
 from wbc_batch.report.ranges import Profile, Range, profile_names, read_profile
-from wbc_batch.report.review import Review, merge_review, read_review, reviewed_labels
+from wbc_batch.report.review import merge_review, read_review
 from wbc_batch.report.terminal import print_differential
 from wbc_batch.report.write import write_reports
 
 __all__ = [
-    "Agreement",
-    "Confusion",
     "Flag",
     "Profile",
     "Range",
     "ReportOptions",
-    "Review",
     "agreement",
-    "clopper_pearson",
-    "cohen_kappa",
-    "confusion_limits",
     "confusion_of",
     "differential",
     "group_flags",
@@ -33,6 +26,5 @@ __all__ = [
     "read_options",
     "read_profile",
     "read_review",
-    "reviewed_labels",
     "write_reports",
 ]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from wbc_batch.report.agreement import Agreement, count_pairs, count_pairs_in
 from wbc_batch.report.differential import Tally
 from wbc_batch.report.gallery import Picks
-from wbc_batch.report.review import reviewed_labels
+from wbc_batch.report.review import after_review
 from wbc_batch.schema import CLASSES, GIVEN_LABEL_COLUMN, STATUS_ERROR, STATUS_OK
 
 __all__ = ["Collected", "Known"]
@@ -83,7 +83,7 @@ class Collected:
         if GIVEN_LABEL_COLUMN in cells:
             self._add_known(cells[cells["status"] == STATUS_OK])
         if "reviewed_label" in cells:
-            self.reviewed.add(reviewed_labels(cells))
+            self.reviewed.add(after_review(cells))
             seen = cells[cells["reviewed_label"].notna()]
             self.review_pairs = self.review_pairs + count_pairs(
                 seen["label"], seen["reviewed_label"]

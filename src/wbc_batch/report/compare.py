@@ -1,5 +1,6 @@
 """Two runs of the same cells, by the same model or by two: how far they agree, and what changed."""
 
+import math
 import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from wbc_batch.report.differential import differential
 from wbc_batch.report.gallery import make_plates
 from wbc_batch.report.provenance import Provenance, read_provenance
 from wbc_batch.report.tables import csv_file, iter_cells
-from wbc_batch.schema import LABELS, STATUS_OK
+from wbc_batch.schema import COMPARISON_PAGE, LABELS, STATUS_OK
 
 __all__ = [
     "COMPARISON_FILES",
@@ -27,7 +28,7 @@ __all__ = [
     "write_comparison",
 ]
 
-COMPARISON_FILES = ("compare.html", "agreement.csv", "changed.csv")
+COMPARISON_FILES = (COMPARISON_PAGE, "agreement.csv", "changed.csv")
 
 #: Cells that changed, on the page; ``changed.csv`` holds all.
 MAX_PLATES = 200
@@ -133,7 +134,7 @@ class Comparison:
             "only_in": [self.only_first, self.only_second],
             "compared": self.agreement.cells,
             "agreeing": self.agreement.agreeing,
-            "kappa": None if kappa != kappa else kappa,
+            "kappa": None if math.isnan(kappa) else kappa,
             "changed": len(self.changed),
             "labels": list(LABELS),
             "table": self.agreement.table.tolist(),
@@ -185,7 +186,7 @@ def write_comparison(output: Path, comparison: Comparison) -> None:
     with csv_file(output / "changed.csv", _SCHEMA) as append:
         rows = changed[_SCHEMA.names].astype({"index": "Int64"})
         append(pa.Table.from_pandas(rows, schema=_SCHEMA, preserve_index=False))
-    with replacing(output / "compare.html") as file:
+    with replacing(output / COMPARISON_PAGE) as file:
         # Names of runs and cells need not be UTF-8.
         file.write(_page(comparison).encode("utf-8", "backslashreplace"))
 

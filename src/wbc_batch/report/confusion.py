@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wbc_batch.schema import CLASSES
+from wbc_batch.schema import CHOSEN_ON, CLASSES, DRAWN, NOT_KNOWN, NOT_TRAINED_ON
 
-__all__ = ["Confusion", "confusion_from_record", "confusion_of"]
+__all__ = ["ENOUGH", "Confusion", "confusion_from_record", "confusion_of"]
 
 #: What a data set may have been to the model, the most telling first. Cells that it was trained on
 #: say too little of its mistakes, and drawn cells say nothing of real ones.
-_ROLES = ("not trained on", "chosen on", "not known")
-_DRAWN = "drawn"
+_ROLES = (NOT_TRAINED_ON, CHOSEN_ON, NOT_KNOWN)
 
 #: Cells of each class, fewer of which say nothing of how it is confused.
 ENOUGH = 20
@@ -70,7 +69,7 @@ def confusion_of(metrics: Mapping[str, Any]) -> Confusion | None:
     data_sets = {
         name: figures
         for name, figures in (metrics.get("data_sets") or {}).items()
-        if name != _DRAWN and figures.get("confusion")
+        if name != DRAWN and figures.get("confusion")
     }
     names: list[str] = []
     for role in _ROLES:

@@ -20,6 +20,7 @@ from wbc_batch.report.throughput import ShardPace
 from wbc_batch.schema import CLASS_COLORS, CLASSES, LABELS, UNNAMED_GROUP
 
 __all__ = [
+    "MAX_BARS",
     "Drawing",
     "confidences",
     "confusion",

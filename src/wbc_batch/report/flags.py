@@ -11,27 +11,28 @@ from wbc_batch.report.ranges import Profile, Range
 from wbc_batch.schema import CLASSES, UNIDENTIFIED
 
 __all__ = [
-    "FEW_CELLS",
+    "LEAST_CELLS",
     "MANY_UNIDENTIFIED",
-    "MANY_UNLIKE",
+    "MOST_UNIDENTIFIED",
+    "MOST_UNLIKE",
     "OUTSIDE",
     "TOO_FEW",
-    "UNIDENTIFIED_MANY",
     "UNLIKE",
     "Flag",
     "group_flags",
 ]
 
 #: Identified cells below which a differential says little.
-FEW_CELLS = 100
+LEAST_CELLS = 100
 #: Share of the classified cells above which unidentified ones are many.
-MANY_UNIDENTIFIED = 0.20
+MOST_UNIDENTIFIED = 0.20
 #: Share of the classified cells above which novel ones are many; it is 1 % of the validation cells.
-MANY_UNLIKE = 0.10
+MOST_UNLIKE = 0.10
 
+#: Flags.
 OUTSIDE = "outside the chosen range"
 TOO_FEW = "too few cells"
-UNIDENTIFIED_MANY = "many unidentified"
+MANY_UNIDENTIFIED = "many unidentified"
 UNLIKE = "looks unlike the training data"
 
 
@@ -45,7 +46,7 @@ class Flag:
     label : str
         The class that is meant; empty where the whole group is.
     flag : str
-        `OUTSIDE`, `TOO_FEW`, `UNIDENTIFIED_MANY` or `UNLIKE`.
+        `OUTSIDE`, `TOO_FEW`, `MANY_UNIDENTIFIED` or `UNLIKE`.
     side : str
         ``below`` or ``above`` the range; empty for the other flags.
     detail : str
@@ -89,15 +90,15 @@ def _flags(
     identified = sum(rows[label]["count"] for label in CLASSES)
     classified = identified + rows[UNIDENTIFIED]["count"]
     flags = []
-    if identified < FEW_CELLS:
+    if identified < LEAST_CELLS:
         cells = "cell is" if identified == 1 else "cells are"
-        few = f"{identified} {cells} identified, fewer than {FEW_CELLS}"
+        few = f"{identified} {cells} identified, fewer than {LEAST_CELLS}"
         flags.append(Flag(group, "", TOO_FEW, "", few))
     unidentified = classified - identified
-    if unidentified > MANY_UNIDENTIFIED * classified:
-        flags.append(Flag(group, "", UNIDENTIFIED_MANY, "", _share(unidentified, classified)))
+    if unidentified > MOST_UNIDENTIFIED * classified:
+        flags.append(Flag(group, "", MANY_UNIDENTIFIED, "", _share(unidentified, classified)))
     unlike = sum(row.get("unlike", 0) for row in rows.values())
-    if unlike > MANY_UNLIKE * classified:
+    if unlike > MOST_UNLIKE * classified:
         flags.append(Flag(group, "", UNLIKE, "", _share(unlike, classified)))
     if profile is not None:
         flags += [

@@ -10,13 +10,13 @@ from wbc_batch.report.lists import name_rows, read_list, refuse_twice
 from wbc_batch.schema import CLASSES
 from wbc_batch.sources.groups import PathPattern
 
-__all__ = ["AS_LISTED", "Grouping", "label_in", "read_grouping"]
+__all__ = ["AS_LISTED", "Regrouping", "label_in", "read_grouping"]
 #: From the source, the member and the listed group of a cell to the group that it is counted with.
 Rule = Callable[[str, str, str], str]
 
 
 @dataclass(frozen=True)
-class Grouping:
+class Regrouping:
     """How the report groups cells.
 
     Attributes
@@ -62,10 +62,10 @@ def _as_listed(source: str, _member: str, group: str) -> str:
 
 
 #: The folders that cells were listed in; a folder of a class belongs to the one above it.
-AS_LISTED = Grouping("as listed", _as_listed)
+AS_LISTED = Regrouping("as listed", _as_listed)
 
 
-def read_grouping(groups: str | None) -> Grouping:
+def read_grouping(groups: str | None) -> Regrouping:
     r"""Understand ``--groups``.
 
     Parameters
@@ -77,7 +77,7 @@ def read_grouping(groups: str | None) -> Grouping:
 
     Returns
     -------
-    Grouping
+    Regrouping
 
     Raises
     ------
@@ -87,15 +87,15 @@ def read_grouping(groups: str | None) -> Grouping:
     if groups is None:
         return AS_LISTED
     if groups == "source":
-        return Grouping(groups, lambda source, _member, _group: source)
+        return Regrouping(groups, lambda source, _member, _group: source)
     if "(" in groups and not is_file(groups):
-        return Grouping(groups, _by_pattern(groups))
+        return Regrouping(groups, _by_pattern(groups))
     if not groups.casefold().endswith(".csv"):
         raise InputError(
             f"--groups {groups!r} is neither 'source', nor a CSV file with the columns group and name, nor a "
             r"regular expression with a group in it such as '(patient-\d+)'"
         )
-    return Grouping(groups, _by_list(Path(groups)))
+    return Regrouping(groups, _by_list(Path(groups)))
 
 
 def _by_pattern(text: str) -> Rule:

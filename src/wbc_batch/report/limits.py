@@ -10,6 +10,8 @@ __all__ = ["clopper_pearson", "confusion_limits", "exact_limits"]
 # that cells of a class are given, Perks' (Journal of the Institute of Actuaries 73:285-334, 1947), one count
 # in all: half a count for every label makes too much of the mistakes of few cells.
 _JEFFREYS, _PERKS = 0.5, 1.0
+# Outside of the limits, at either end.
+_TAIL = (1.0 - 0.95) / 2.0
 _DRAWS = 4000
 # Groups whose draws are in memory at the same time.
 _GROUPS_AT_ONCE = 64
@@ -64,12 +66,11 @@ def exact_limits(hits: int, cells: int) -> tuple[float, float]:
 def confusion_limits(
     counts: ArrayLike,
     confusion: ArrayLike,
-    level: float = 0.95,
     *,
     draws: int = _DRAWS,
     seed: int = 0,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Limits of the true share of each class, the classifier's confusion taken into account.
+    """95 % limits of the true share of each class, the classifier's confusion taken into account.
 
     A class that the classifier often takes for another is counted too rarely, and the other too often.
     If a cell of class i that is identified is given the label j with the probability M[i, j], the shares p
@@ -91,8 +92,6 @@ def confusion_limits(
         Cells given each of K labels.
     confusion : array_like of int, shape (K, K) or (K, K + 1)
         Labelled cells by true class (rows) and given label (columns); those that were given none come last.
-    level : float
-        Coverage, between 0 and 1.
     draws : int
         More of them make the limits smoother.
     seed : int
@@ -122,7 +121,6 @@ def confusion_limits(
     # Of many groups with few cells, many are alike.
     table, places = np.unique(counts.reshape(-1, classes), axis=0, return_inverse=True)
     limits = np.empty((2, *table.shape))
-    tail = (1.0 - level) / 2.0
     solved = np.linalg.pinv(rates, rcond=1e-9)
     for start in range(0, len(table), _GROUPS_AT_ONCE):
         some = table[start : start + _GROUPS_AT_ONCE]
@@ -133,10 +131,10 @@ def confusion_limits(
         )
         true = _nearest_shares(np.einsum("dgi,dik->dgk", given, solved)) / identified[:, None]
         true /= true.sum(axis=-1, keepdims=True)
-        limits[:, start : start + _GROUPS_AT_ONCE] = np.quantile(true, (tail, 1.0 - tail), axis=0)
+        limits[:, start : start + _GROUPS_AT_ONCE] = np.quantile(true, (_TAIL, 1.0 - _TAIL), axis=0)
     total = table.sum(axis=1, keepdims=True)
     # A class that is seen less often than others are mistaken for it would be solved for 0, always.
-    limits[1] = np.maximum(limits[1], 1.0 - tail ** (1.0 / np.maximum(total, 1.0)))
+    limits[1] = np.maximum(limits[1], 1.0 - _TAIL ** (1.0 / np.maximum(total, 1.0)))
     limits[:, total[:, 0] == 0] = np.nan
     lower, upper = limits[:, places.ravel()].reshape(2, *counts.shape)
     return lower, upper

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wbc_batch.errors import InputError, refuse_missing
-from wbc_batch.report.groups import AS_LISTED, Grouping, read_grouping
+from wbc_batch.report.groups import AS_LISTED, Regrouping, read_grouping
 from wbc_batch.report.lists import first_few
 from wbc_batch.report.ranges import Profile, profile_from_record, read_profile
 from wbc_batch.report.review import NO_REVIEW, Review, read_review
@@ -29,7 +29,7 @@ class ReportOptions:
         Reference ranges.
     wbc_counts : mapping of str to float or None
         White blood cells by group, 10^9 per litre.
-    grouping : Grouping
+    grouping : Regrouping
         How cells are grouped.
     review : Review or None
         A reviewer's labels.
@@ -41,7 +41,7 @@ class ReportOptions:
 
     profile: Profile | None = None
     wbc_counts: Mapping[str, float] | None = None
-    grouping: Grouping = AS_LISTED
+    grouping: Regrouping = AS_LISTED
     review: Review | None = None
     anndata: bool = False
     counts_of_run: bool = False

@@ -24,7 +24,16 @@ from wbc_batch.report.flags import Flag
 from wbc_batch.report.gallery import MAX_GROUPS, Plate, make_plates, place_of
 from wbc_batch.report.provenance import Provenance
 from wbc_batch.report.ranges import Profile
-from wbc_batch.schema import CLASSES, LABELS, PLOTS, STATUS_ERROR, UNIDENTIFIED, UNNAMED_GROUP
+from wbc_batch.schema import (
+    CHOSEN_ON,
+    CLASSES,
+    LABELS,
+    NOT_KNOWN,
+    PLOTS,
+    STATUS_ERROR,
+    UNIDENTIFIED,
+    UNNAMED_GROUP,
+)
 
 __all__ = ["RunView", "render_page"]
 
@@ -239,7 +248,7 @@ def _named_sets(provenance: Provenance) -> list[tuple[str, str]]:
 
 
 def _in_words(role: str) -> str:
-    return {"chosen on": "like those it was trained on", "not known": "perhaps trained on"}.get(
+    return {CHOSEN_ON: "like those it was trained on", NOT_KNOWN: "perhaps trained on"}.get(
         role, role
     )
 

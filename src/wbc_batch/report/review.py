@@ -12,11 +12,11 @@ from wbc_batch.schema import LABELS, REVIEW_COLUMNS
 __all__ = [
     "NO_REVIEW",
     "Review",
+    "after_review",
     "earlier_review",
     "known_labels",
     "merge_review",
     "read_review",
-    "reviewed_labels",
 ]
 
 #: What to say where a report shall have no review.
@@ -165,7 +165,7 @@ def merge_review(cells: pd.DataFrame, review: Review) -> pd.DataFrame:
     return cells.assign(**columns)
 
 
-def reviewed_labels(cells: pd.DataFrame) -> pd.DataFrame:
+def after_review(cells: pd.DataFrame) -> pd.DataFrame:
     """Let the reviewer's labels count where there are any.
 
     Parameters

@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 from wbc_batch.classifier.conformal import prediction_sets
 from wbc_batch.errors import RunError
 from wbc_batch.files import replacing, unread
+from wbc_batch.ledger import CELL_SCHEMA
 from wbc_batch.schema import (
-    CELL_TYPES,
     CLASSES,
     OPTIONAL_TYPES,
     PLACE_TYPES,
@@ -33,7 +33,6 @@ from wbc_batch.schema import (
 )
 
 __all__ = [
-    "CELL_SCHEMA",
     "ERROR_SCHEMA",
     "csv_file",
     "guard_text",
@@ -50,9 +49,6 @@ _ROWS_AT_ONCE = 65_536
 # Also = + - @ of full width, which spreadsheets of East Asian locales take for the plain ones.
 _FORMULA = "[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"
 
-#: What `iter_cells` yields, whatever widths and encodings the shards chose.
-CELL_SCHEMA = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in CELL_TYPES.items()])
-
 #: The columns of ``errors.csv``.
 ERROR_SCHEMA = pa.schema(
     [CELL_SCHEMA.field(name) for name in ("cell_id", "source", "member", "index", "group", "error")]
@@ -60,7 +56,7 @@ ERROR_SCHEMA = pa.schema(
 
 
 def shard_schema(shard_files: Sequence[Path]) -> pa.Schema:
-    """Find the columns of a run: `CELL_SCHEMA` and what else its shards know of cells.
+    """Find the columns of a run: `wbc_batch.ledger.CELL_SCHEMA` and what else its shards know of cells.
 
     Parameters
     ----------
@@ -98,7 +94,7 @@ def iter_cells(shard_files: Sequence[Path], schema: pa.Schema = CELL_SCHEMA) -> 
     Yields
     ------
     pyarrow.Table
-        Columns and types of `schema`.
+        Columns and types of `schema`, whatever widths and encodings the shards chose.
 
     Raises
     ------
@@ -137,7 +133,7 @@ def with_prediction_sets(cells: pa.Table, thresholds: Sequence[float]) -> pa.Tab
     Parameters
     ----------
     cells : pyarrow.Table
-        Columns of `CELL_SCHEMA`.
+        Columns of `wbc_batch.ledger.CELL_SCHEMA`.
     thresholds : sequence of float
         One per class, see `wbc_batch.classifier.conformal.conformal_thresholds`.
 

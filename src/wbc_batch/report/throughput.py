@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wbc_batch.records import parse_json
+from wbc_batch.ledger import read_note
 
 __all__ = ["ShardPace", "read_paces"]
 
@@ -34,13 +34,9 @@ def read_paces(shard_files: Sequence[Path]) -> list[ShardPace]:
     -------
     list of ShardPace
     """
-    paces = []
-    for path in shard_files:
-        try:
-            note = parse_json(path.with_suffix(".json").read_text(encoding="utf-8"))
-            pace = ShardPace(int(note["number"]), int(note["cells"]), float(note["seconds"]))
-        except (OSError, ValueError, TypeError, KeyError):
-            continue
-        if pace.seconds > 0:
-            paces.append(pace)
-    return paces
+    notes = (read_note(path.with_suffix(".json")) for path in shard_files)
+    return [
+        ShardPace(note.number, note.cells, note.seconds)
+        for note in notes
+        if note and note.seconds > 0
+    ]

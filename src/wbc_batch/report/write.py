@@ -18,7 +18,7 @@ from wbc_batch.report.differential import write_differential
 from wbc_batch.report.flags import Flag, group_flags
 from wbc_batch.report.gallery import MAX_GROUPS
 from wbc_batch.report.geojson import GeoJsonFolder
-from wbc_batch.report.groups import Grouping, label_in
+from wbc_batch.report.groups import Regrouping, label_in
 from wbc_batch.report.options import ReportOptions
 from wbc_batch.report.page import RunView, render_page
 from wbc_batch.report.provenance import Provenance, read_provenance
@@ -36,7 +36,9 @@ from wbc_batch.report.tables import (
 from wbc_batch.report.throughput import ShardPace, read_paces
 from wbc_batch.schema import (
     BOX_COLUMNS,
+    CELLS_FILE,
     CLASSES,
+    DIFFERENTIAL_FILE,
     GEOJSON,
     GIVEN_LABEL_COLUMN,
     LABELS,
@@ -97,7 +99,7 @@ def write_reports(
     for name in _NOT_ALWAYS:  # of an earlier report with other options
         (output / name).unlink(missing_ok=True)
     table = collected.tally.by_group(provenance.confusion, counts)
-    write_differential(output / "differential.csv", table)
+    write_differential(output / DIFFERENTIAL_FILE, table)
     reviewed = None
     if options.review is not None:
         reviewed = collected.reviewed.by_group(None, counts)
@@ -145,7 +147,7 @@ def _write_cells(
     geojson = GeoJsonFolder(output / GEOJSON) if placed else None
     with ExitStack() as files:
         append = [
-            files.enter_context(csv_file(output / "cells.csv", schema)),
+            files.enter_context(csv_file(output / CELLS_FILE, schema)),
             files.enter_context(parquet_file(output / "cells.parquet", schema)),
         ]
         append_errors = files.enter_context(csv_file(output / "errors.csv", ERROR_SCHEMA))
@@ -240,7 +242,7 @@ def _with_given_label(part: pa.Table) -> pa.Table:
     return part.append_column(GIVEN_LABEL_COLUMN, pa.array(labels, pa.string()))
 
 
-def _grouped(part: pa.Table, grouping: Grouping) -> pa.Table:
+def _grouped(part: pa.Table, grouping: Regrouping) -> pa.Table:
     names = [part[name].to_pylist() for name in ("source", "member", "group")]
     groups = [
         grouping.rule(source or "", member or "", group or "")

@@ -23,7 +23,7 @@ from wbc_batch.sources.inputs import Input
 from wbc_batch.sources.kinds import ZARR_FILES, is_url
 from wbc_batch.sources.size_limits import refuse_large
 
-__all__ = ["CropArray", "list_array", "refuse_silent"]
+__all__ = ["ZarrCrops", "list_array", "refuse_silent"]
 
 _COLOURS = (1, 3, 4)
 _TYPES = ("uint8", "uint16", "bool")
@@ -40,7 +40,7 @@ def list_array(item: Input, grouping: Grouping) -> Iterator[Cell]:
         If the store cannot be opened, or is no array of crops.
     """
     try:
-        crops = CropArray(item.source)
+        crops = ZarrCrops(item.source)
     except ImageError as error:
         raise InputError(f"{item.given}: {error}") from error
     if not len(crops):
@@ -74,7 +74,7 @@ def list_array(item: Input, grouping: Grouping) -> Iterator[Cell]:
             yield packed.cell_of(row, group, place)
 
 
-class CropArray:
+class ZarrCrops:
     """The crops of a zarr store; any number of threads may fetch them.
 
     Attributes
@@ -169,7 +169,7 @@ class CropArray:
 class _PreparedCrops:
     """The canonical crops that a packed store holds beside the pictures."""
 
-    def __init__(self, crops: CropArray) -> None:
+    def __init__(self, crops: ZarrCrops) -> None:
         self._crops = crops
         self._blocks = Blocks(crops.group[packed.PREPARED])
 

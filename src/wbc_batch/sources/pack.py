@@ -143,10 +143,7 @@ def pack(
     seconds = time.monotonic() - begun
     before = list(islice(list_cells(inputs, group_by), _SAMPLE))
     after = list(islice(list_cells([store]), _SAMPLE))
-    rates = [
-        [reading_rate(_next_run(some, preprocessing, cores)) for some in (before, after)]
-        for _ in range(_ROUNDS)
-    ]
+    rate_before, rate_after = _rates(before, after, preprocessing, cores)
     return PackSummary(
         store=store,
         cells=layout.cells,
@@ -156,8 +153,8 @@ def pack(
         bytes=sum(path.stat().st_size for path in store.rglob("*") if path.is_file()),
         seconds=round(seconds, 1),
         sample=len(after),
-        rate_before=round(statistics.median(rate for rate, _ in rates), 1),
-        rate_after=round(statistics.median(rate for _, rate in rates), 1),
+        rate_before=rate_before,
+        rate_after=rate_after,
     )
 
 
@@ -199,6 +196,23 @@ def _read_some(cells: Sequence[Cell], preprocessing: Preprocessing, base: Path) 
 def _read(read: Read, preprocessing: Preprocessing | None) -> Pixels:
     image = read()
     return image, canonical_crop(image, preprocessing) if preprocessing else None
+
+
+def _rates(
+    before: Sequence[Cell],
+    after: Sequence[Cell],
+    preprocessing: Preprocessing | None,
+    cores: int,
+) -> tuple[float, float]:
+    """Cells per second from the inputs and from the store, each the median of some rounds by turns."""
+    rounds = [
+        [reading_rate(_next_run(some, preprocessing, cores)) for some in (before, after)]
+        for _ in range(_ROUNDS)
+    ]
+    of_inputs, of_store = (
+        round(statistics.median(rates), 1) for rates in zip(*rounds, strict=True)
+    )
+    return of_inputs, of_store
 
 
 def _next_run(

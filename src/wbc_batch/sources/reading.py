@@ -19,7 +19,7 @@ from wbc_batch.errors import ImageError, UnreachableError
 from wbc_batch.sources import images
 from wbc_batch.sources.ahead import map_apart, run_ahead
 from wbc_batch.sources.archives import TarMembers, ZipMembers
-from wbc_batch.sources.arrays import CropArray
+from wbc_batch.sources.arrays import ZarrCrops
 from wbc_batch.sources.cells import Cell
 from wbc_batch.sources.fetching import Container, Fetch, read_file
 from wbc_batch.sources.kinds import Kind, is_url, kind_of
@@ -103,7 +103,7 @@ def prepared_readers(
         Raises `ImageError`.
     """
     for container, some in _opened_for(cells, base):
-        ready = container.prepared(preprocessing) if isinstance(container, CropArray) else None
+        ready = container.prepared(preprocessing) if isinstance(container, ZarrCrops) else None
         if ready is not None:
             yield from ready.fetch(some)
         else:
@@ -224,7 +224,7 @@ class CellReader:
             container = self._kept.pop(key, None)
             if container is None:
                 container = _open(cell.store, cell, self._base)
-            if isinstance(container, CropArray | TableImages):
+            if isinstance(container, ZarrCrops | TableImages):
                 self._kept[key] = container
             while len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
@@ -297,13 +297,13 @@ def _opened_for(
 def _open(store: str, cell: Cell, base: Path) -> Container:
     """Open what holds a cell."""
     if is_url(store):
-        return CropArray(store)
+        return ZarrCrops(store)
     path = base / store
     if cell.place is None and cell.index is None and not cell.member:
         return _Files(path)  # an image file, told without a look inside
     kind = kind_of(path)
     if kind is Kind.ZARR:
-        return CropArray(str(path))
+        return ZarrCrops(str(path))
     if kind is Kind.TABLE:
         return TableImages(path)
     if kind not in _OPENERS:

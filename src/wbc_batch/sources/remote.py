@@ -53,9 +53,8 @@ async def _asked_for(name: str, ask: Callable[[], Awaitable[_Answer]]) -> _Answe
         except _DAMAGE:
             raise
         except Exception as error:
-            if (
-                "not satisfiable" in str(error).lower()
-            ):  # the file is there, but shorter than it was
+            # The file is there, but shorter than it was.
+            if "not satisfiable" in str(error).lower():
                 raise
             if pause is None:
                 raise UnreachableError(

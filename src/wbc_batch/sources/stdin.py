@@ -90,9 +90,8 @@ def stdin_kept(
 def _decoded(name: bytes) -> str:
     try:
         return fsdecode(name)
-    except (
-        UnicodeDecodeError
-    ) as error:  # on Windows, whose own lists are in the terminal's code page
+    # On Windows, whose own lists are in the terminal's code page.
+    except UnicodeDecodeError as error:
         raise InputError(
             "the paths on standard input are not UTF-8; write them in UTF-8"
         ) from error

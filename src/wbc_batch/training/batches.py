@@ -1,8 +1,11 @@
 """Training cells as batches: drawn with balance, varied, the same for the same seed."""
 
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import PurePosixPath
 
 import numpy as np
 import torch
@@ -10,15 +13,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wbc_batch.classifier.preprocessing import Preprocessing
-from wbc_batch.datasets.drawn import DRAWN
-from wbc_batch.datasets.labelled import LabelledCells, sampling_weights
+from wbc_batch.datasets.labelled import LabelledCells
+from wbc_batch.schema import DRAWN
 from wbc_batch.training.augmentation import augment
 from wbc_batch.training.settings import Settings
 
-__all__ = ["MARGIN", "centre", "training_batches", "wide_preprocessing"]
+__all__ = ["MARGIN", "centre", "sampling_weights", "training_batches", "wide_preprocessing"]
 
 #: Training crops are this much wider than what the network sees, so that they can be turned and shifted.
 MARGIN = 1.4
+
+# Power of a kind's size by which it counts in its class: 1 as it comes, 0 all kinds alike.
+_EVENNESS = 0.5
 
 
 def wide_preprocessing(preprocessing: Preprocessing) -> Preprocessing:
@@ -92,6 +98,32 @@ def _weights(cells: LabelledCells, settings: Settings) -> NDArray[np.float64]:
                 for part, fraction in parts:
                     weights[part] *= fraction * total / weights[part].sum()
     return weights
+
+
+def sampling_weights(cells: LabelledCells) -> NDArray[np.float64]:
+    """How often each cell is drawn in training: classes equally, kinds within a class more evenly.
+
+    A kind is what a data set's file names tell by their leading letters, such as the band (``BNE_``) and
+    segmented (``SNE_``) neutrophils of PBC. Within a class each kind counts by the square root of its size,
+    so that many band cells do not make "neutrophil" mean "band".
+
+    Returns
+    -------
+    ndarray of float64, shape (N,)
+        Sums to 1.
+    """
+    kinds = [
+        (name, label, re.sub("[^A-Za-z].*", "", PurePosixPath(member).name))
+        for name, member, label in zip(
+            cells.names, cells.members, cells.labels.tolist(), strict=True
+        )
+    ]
+    size = Counter(kinds)
+    total: defaultdict[int, float] = defaultdict(float)
+    for kind, count in size.items():
+        total[kind[1]] += count**_EVENNESS
+    weights = np.array([size[kind] ** (_EVENNESS - 1) / total[kind[1]] for kind in kinds])
+    return weights / weights.sum()
 
 
 def centre(crops: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

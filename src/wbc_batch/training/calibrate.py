@@ -17,9 +17,8 @@ from wbc_batch.classifier.novelty import NoveltyModel, fit_novelty
 from wbc_batch.classifier.nucleus_size import SizeEvidence, fit_size_evidence
 from wbc_batch.classifier.predictions import Rejection, decide
 from wbc_batch.classifier.torch_backend import TorchBackend, choose_precision
-from wbc_batch.datasets.drawn import DRAWN
 from wbc_batch.datasets.labelled import LabelledCells, select
-from wbc_batch.schema import CLASSES
+from wbc_batch.schema import CLASSES, DRAWN
 from wbc_batch.training.augmentation import augment
 from wbc_batch.training.batches import centre
 from wbc_batch.training.settings import USUAL_DIFFERENTIAL, Settings, recorded_settings

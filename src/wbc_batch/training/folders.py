@@ -10,7 +10,7 @@ from wbc_batch.datasets.labelled import (
     LabelledCells,
     files_digest,
     merge,
-    read_dataset,
+    read_datasets,
     select,
     tell_copies,
 )
@@ -109,11 +109,11 @@ def read_cells(
         If a data set cannot be used, or is called as the synthetic cells.
     """
     refuse_drawn_name(training, validation)
-    cells = _read(training, wide_preprocessing(preprocessing))
+    cells = read_datasets(training, wide_preprocessing(preprocessing))
     if validation:
-        return cells, _read(validation, preprocessing)
+        return cells, read_datasets(validation, preprocessing)
     chosen = held_out(cells)
-    return select(cells, ~chosen), select(_read(training, preprocessing), chosen)
+    return select(cells, ~chosen), select(read_datasets(training, preprocessing), chosen)
 
 
 def _places(datasets: Datasets) -> str:
@@ -124,7 +124,3 @@ def _places(datasets: Datasets) -> str:
 
 def _contents(datasets: Datasets) -> str:
     return ", ".join(f"{name}={files_digest(name, d)[:16]}" for name, d in datasets.items())
-
-
-def _read(datasets: Datasets, preprocessing: Preprocessing) -> LabelledCells:
-    return merge([read_dataset(name, d, preprocessing) for name, d in datasets.items()])

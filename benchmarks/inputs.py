@@ -1,4 +1,4 @@
-"""Loads for the benchmarks: few images, many cells."""
+"""Inputs of the benchmarks: few images, many cells."""
 
 import os
 from collections import Counter

@@ -1,4 +1,7 @@
-"""Which shards of a run are done. A shard is done when the JSON beside its Parquet file says so."""
+"""Shards of a run: their columns, and which of them are done.
+
+A shard is done when the JSON beside its Parquet file says so.
+"""
 
 import json
 import re
@@ -7,23 +10,34 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import pyarrow as pa
+
 from wbc_batch.files import UNFINISHED, unread, write_file
 from wbc_batch.records import parse_json
-from wbc_batch.schema import SHARDS
+from wbc_batch.schema import CELL_TYPES, SHARDS
 
 __all__ = [
+    "CELL_SCHEMA",
+    "EXPORTED",
     "ShardResult",
     "commit",
     "committed",
     "committed_shards",
     "is_shard_file",
     "labels_of",
+    "read_note",
 ]
 
-# As `wbc_batch.engine.plan.ShardSpec.stem` names them; and what napari exports as a run.
+#: Columns and types that every shard's Parquet file has.
+CELL_SCHEMA = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in CELL_TYPES.items()])
+
+#: Name, without suffix, of the one shard of what napari exports as a run.
+EXPORTED = "napari"
+
+# As `wbc_batch.engine.plan.ShardSpec.stem` names them.
 _STEM = r"\d{6,}-[0-9a-f]{16}"
 _SHARD_FILE = re.compile(
-    rf"({_STEM}|napari)\.(json|parquet)|\.{_STEM}\..*{re.escape(UNFINISHED)}", re.ASCII
+    rf"({_STEM}|{EXPORTED})\.(json|parquet)|\.{_STEM}\..*{re.escape(UNFINISHED)}", re.ASCII
 )
 
 
@@ -101,13 +115,29 @@ def committed(run_dir: Path) -> list[ShardResult]:
         notes = []
     except OSError as error:
         raise unread(shards, error) from error
-    found = map(_read, notes)
+    found = map(_read_whole, notes)
     return sorted((result for result in found if result), key=lambda result: result.number)
 
 
 def committed_shards(run_dir: Path) -> list[Path]:
     """List the Parquet files of the finished shards of a run, in the order of its cells."""
     return [run_dir / SHARDS / result.file for result in committed(run_dir)]
+
+
+def read_note(path: Path) -> ShardResult | None:
+    """Read the JSON beside a shard; None if there is none, or it is damaged.
+
+    Raises
+    ------
+    IncompleteRunError
+        If it may not be read.
+    """
+    try:
+        return ShardResult(**parse_json(path.read_text(encoding="utf-8")))
+    except PermissionError as error:
+        raise unread(path, error) from error
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def labels_of(results: Iterable[ShardResult]) -> dict[str, int]:
@@ -118,10 +148,12 @@ def labels_of(results: Iterable[ShardResult]) -> dict[str, int]:
     return dict(sorted(total.items()))
 
 
-def _read(path: Path) -> ShardResult | None:
+def _read_whole(note: Path) -> ShardResult | None:
+    """Read a note whose Parquet file is there, and as large as it says."""
+    if (result := read_note(note)) is None:
+        return None
     try:
-        result = ShardResult(**parse_json(path.read_text(encoding="utf-8")))
-        whole = (path.parent / result.file).stat().st_size == result.size
+        whole = (note.parent / result.file).stat().st_size == result.size
     except PermissionError as error:
         raise unread(error.filename, error) from error
     except (OSError, ValueError, TypeError):

@@ -1,6 +1,6 @@
 """Measure how much of the surroundings of a box should be read with it.
 
-    python benchmarks/room.py ../shared/data
+    python benchmarks/box_margin.py ../shared/data
 
 Leukocytes are found in fields of view (BCCD), and in single pictures (PBC, Raabin) as if they were fields;
 each box is read with room around it, and classified by the bundled model. What `Box.with_room` does is one of
