@@ -430,9 +430,9 @@ def test_images_that_a_model_was_trained_on_are_known_by_any_name(
         caplog.clear()
         told = evaluate_folders(model, {"c": renamed["train"], "d": renamed["val"]}).roles
         assert told == {"c": "trained on", "d": "chosen on"}
-        said = "1 of the 11 images of {} were used for the {} of this model, such as monocyte/another-name.png"
         for name, use in (("c", "training"), ("d", "validation")):
-            assert said.format(name, use) in caplog.text
+            said = f"1 of the 11 images of {name} were used for the {use} of this model"
+            assert f"{said}, such as monocyte/another-name.png" in caplog.text
 
 
 def test_a_damaged_list_of_images_is_refused_and_a_missing_one_leaves_the_names(
