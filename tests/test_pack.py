@@ -270,12 +270,12 @@ def test_a_damaged_header_says_nothing_of_the_size(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("output", "reason"),
     [
-        ("slides", "is there already"),
+        ("slides", "already exists"),
         ("nowhere/crops.zarr", "no folder nowhere"),
         ("slides/crops.zarr", "lies inside the input"),
         ("s3://bucket/crops.zarr", "is a URL"),
-        ("circle", "is there already"),
-        ("dangling.zarr", "is there already"),
+        ("circle", "already exists"),
+        ("dangling.zarr", "already exists"),
         (300 * "x", "cannot be used for results .file name too long"),
         (300 * "x" + "/crops.zarr", "no folder xxx"),
     ],
@@ -456,4 +456,4 @@ def test_the_command_says_what_was_gained(slides: Path) -> None:
     assert json.loads(result.stdout)["errors"] == 1
     result = CliRunner().invoke(app, ["pack", "slides", "-o", "all.zarr"])
     assert result.exit_code == ExitCode.FATAL
-    assert "is there already" in result.stderr
+    assert "already exists" in result.stderr
