@@ -346,7 +346,7 @@ def test_models_are_listed(imported, tmp_path, monkeypatch):
 
 
 def test_a_whole_model_is_verified(imported):
-    assert "is whole and runs" in run("model", "verify", imported)
+    assert "is complete and runs" in run("model", "verify", imported)
     assert json.loads(run("model", "verify", "--json"))["verified"] is True
 
 

@@ -348,7 +348,7 @@ def test_a_report_made_anew_keeps_the_review_of_the_one_before(run: Path, tmp_pa
     names = ("cells.csv", "cells.parquet", "differential-reviewed.csv")
     before = [(run / name).read_bytes() for name in names]
     told = invoke("report", run, "--force")
-    assert f"After the review that {run / 'cells.csv'} holds" in told.stdout
+    assert f"After the review in {run / 'cells.csv'}" in told.stdout
     assert [(run / name).read_bytes() for name in names] == before
     rebuild_report(run, tmp_path / "by-input", groups="source")
     assert read_csv(tmp_path / "by-input" / "cells.csv")[0]["reviewed_label"] == "monocyte"
