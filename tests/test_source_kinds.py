@@ -224,7 +224,7 @@ def test_members_are_found_by_their_names_alone(tmp_path: Path) -> None:
     ):
         cell = Cell(path.as_posix(), "slide-1/03.png", None, "")
         assert (read_image(cell) == PICTURES[3]).all()
-        with pytest.raises(ImageError, match="no such file"):
+        with pytest.raises(ImageError, match=r"the file is no.* in the archive"):
             read_image(Cell(path.as_posix(), "other.png", None, ""))
         assert (read_image(Cell(path.name, cell.member, None, ""), tmp_path) == PICTURES[3]).all()
 

@@ -246,7 +246,7 @@ class TarMembers:
         if before is not None:
             offsets = [offset for offset in offsets if offset < before]
         if not offsets:
-            raise ImageError("the archive holds no such file")
+            raise ImageError("the file is not in the archive")
         return offsets[-1]
 
     @cached_property
