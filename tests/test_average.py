@@ -201,5 +201,5 @@ def test_nothing_is_written_over(place, averaged):
     before = (averaged / "model.safetensors").read_bytes()
     result = average(place, *models, "-o", averaged)
     assert result.exit_code == ExitCode.FATAL
-    assert "is there already" in result.stderr
+    assert "already exists" in result.stderr
     assert (averaged / "model.safetensors").read_bytes() == before

@@ -162,9 +162,9 @@ def test_force_replaces_and_a_person_reads_a_table(
         (["slides", "-o", "slides.txt"], 1, "slides.txt cannot be used for results"),
         (["slides", "-o", "others"], 1, "others is not empty"),
         (["slides", "-o", "circle"], 1, "circle cannot be used for results"),
-        (["slides", "-o", "new", "--model", LONG], 1, "cannot be looked at (file name too long)"),
-        (["slides", "-o", "scheduled", "--scheduler-file", LONG], 1, "(file name too long); name"),
-        ([LONG, "-o", "new"], 2, "cannot be looked at (file name too long); check the spelling"),
+        (["slides", "-o", "new", "--model", LONG], 1, "cannot be accessed (file name too long)"),
+        (["slides", "-o", "scheduled", "--scheduler-file", LONG], 1, "(file name too long); give"),
+        ([LONG, "-o", "new"], 2, "cannot be accessed (file name too long); check the spelling"),
         (["slides"], 2, "--output"),
         (["-o", "new"], 2, "INPUT"),
     ],
@@ -226,10 +226,21 @@ def test_a_model_tells_what_all_its_trainings_saw(tmp_path: Path) -> None:
     assert ["drawn", "training", *["12"] * 5] in rows
     assert ["b", "validation", *["13"] * 5] in rows
     assert sum(row[:1] == ["a"] for row in rows) == 1
-    assert "the mean of those of 2 trainings" in told
+    assert "the average of 2 trained models" in told
     assert "not known what else it was trained on" in told
-    assert "How well it does is not known" in told
+    assert "How well it performs is not known" in told
     assert "above a novelty" not in told
+
+
+@pytest.mark.parametrize("command", [[], ["model"], ["dataset"]], ids=" ".join)
+def test_help_cuts_no_sentence_and_shows_no_python_types(command: list[str]) -> None:
+    told = invoke(*command, "--help").stdout
+    commands = told.split("Commands:\n")[1]
+    assert "..." not in commands
+    for line in commands.splitlines():
+        if command or line.split()[0] not in ("model", "dataset"):
+            shown = invoke(*command, line.split()[0], "--help").stdout
+            assert not set("<>{}") & set(shown.replace("[x>=", "").replace("; x>=", ""))
 
 
 def test_version() -> None:
@@ -320,8 +331,8 @@ def test_standard_output_on_a_full_disk_is_one_sentence() -> None:
         run = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert run.returncode == ExitCode.FATAL
     assert run.stderr.splitlines()[1:] == [
-        "wbc-batch: standard output cannot be written (no space left on device); what the command wrote "
-        "into files is there"
+        "wbc-batch: standard output cannot be written (no space left on device); files that the command "
+        "wrote are not affected"
     ]
 
 
@@ -373,7 +384,7 @@ def test_a_folder_that_is_gone_under_the_command_is_one_sentence(tmp_path: Path)
     (tmp_path / "gone").mkdir()
     run = subprocess.run(command, cwd=tmp_path / "gone", capture_output=True, text=True)
     assert run.returncode == ExitCode.FATAL
-    assert run.stderr.startswith("wbc-batch: the current folder is not there any more; change")
+    assert run.stderr.startswith("wbc-batch: the current folder no longer exists; change")
     assert len(run.stderr.splitlines()) == 1
 
 

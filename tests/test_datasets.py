@@ -197,7 +197,7 @@ def test_the_terminal_shows_both_halves(small, tmp_path):
         (lambda d: shutil.rmtree(d / "PBC"), "no such file or folder"),
         (lambda d: shutil.copytree(d / "Raabin" / "TestA", d / "Raabin" / "Test_A"), "both Raabin"),
         (lambda d: (d / "PBC" / "ig" / "IG_00003.jpg").write_bytes(b""), "IG_00003.jpg is empty"),
-        (lambda d: fill(d / "out", {"x": 1}), "out is there already"),
+        (lambda d: fill(d / "out", {"x": 1}), "out already exists"),
     ],
 )
 def test_an_unusable_layout_is_one_sentence(small, tmp_path, damage, message):
@@ -311,8 +311,8 @@ def test_folders_of_classes_are_divided_class_by_class(tmp_path):
         (("--label", "baso=basofil"), "names no class; the classes are basophil"),
         (("--label", "baso"), "not of the form FOLDER=CLASS"),
         ((*LABELS, "--label", "NEUT=monocyte"), "to neutrophil and to monocyte"),
-        ((*LABELS, "--group-by", "("), "is no regular expression"),
-        ((*LABELS, "--group-by", "(a{99999999999})"), "is no regular expression"),
+        ((*LABELS, "--group-by", "("), "is not a valid regular expression"),
+        ((*LABELS, "--group-by", "(a{99999999999})"), "is not a valid regular expression"),
         ((*LABELS, "--group-by", "p"), "has no group"),
         ((*LABELS, "--group-by", r"slide-(\d+)"), "finds no group in 'lab/p0/"),
         ((*LABELS, "--test", 0.9), "leave nothing to train on"),
@@ -480,7 +480,10 @@ HEAD = "path,label,source,split,sha256,group"
             "a (monocyte) and b (basophil) are the same image",
         ),
         (f"{HEAD}\n\n\na,,s,test,,", "row 4 has no label"),
-        (f'{HEAD}\n"a,monocyte,s,test,,{"a" * 140_000}', "a double quote there that is not closed"),
+        (
+            f'{HEAD}\n"a,monocyte,s,test,,{"a" * 140_000}',
+            "there for a double quote that is not closed",
+        ),
         (f"{HEAD}\na,neutrophil,s,test,,g,more", "row 2 of"),
     ],
 )

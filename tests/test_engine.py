@@ -305,7 +305,7 @@ def test_deadly_cells_are_not_read(job: Job, slides: Path) -> None:
 
 def test_another_model_on_a_worker_is_refused(job: Job, slides: Path) -> None:
     (spec,) = plan_shards(list_cells([slides]), replace(job, model_digest="0" * 32), 200)
-    with pytest.raises(ModelError, match="another model on the workers"):
+    with pytest.raises(ModelError, match="a different model on the workers"):
         run_shard(spec)
 
 
@@ -375,7 +375,7 @@ def test_a_lock_that_was_left_where_there_are_none_is_named(
     monkeypatch.setattr("fcntl.flock", flock)
     (tmp_path / ".lock").touch()
     with (
-        pytest.raises(RunError, match=r"if there is none, .*\.lock: remove that"),
+        pytest.raises(RunError, match=r"if nothing else is running, remove .*\.lock, which"),
         locked(tmp_path),
     ):
         pass
@@ -502,10 +502,11 @@ def test_a_run_whose_input_is_named_otherwise_says_how_it_was_named(
         write_record(tmp_path, record)
         with pytest.raises(RunError) as told:
             to_continue(tmp_path, replace(SETTINGS, cells="10 (ef)"))
-        assert "is now '10 (ef)', as many: name the input as then, 'my slides'); to fin" in str(
-            told.value
+        assert (
+            "is now '10 (ef)', the same number: give the input exactly as before, 'my slides'); to fin"
+            in str(told.value)
         )
-        assert "repeat the old command: wbc-batch classify 'my slides' -o run; or" in str(
+        assert "repeat the old command: wbc-batch classify 'my slides' -o run; otherwise" in str(
             told.value
         )
         with pytest.raises(RunError, match=r"is now '11 \(ef\)'\); to finish it"):

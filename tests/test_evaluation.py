@@ -479,7 +479,7 @@ def test_evaluate_is_a_command(bundle, folders, tmp_path):
     ("arguments", "reason"),
     [
         (("--leave-one-out",), "with -o"),
-        (("--leave-one-out", "--card", "-o", "x"), "measures a recipe"),
+        (("--leave-one-out", "--card", "-o", "x"), "measures how a model is trained"),
         (("--also", "a=x"), "need --leave-one-out"),
     ],
 )

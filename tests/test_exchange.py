@@ -298,13 +298,13 @@ def test_a_full_disk_leaves_nothing_of_a_model(checkpoint, tmp_path):
 
 def test_nothing_is_written_over(checkpoint, imported, tmp_path):
     before = (imported / "model.json").read_bytes()
-    assert "is there already" in refuse(*importing(checkpoint, imported.parent))
+    assert "already exists" in refuse(*importing(checkpoint, imported.parent))
     assert (imported / "model.json").read_bytes() == before
     (tmp_path / "a.onnx").write_text("mine")
     command = ["model", "export", "default", "-o", str(tmp_path / "a.onnx")]
     refused = CliRunner().invoke(app, command)
     assert refused.exit_code == ExitCode.FATAL
-    assert "is there already" in refused.stderr
+    assert "already exists" in refused.stderr
 
 
 def test_a_place_for_an_export_that_cannot_be_used_is_named(tmp_path, monkeypatch):
@@ -312,7 +312,7 @@ def test_a_place_for_an_export_that_cannot_be_used_is_named(tmp_path, monkeypatc
         "wbc_batch.exchange.onnx_export.make_onnx", lambda _: SimpleNamespace(content=b"")
     )
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(RunError, match=r"a\.onnx cannot be used for results .*; name a place"):
+    with pytest.raises(RunError, match=r"a\.onnx cannot be used for results .*; choose a path"):
         export_onnx("default", tmp_path / "file" / "a.onnx")
 
     def forbidden(_: Path) -> None:
@@ -346,7 +346,7 @@ def test_models_are_listed(imported, tmp_path, monkeypatch):
 
 
 def test_a_whole_model_is_verified(imported):
-    assert "is whole and runs" in run("model", "verify", imported)
+    assert "is complete and runs" in run("model", "verify", imported)
     assert json.loads(run("model", "verify", "--json"))["verified"] is True
 
 

@@ -107,11 +107,11 @@ def test_a_plan_says_what_a_run_in_the_folder_has_done(
     ("options", "sentence"),
     [
         (["-o", "IN/results"], "lies inside the input"),
-        (["-o", "OTHER"], "not empty and holds no earlier run"),
+        (["-o", "OTHER"], "not empty and does not hold an earlier run"),
         (["-o", "OTHER/notes.txt"], "cannot be used for results (not a directory)"),
         (["-o", "DONE"], "already holds a finished run"),
         (["--workers", "1000"], "1000 workers would have "),
-        (["--coverage", "2"], "a coverage of 2 cannot be promised"),
+        (["--coverage", "2"], "a coverage of 2 is not possible"),
         (["--profile", "mine.yaml"], "mine.yaml"),
         (["--wbc-counts", "none.csv"], "none.csv"),
         (["--stall-timeout", "0"], "cannot be given up after 0 s"),

@@ -166,12 +166,12 @@ def test_a_run_that_is_not_finished_says_what_is_missing(run: Path, tmp_path: Pa
     with pytest.raises(IncompleteRunError, match=rf"continue it with \(with -o {run}\): wbc-batch"):
         rebuild_report(run)
     (run / "run.json").write_text(json.dumps(record | {"state": "finished"}))
-    with pytest.raises(IncompleteRunError, match="not whole any more: the shards of 5 of 11 cells"):
+    with pytest.raises(IncompleteRunError, match="no longer complete: the shards of 5 of 11 cells"):
         rebuild_report(run)
-    with pytest.raises(RunError, match="holds no run"):
+    with pytest.raises(RunError, match="does not hold a run"):
         rebuild_report(tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
-    with pytest.raises(RunError, match=r"cannot be looked at \(file name too long\)"):
+    with pytest.raises(RunError, match=r"cannot be accessed \(file name too long\)"):
         rebuild_report(tmp_path / (300 * "x"))
 
 
@@ -181,7 +181,7 @@ def test_a_record_that_is_damaged_is_said_to_be(run: Path, text: str) -> None:
     told = invoke("report", run)
     assert told.exit_code == 1
     assert "run.json" in told.stderr
-    assert "classify into this one anew with --force" in told.stderr
+    assert "classify into this one again with --force" in told.stderr
 
 
 def test_a_project_that_was_moved_keeps_its_pictures(
@@ -348,7 +348,7 @@ def test_a_report_made_anew_keeps_the_review_of_the_one_before(run: Path, tmp_pa
     names = ("cells.csv", "cells.parquet", "differential-reviewed.csv")
     before = [(run / name).read_bytes() for name in names]
     told = invoke("report", run, "--force")
-    assert f"After the review that {run / 'cells.csv'} holds" in told.stdout
+    assert f"After the review in {run / 'cells.csv'}" in told.stdout
     assert [(run / name).read_bytes() for name in names] == before
     rebuild_report(run, tmp_path / "by-input", groups="source")
     assert read_csv(tmp_path / "by-input" / "cells.csv")[0]["reviewed_label"] == "monocyte"
@@ -358,7 +358,7 @@ def test_a_report_made_anew_keeps_the_review_of_the_one_before(run: Path, tmp_pa
     told = invoke("report", run, "--force")
     assert told.exit_code == 2
     assert "row 2 ('blast')" in told.stderr
-    assert "leave that review out with --review none" in told.stderr
+    assert "leave out that review with --review none" in told.stderr
 
     told = invoke("report", run, "--force", "--review", "none")
     assert "After the review" not in told.stdout
@@ -374,7 +374,7 @@ def test_a_review_that_cannot_be_read_is_not_replaced(run: Path, tmp_path: Path)
     for place in ([], ["-o", tmp_path / "elsewhere"]):
         told = invoke("report", run, "--force", *place)
         assert told.exit_code == 2
-        assert "leave that review out with --review none" in told.stderr
+        assert "leave out that review with --review none" in told.stderr
     assert table.read_bytes() == before
     assert invoke("report", run, "--force", "--review", "none").exit_code == 0
 

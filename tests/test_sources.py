@@ -315,7 +315,7 @@ def huge_jpeg() -> bytes:
     [
         (b"", "empty"),
         (b"patient,cell\n1,2\n", "not a JPEG"),
-        *((animated(kind), "holds 2 frames; one image") for kind in ("PNG", "GIF", "WEBP")),
+        *((animated(kind), "holds 2 frames; only one image") for kind in ("PNG", "GIF", "WEBP")),
         (b"%PDF-1.7\n", "not a JPEG"),
         (np.random.default_rng(0).bytes(5000), "not a JPEG"),
         (b"\xff\xd8\xff", "truncated or damaged"),
@@ -328,7 +328,7 @@ def huge_jpeg() -> bytes:
         (deep_png(8000, 8000), r"8000 x 8000 pixels of 8 bytes each.* 33 million of these"),
         (deep_png(5000, 5000), "PNG data are truncated"),
         (huge_tiff(), r"9000 x 5000 pixels of 6 bytes each is too large .* 44 million"),
-        (many_samples(), "30 samples for each pixel is no picture"),
+        (many_samples(), "30 samples per pixel cannot be read"),
     ],
 )
 def test_reasons_are_plain(data: bytes, reason: str, tmp_path: Path) -> None:

@@ -270,7 +270,7 @@ def test_writing_slides_again_gives_the_same_files(tmp_path):
 
 def test_slides_never_mix_with_others(tmp_path):
     write_slides(tmp_path, slides=1, cells=3)
-    with pytest.raises(RunError, match="holds other slides already, such as"):
+    with pytest.raises(RunError, match="already holds other slides, such as"):
         write_slides(tmp_path, slides=1, cells=2)
     assert len(read_labels(tmp_path)) == 3
 
@@ -279,7 +279,7 @@ def test_labels_of_something_else_are_not_overwritten(tmp_path):
     labels = tmp_path / "labels.csv"
     for foreign in ("mine\n", "path,label\na.png,monocyte\n", ""):
         labels.write_text(foreign)
-        with pytest.raises(RunError, match=r"labels\.csv is not of these cells"):
+        with pytest.raises(RunError, match=r"labels\.csv describes other cells"):
             write_slides(tmp_path, slides=1, cells=3)
         assert labels.read_text() == foreign
     assert [path.name for path in tmp_path.iterdir()] == ["labels.csv"]

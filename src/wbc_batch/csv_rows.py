@@ -50,9 +50,9 @@ def read_rows(path: Path, errors: str = "strict") -> Iterator[tuple[int, list[st
                         yield number, [name.strip() for name in row]
                 elif any(text.strip() for text in row[width:]):  # 6,8 would else be read as 6
                     raise InputError(
-                        f"row {number} of {path} has more cells than the {width} columns that its first "
-                        "row names; put what holds a comma or semicolon in double quotes, or write "
-                        "6.8 for 6,8"
+                        f"row {number} of {path} has more cells than the {width} columns that its "
+                        "first row names; put values that contain a comma or semicolon in double "
+                        "quotes, or write 6.8 instead of 6,8"
                     )
                 elif row:
                     yield number, row[:width]
@@ -60,14 +60,14 @@ def read_rows(path: Path, errors: str = "strict") -> Iterator[tuple[int, list[st
         raise InputError(f"{path}: there is no such file; check the spelling") from None
     except OSError as error:
         raise InputError(
-            f"{path} cannot be opened ({reason(error)}); name a CSV file that you may read"
+            f"{path} cannot be opened ({reason(error)}); give a CSV file that you can read"
         ) from error
     except UnicodeDecodeError as error:
         raise _no_csv(path, str(error)) from error
     except csv.Error as error:
         raise InputError(
-            f"row {number + 1} of {path} cannot be read ({error}); look for a double quote there that is "
-            "not closed, or save the table as CSV, UTF-8"
+            f"row {number + 1} of {path} cannot be read ({error}); look there for a double quote "
+            "that is not closed, or save the table as CSV, UTF-8"
         ) from error
 
 
@@ -82,7 +82,7 @@ def _lines(path: Path, file: TextIO) -> tuple[str, Iterable[str]]:
     head = []
     for line in file:
         if "\0" in line:  # as in UTF-16, which Excel calls Unicode text
-            raise _no_csv(path, "it is no text in UTF-8")
+            raise _no_csv(path, "it is not UTF-8 text")
         head.append(line)
         if line.strip():
             break

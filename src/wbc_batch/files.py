@@ -73,7 +73,7 @@ def absence(path: Path, sentence: str) -> str:
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as error:
-        return f"{path} cannot be looked at ({reason(error)})"
+        return f"{path} cannot be accessed ({reason(error)})"
     return sentence
 
 
@@ -108,7 +108,7 @@ def refuse_existing(output: Path, *, even_empty: bool = False) -> None:
         if os.path.lexists(output) and (  # a link that leads nowhere, too
             even_empty or not is_folder(output) or any(output.iterdir())
         ):
-            raise RunError(f"{output} is there already; remove it, or name another place with -o")
+            raise RunError(f"{output} already exists; remove it, or choose another path with -o")
 
 
 def refuse_misfits(folder: Path, files: Iterable[str], folders: Iterable[str]) -> None:
@@ -130,7 +130,8 @@ def refuse_misfits(folder: Path, files: Iterable[str], folders: Iterable[str]) -
         path = folder / name
         if os.path.lexists(path) and is_folder(path) != (kind == "folder"):
             raise RunError(
-                f"{path} is in the way of a {kind} of the results; move it away, or name another folder"
+                f"{path} is in the way of a {kind} of the results; move it away, or choose another "
+                "folder"
             )
 
 
@@ -212,16 +213,17 @@ def try_writing(folder: Path) -> None:
 def _unwritten(path: Path, error: OSError) -> RunError:
     if error.errno in _FOR_NOW:
         return IncompleteRunError(
-            f"{path} cannot be written ({reason(error)}); mend that, then repeat the command to continue"
+            f"{path} cannot be written ({reason(error)}); fix that, then repeat the command to "
+            "continue"
         )
     if isinstance(error, PermissionError) and error.filename2 and exists(error.filename2):
         # What takes its place was written beside it. On Windows nobody may replace what is open.
         return IncompleteRunError(
-            f"{error.filename2} cannot be replaced ({reason(error)}); close the program that has it open, or "
-            "name another place, then repeat the command"
+            f"{error.filename2} cannot be replaced ({reason(error)}); close the program that has "
+            "it open, or choose another path, then repeat the command"
         )
     return RunError(
-        f"{path} cannot be used for results ({reason(error)}); name a place that you may write to"
+        f"{path} cannot be used for results ({reason(error)}); choose a path that you can write to"
     )
 
 
@@ -293,8 +295,8 @@ def scratch() -> Iterator[str]:
         folder = TemporaryDirectory(prefix="wbc-batch-", ignore_cleanup_errors=True)
     except OSError as error:
         raise IncompleteRunError(
-            f"temporary files cannot be written ({reason(error)}); make room, or name a "
-            "folder for them with TMPDIR, then repeat the command to continue"
+            f"temporary files cannot be written ({reason(error)}); free some disk space, or set "
+            "TMPDIR to another folder, then repeat the command to continue"
         ) from error
     with folder as place:
         yield place
@@ -331,8 +333,8 @@ def held(lock: Path, place: Path, state: str) -> Iterator[None]:
     except Timeout:
         guard.release()
         raise RunError(
-            f"{place} is {state}; wait for it to end, or name another place (if there is none, one that was "
-            f"killed left {lock}: remove that)"
+            f"{place} is {state}; wait for that to end, or choose another path (if nothing else is "
+            f"running, remove {lock}, which a killed process left behind)"
         ) from None
     except OSError as error:
         raise _unwritten(place, error) from error

@@ -44,5 +44,8 @@ def gone(place: str) -> str:
         The way to it, with forward slashes.
     """
     if _ESCAPE.search(place):
-        return "the file is gone, or its name is not UTF-8: the tables of a run do not lead to such a file"
+        return (
+            "the file is gone, or its name is not UTF-8: such a file cannot be found from the "
+            "tables of a run"
+        )
     return "the file is gone"

@@ -71,8 +71,8 @@ def open_run(run_dir: Path) -> FinishedRun:
     """
     file = run_dir / RECORD_FILE
     if not is_file(file):
-        why = absence(file, f"{run_dir} holds no run ({RECORD_FILE} is not there)")
-        raise RunError(f"{why}; name a folder that wbc-batch classify wrote")
+        why = absence(file, f"{run_dir} does not hold a run (there is no {RECORD_FILE})")
+        raise RunError(f"{why}; give a folder that wbc-batch classify wrote")
     record = read_record(run_dir) or {}
     if missing := lacking(run_dir, record):
         raise IncompleteRunError(_what_is_missing(run_dir, record, missing))
@@ -136,7 +136,8 @@ def rebuild_report(
     own = resolved(place) == resolved(run_dir)
     if not own and exists(place / RECORD_FILE):
         raise RunError(
-            f"{place} holds another run, whose reports would be replaced; name another folder with -o"
+            f"{place} holds another run, whose reports would be replaced; choose another folder "
+            "with -o"
         )
     with (
         locked(run_dir) if own else nullcontext(),
@@ -185,13 +186,13 @@ def _own_review(run_dir: Path) -> Review | None:
     try:
         return earlier_review(run_dir / CELLS_FILE)
     except InputError as error:
-        raise InputError(f"{error}; or leave that review out with --review {NO_REVIEW}") from error
+        raise InputError(f"{error}; or leave out that review with --review {NO_REVIEW}") from error
 
 
 def _what_is_missing(run_dir: Path, record: Record, missing: int) -> str:
     missed = f"{missing:,} of {record['cells']:,} cells"
     if record.get("state") == "finished":
-        trouble = f"{run_dir} is not whole any more: the shards of {missed} are missing or damaged"
+        trouble = f"{run_dir} is no longer complete: the shards of {missed} are missing or damaged"
     else:
         state = record.get("state", "not recorded")
         trouble = f"{run_dir} is not finished: {missed} are not classified yet (state: {state})"
@@ -227,8 +228,8 @@ def _results_folder(
     there = [name for name in names if exists(path / name)]
     if there and not force:
         raise RunError(
-            f"{path} already holds {first_few(there, 3)}; "
-            "name another folder with -o, or add --force to replace them"
+            f"{path} already holds {first_few(there, 3)}; choose another folder with -o, or add "
+            "--force to replace them"
         )
     try:
         with unwritable(path):

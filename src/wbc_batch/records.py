@@ -78,7 +78,7 @@ def read_json(path: Path, remedy: str) -> dict[str, Any] | None:
     except ValueError as error:
         raise RunError(f"{path} is damaged; {remedy}") from error
     if not isinstance(record, dict):
-        raise RunError(f"{path} is no record of wbc-batch; {remedy}")
+        raise RunError(f"{path} is not a record of wbc-batch; {remedy}")
     return record
 
 

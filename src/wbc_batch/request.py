@@ -202,8 +202,8 @@ def refuse_overlap(inputs: Sequence[AnyInput], run_dir: Path) -> None:
     """
     if (path := input_around(run_dir, inputs)) is not None:
         raise InputError(
-            f"the results folder {run_dir} lies inside the input {path}, where its files would "
-            "be taken for cells; name a folder outside"
+            f"the results folder {run_dir} lies inside the input {path}, where its files would be "
+            "read as cells; choose a folder outside it"
         )
 
 
@@ -216,8 +216,8 @@ def _refuse_no_time(stall_timeout: float) -> None:
     """
     if not 0.0 < stall_timeout < math.inf:
         raise InputError(
-            f"a run cannot be given up after {stall_timeout:g} s without progress; give some minutes, "
-            "such as --stall-timeout 600"
+            f"a run cannot be given up after {stall_timeout:g} s without progress; allow a few "
+            "minutes, such as --stall-timeout 600"
         )
 
 
@@ -235,7 +235,7 @@ def _set_thresholds(bundle: Bundle, coverage: float | None) -> list[float] | Non
         return None
     if not 0.0 < coverage < 1.0:
         raise InputError(
-            f"a coverage of {coverage:g} cannot be promised; give one between 0 and 1, such as 0.95"
+            f"a coverage of {coverage:g} is not possible; give one between 0 and 1, such as 0.95"
         )
     return conformal_thresholds(bundle.conformal_scores(), coverage).tolist()
 

@@ -179,7 +179,7 @@ def _classify(request: Request, run_dir: Path, record: Record, progress: Progres
     begun = time.monotonic()
     before = sum(result.cells for result in committed(run_dir))
     if before:
-        _log.info("%d of %d cells were classified before", before, request.listing.cells)
+        _log.info("%d of %d cells were already classified", before, request.listing.cells)
     if before < request.listing.cells:
         _classify_rest(request, run_dir, record, progress)
     seconds = time.monotonic() - begun
@@ -187,14 +187,14 @@ def _classify(request: Request, run_dir: Path, record: Record, progress: Progres
     cells = sum(result.cells for result in results)
     if cells < request.listing.cells:
         raise IncompleteRunError(
-            f"{run_dir} holds {cells} rows for {request.listing.cells} cells, though all were "
-            "classified: files of its shards are gone, damaged, or not to be seen from this machine yet; "
-            "repeat the command to continue"
+            f"{run_dir} holds {cells} rows for {request.listing.cells} cells, although all were "
+            "classified: some of its shard files are missing, damaged, or not yet visible from "
+            "this machine; repeat the command to continue"
         )
     if cells > request.listing.cells:
         raise RunError(
-            f"{run_dir} holds {cells} rows for {request.listing.cells} cells; its shards "
-            "do not belong to this run, so add --force to begin anew"
+            f"{run_dir} holds {cells} rows for {request.listing.cells} cells; some of its shards "
+            "do not belong to this run; add --force to start again"
         )
     return {
         "finished": now(),

@@ -23,7 +23,7 @@ from wbc_batch.cli.evaluation import evaluate
 from wbc_batch.cli.pack import pack
 from wbc_batch.cli.plan import plan
 from wbc_batch.cli.report import report
-from wbc_batch.cli.shared import end, say
+from wbc_batch.cli.shared import Command, end, say
 from wbc_batch.cli.streams import outlast_readers
 from wbc_batch.cli.training import train
 from wbc_batch.errors import ExitCode, WbcError, in_a_line, visible
@@ -39,7 +39,8 @@ class _Group(TyperGroup):
             Path.cwd()
         except OSError:  # libraries die of it as they are imported, typer's own among them
             end(
-                "the current folder is not there any more; change to one that is, and repeat the command",
+                "the current folder no longer exists; change to one that does, and repeat the "
+                "command",
                 ExitCode.FATAL,
             )
         return super().parse_args(ctx, args)
@@ -65,7 +66,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (plan, classify, report, compare, pack, draw, train, evaluate):
-    app.command()(command)
+    app.command(cls=Command)(command)
 app.add_typer(models.app, name="model")
 app.add_typer(datasets.app, name="dataset")
 

@@ -40,7 +40,9 @@ __all__ = ["classify", "draw"]
 
 def classify(
     inputs: InputsArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the results.")
+    ],
     model: ModelOption = "default",
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
@@ -60,9 +62,9 @@ def classify(
 ) -> None:
     """Classify cells and report them, per cell and per group.
 
-    Every file of a folder or archive, every page, crop or row becomes a row of cells.csv; groups are the
-    folders that cells lie in, unless --group-by says otherwise. Repeat the same command to continue a run
-    that was interrupted.
+    Each file in a folder or archive, each page of a stack, each crop of an array and each row of a table
+    becomes a row of cells.csv. Cells are grouped by folder, unless --group-by says otherwise. Repeat the
+    same command to continue a run that was interrupted.
     """
     from wbc_batch.progress import shown_progress
     from wbc_batch.run import classify_paths
@@ -102,14 +104,18 @@ def classify(
 
 def draw(
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for slides/ and labels.csv.")
+        Path,
+        typer.Option("--output", "-o", metavar="DIR", help="Folder for slides/ and labels.csv."),
     ],
-    slides: Annotated[int, typer.Option(help="Number of slides.")] = 3,
-    cells: Annotated[int, typer.Option(help="Cells on each slide.")] = 100,
-    seed: Annotated[int, typer.Option(help="The same seed draws the same cells.")] = 0,
+    slides: Annotated[int, typer.Option(metavar="N", help="Number of slides.")] = 3,
+    cells: Annotated[int, typer.Option(metavar="N", help="Cells on each slide.")] = 100,
+    seed: Annotated[int, typer.Option(metavar="N", help="The same seed draws the same cells.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Draw synthetic cells, as a folder of slides to try things on."""
+    """Draw synthetic cells to try the program on.
+
+    Writes one folder of images per slide under DIR/slides, and the class of each cell to DIR/labels.csv.
+    """
     from wbc_batch.synthetic import write_slides
 
     paths = write_slides(output, slides=slides, cells=cells, seed=seed)
@@ -126,7 +132,7 @@ def _print_summary(summary: "RunSummary") -> None:
 
     console = Console()
     print_differential(read_differential(summary.run_dir / DIFFERENTIAL_FILE), console)
-    errors = f", {summary.errors} of them errors (see errors.csv)" if summary.errors else ""
+    errors = f", {summary.errors} of them with errors (see errors.csv)" if summary.errors else ""
     say(
         f"\n{summary.cells} cells{errors}, {summary.cells_per_second:.0f} cells/s\n"
         f"Report: {summary.run_dir / PAGE}"

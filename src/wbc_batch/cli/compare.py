@@ -13,11 +13,13 @@ __all__ = ["compare"]
 
 def compare(
     first: Annotated[Path, typer.Argument(metavar="RUN_A", help="Folder of a finished run.")],
-    second: Annotated[Path, typer.Argument(metavar="RUN_B", help="Another one on the same cells.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the comparison.")],
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace a comparison that is there.")
-    ] = False,
+    second: Annotated[
+        Path, typer.Argument(metavar="RUN_B", help="Folder of another run on the same cells.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the comparison.")
+    ],
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing comparison.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Compare two runs, or two models, cell by cell."""

@@ -5,59 +5,74 @@ from typing import Annotated
 
 import typer
 
-from wbc_batch.cli.shared import JsonOption, print_json, say
+from wbc_batch.cli.shared import Command, JsonOption, print_json, say
 
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="Prepare labelled cells for training.", no_args_is_help=True, rich_markup_mode=None
+    help="Prepare labeled cells for training.", no_args_is_help=True, rich_markup_mode=None
 )
 
 
 @app.callback()
 def _group() -> None:
-    """Prepare labelled cells for training."""
+    """Prepare labeled cells for training."""
 
 
-@app.command()
+@app.command(cls=Command)
 def prepare(
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="New folder for the manifest; images stay.")
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="New folder for the manifest; images stay where they are.",
+        ),
     ],
     folders: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME=]FOLDER", help="Own cells, in one folder per class."),
+        typer.Argument(metavar="[NAME=]FOLDER", help="Your own cells, in one folder per class."),
     ] = None,
     pbc: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="PBC_dataset_normal_DIB, as published.")
+        Path | None,
+        typer.Option(metavar="DIR", help="The folder PBC_dataset_normal_DIB, as published."),
     ] = None,
     raabin: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Raabin-WBC: the folder of Train, TestA and TestB."),
+        typer.Option(
+            metavar="DIR", help="Raabin-WBC: the folder that holds Train, TestA and TestB."
+        ),
     ] = None,
     label: Annotated[
         list[str] | None,
         typer.Option(
             metavar="FOLDER=CLASS",
-            help="What an own folder's name means; 'out_of_class' if none of the five.",
+            help="Class that one of your folder names stands for; 'out_of_class' if none of the "
+            "five.",
         ),
     ] = None,
     group_by: Annotated[
         str | None,
         typer.Option(
             metavar="REGEX",
-            help="Finds patient or slide, its first group, in NAME/path/of/file: kept in one split.",
+            help="Pattern whose first group is the patient or slide in NAME/path/of/file; cells of "
+            "one stay in one split.",
         ),
     ] = None,
-    validation: Annotated[float, typer.Option(help="Share of own cells to validate on.")] = 0.1,
-    test: Annotated[float, typer.Option(help="Share of own cells to test on.")] = 0.1,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same split.")] = 0,
+    validation: Annotated[
+        float, typer.Option(metavar="SHARE", help="Share of your own cells to validate on.")
+    ] = 0.1,
+    test: Annotated[
+        float, typer.Option(metavar="SHARE", help="Share of your own cells to test on.")
+    ] = 0.1,
+    seed: Annotated[int, typer.Option(metavar="N", help="The same seed gives the same split.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Divide cells into splits and write them down, image by image, in OUTPUT/manifest.csv.
+    """Divide labeled cells into training, validation and test.
 
-    PBC and Raabin-WBC are divided as the original project did. The result is for wbc-batch train and
-    wbc-batch evaluate.
+    The splits are listed, image by image, in DIR/manifest.csv, for wbc-batch train and wbc-batch evaluate.
+    PBC and Raabin-WBC are divided as in the original project.
     """
     from rich.console import Console
 

@@ -25,7 +25,10 @@ _DATASET = "[NAME=]DATASET"
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A bundled model's name, or a bundle's directory.")],
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="A bundled model's name, or a bundle's directory."),
+    ],
     datasets: Annotated[
         list[str] | None,
         typer.Argument(
@@ -36,44 +39,64 @@ def evaluate(
     unknown: Annotated[
         list[str] | None,
         typer.Option(
-            metavar=_DATASET, help="Cells of none of the classes, in folders of any name."
+            metavar=_DATASET,
+            help="Cells that belong to none of the classes, in folders of any name.",
         ),
     ] = None,
-    drawn: Annotated[int, typer.Option(min=0, help="Synthetic cells to evaluate on.")] = 0,
+    drawn: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Number of synthetic cells to evaluate on.")
+    ] = 0,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder for figures, pictures and a page.")
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="Folder for the results: tables, images and an HTML page.",
+        ),
     ] = None,
     card: Annotated[
-        bool, typer.Option("--card", help="Write the figures into the bundle and its card.")
+        bool, typer.Option("--card", help="Write the results into the bundle and its model card.")
     ] = False,
     leave_one_out: Annotated[
         bool,
         typer.Option(
             "--leave-one-out",
-            help="Train the model's recipe anew without one data set at a time, and test on that one.",
+            help="Repeat the model's training without each data set in turn, and test on the one "
+            "left out.",
         ),
     ] = False,
     also: Annotated[
         list[str] | None,
-        typer.Option(metavar=_DATASET, help="With --leave-one-out: test on these, too, each time."),
+        typer.Option(metavar=_DATASET, help="With --leave-one-out: also test on these each time."),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="With --leave-one-out: instead of the recipe's.")
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="With --leave-one-out: number of epochs, if not as in the model's training.",
+        ),
     ] = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
     backend: BackendOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a model, or its recipe, on labelled cells."""
+    """Measure a model on labeled cells.
+
+    With --leave-one-out, measure instead how well models trained like this one do on cells of a
+    laboratory that they have not seen.
+    """
     if leave_one_out:
         if unknown or card or drawn:
             raise InputError(
-                "--leave-one-out measures a recipe; leave out --unknown, --card and --drawn"
+                "--leave-one-out measures how a model is trained, not the model itself; leave out "
+                "--unknown, --card and --drawn"
             )
         if (precision, backend) != ("auto", "auto"):
             raise InputError(
-                "--leave-one-out computes as it trains; leave out --precision and --backend"
+                "--leave-one-out computes as in training; leave out --precision and --backend"
             )
         assessment = _leave_one_out(model, datasets, also, output, epochs, device)
     else:
@@ -110,7 +133,7 @@ def _leave_one_out(
     from wbc_batch.training.progress import shown_training
 
     if output is None:
-        raise InputError("--leave-one-out trains networks; name a folder for them with -o")
+        raise InputError("--leave-one-out trains networks; choose a folder for them with -o")
 
     sources = named_folders(datasets or [], "train")
     others = named_folders(also or [], "test")

@@ -49,8 +49,9 @@ def _facts(bundle: "Bundle") -> dict[str, str]:
     }
     if compared := bundle.quantised.get("comparison"):
         facts["int8"] = (
-            f"accuracy {compared['accuracy']:.1f} % of {compared['cells']} validation cells, in fp32 "
-            f"{compared['accuracy_fp32']:.1f} %; {compared['same_label']:.1f} % of the labels as in fp32"
+            f"accuracy {compared['accuracy']:.1f} % on {compared['cells']} validation cells (fp32: "
+            f"{compared['accuracy_fp32']:.1f} %); {compared['same_label']:.1f} % of the labels are "
+            "the same as in fp32"
         )
     limits = [f"below a confidence of {bundle.rejection.min_confidence:g}"]
     if bundle.novelty_scale is not None:
@@ -59,7 +60,7 @@ def _facts(bundle: "Bundle") -> dict[str, str]:
     if "start" in bundle.training:
         facts["started from"] = bundle.training["start"]
     if AVERAGE_OF in bundle.training:
-        facts["weights"] = f"the mean of those of {len(bundle.training[AVERAGE_OF])} trainings"
+        facts["weights"] = f"the average of {len(bundle.training[AVERAGE_OF])} trained models"
     return facts
 
 
@@ -73,7 +74,7 @@ def _print_cells(bundle: "Bundle", console: Console) -> None:
         for name, counts in record.get(key, {}).items()
     )
     if rows:
-        console.print("\nCells of its trainings")
+        console.print("\nCells used in training")
         _print_table(("data set", "used for"), CLASSES, rows, console)
     if not all("cells" in record for record in records):
         what = "It is not known what else" if rows else "\nIt is not known what"
@@ -82,7 +83,9 @@ def _print_cells(bundle: "Bundle", console: Console) -> None:
 
 def _print_figures(data_sets: dict[str, Any], console: Console) -> None:
     if not data_sets:
-        console.print("\nHow well it does is not known; wbc-batch evaluate --card measures it.")
+        console.print(
+            "\nHow well it performs is not known; measure it with wbc-batch evaluate --card."
+        )
         return
     rows = (
         (
@@ -96,7 +99,8 @@ def _print_figures(data_sets: dict[str, Any], console: Console) -> None:
         for name, found in data_sets.items()
     )
     console.print(
-        "\nHow well it does, in per cent; in brackets the exact 95 % limits; right: of the identified:"
+        "\nHow well it performs, in percent (exact 95 % limits in parentheses; right: of the "
+        "identified cells):"
     )
     headings = ("cells", "accuracy", "identified", "right")
     _print_table(("data set", "role"), headings, rows, console)

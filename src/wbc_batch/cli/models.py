@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wbc_batch.cli.shared import JsonOption, print_json, say
+from wbc_batch.cli.shared import Command, JsonOption, print_json, say
 from wbc_batch.errors import InputError, ModelError
 from wbc_batch.files import is_folder, resolved
 
@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="Look at models, check, import, average, quantise and export them.",
+    help="Show, check, import, average, quantise and export models.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
-ModelArgument = Annotated[str, typer.Argument(help="A bundled model's name, or a directory.")]
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A bundled model's name, or a bundle's directory.")
+]
 
 
 class Format(StrEnum):
@@ -32,10 +34,11 @@ class Format(StrEnum):
     BIOIMAGEIO = "bioimageio"
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_models(
     folder: Annotated[
-        Path | None, typer.Argument(help="A folder of bundles; without it, the bundled models.")
+        Path | None,
+        typer.Argument(metavar="DIR", help="A folder of bundles; without it, the bundled models."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -65,9 +68,9 @@ def list_models(
         say(f"there are no models in {folder}")
 
 
-@app.command()
+@app.command(cls=Command)
 def info(model: ModelArgument = "default", as_json: JsonOption = False) -> None:
-    """Print what a model is, what it was trained on and how well it does."""
+    """Show a model's properties, training data and performance."""
     from wbc_batch.classifier import read_bundle
 
     bundle = read_bundle(model)
@@ -81,9 +84,12 @@ def info(model: ModelArgument = "default", as_json: JsonOption = False) -> None:
     print_model(bundle, Console())
 
 
-@app.command()
+@app.command(cls=Command)
 def verify(model: ModelArgument = "default", as_json: JsonOption = False) -> None:
-    """Check that a model is whole, loads and gives usable probabilities."""
+    """Check that a model is complete and works.
+
+    Its files must be undamaged, and it must load and give usable probabilities.
+    """
     from wbc_batch.exchange import verify as check
 
     bundle = check.verify(model)
@@ -91,29 +97,58 @@ def verify(model: ModelArgument = "default", as_json: JsonOption = False) -> Non
     if as_json:
         print_json(facts)
     else:
-        say(f"{model}: {bundle.name} is whole and runs, SHA-256 {bundle.sha256}")
+        say(f"{model}: {bundle.name} is complete and runs, SHA-256 {bundle.sha256}")
 
 
-@app.command("import")
+@app.command("import", cls=Command)
 def import_model(
     checkpoint: Annotated[
-        Path, typer.Argument(help="State dict: .pt or .pth of torch.save, or .safetensors.")
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="State dict: a .pt or .pth file from torch.save, or a .safetensors file.",
+        ),
     ],
-    arch: Annotated[str, typer.Option(help="Torchvision's name of the network, such as resnet18.")],
-    classes: Annotated[str, typer.Option(help="The five classes in the order of the outputs.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Directory of the new bundle.")],
-    size: Annotated[int, typer.Option(help="Side of the pictures in training, pixels.")] = 224,
+    arch: Annotated[
+        str,
+        typer.Option(metavar="ARCH", help="Torchvision's name for the network, such as resnet18."),
+    ],
+    classes: Annotated[
+        str,
+        typer.Option(
+            metavar="CLASSES",
+            help="The five classes in the order of the outputs, separated by commas.",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Directory of the new bundle.")
+    ],
+    size: Annotated[
+        int, typer.Option(metavar="N", help="Side of the training images, in pixels.")
+    ] = 224,
     mean: Annotated[
-        str, typer.Option(help="Red, green, blue that training took off, 0..1.")
+        str,
+        typer.Option(
+            metavar="R,G,B", help="Red, green and blue means (0..1) that training subtracted."
+        ),
     ] = "0,0,0",
-    std: Annotated[str, typer.Option(help="Red, green, blue that it divided by.")] = "1,1,1",
-    name: Annotated[str | None, typer.Option(help="The model's name; else the file's.")] = None,
+    std: Annotated[
+        str,
+        typer.Option(
+            metavar="R,G,B",
+            help="Red, green and blue standard deviations that training divided by.",
+        ),
+    ] = "1,1,1",
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Name of the model.  [default: the file's name]"),
+    ] = None,
     licence: Annotated[
-        str, typer.Option(help="Of the weights, as an SPDX identifier.")
+        str, typer.Option(metavar="LICENSE", help="License of the weights, as an SPDX identifier.")
     ] = "unknown",
     as_json: JsonOption = False,
 ) -> None:
-    """Make a model bundle of a checkpoint of a torchvision network."""
+    """Make a model bundle from a torchvision checkpoint."""
     from wbc_batch.exchange.importing import Foreign, import_checkpoint
 
     foreign = Foreign(
@@ -128,32 +163,38 @@ def import_model(
     _print_new(import_checkpoint(checkpoint, foreign, output), as_json)
 
 
-@app.command()
+@app.command(cls=Command)
 def average(
     datasets: Annotated[
         list[str],
         typer.Argument(
             metavar="[NAME=]DATASET",
-            help="The cells that all of them were trained on: folders with one folder per class, or "
-            "prepared data sets.",
+            help="The cells that all of the models were trained on: folders with one folder per "
+            "class, or prepared data sets.",
         ),
     ],
     of: Annotated[
-        list[str], typer.Option(metavar="MODEL", help="A model to average; name two or more.")
+        list[str],
+        typer.Option(metavar="MODEL", help="A model to average; give the option at least twice."),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Directory of the new bundle.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Directory of the new bundle.")
+    ],
     validation: Annotated[
         list[str] | None,
         typer.Option(
             metavar="[NAME=]DATASET",
-            help="Cells to calibrate on, as in the trainings; without it, a prepared data set's "
-            "validation split, or a fifth of the training cells.",
+            help="Cells to calibrate on, the same as in training.  [default: a prepared data set's "
+            "validation split, or a fifth of the training cells]",
         ),
     ] = None,
-    name: Annotated[str, typer.Option(help="Name of the new model.")] = "average",
+    name: Annotated[str, typer.Option(metavar="NAME", help="Name of the new model.")] = "average",
     as_json: JsonOption = False,
 ) -> None:
-    """Average the weights of models of one preset: they know other laboratories better together."""
+    """Average the weights of models of the same preset.
+
+    On cells of other laboratories the average is often better than each of the models.
+    """
     from wbc_batch.datasets.naming import named_folders, named_validation
     from wbc_batch.training.average import average_folders
 
@@ -162,31 +203,34 @@ def average(
     _print_new(bundle, as_json)
 
 
-@app.command()
+@app.command(cls=Command)
 def quantise(
     model: ModelArgument,
     calibration: Annotated[
         list[str],
         typer.Argument(
             metavar="[NAME=]DATASET",
-            help="Cells to calibrate on, such as those of the training: folders with one folder per "
+            help="Cells to calibrate on, such as the training cells: folders with one folder per "
             "class, or prepared data sets.",
         ),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Directory of the new bundle.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Directory of the new bundle.")
+    ],
     validation: Annotated[
         list[str] | None,
         typer.Option(
             metavar="[NAME=]DATASET",
-            help="Cells to compare the accuracy on; without it, a prepared data set's validation split.",
+            help="Cells to compare the accuracy on.  [default: a prepared data set's validation "
+            "split]",
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Add a faster network in 8-bit integers to a copy of a model, for OpenVINO.
+    """Add a faster int8 network to a copy of a model.
 
-    Refused if it loses more than 0.2 points of accuracy on the validation cells, or if less than 97 % of
-    them keep their label.
+    The network computes in 8-bit integers, with OpenVINO. It is refused if it loses more than 0.2 percentage
+    points of accuracy on the validation cells, or if fewer than 97 % of them keep their label.
     """
     from wbc_batch.datasets.naming import named_folders, named_validation
     from wbc_batch.exchange import quantise as quantising
@@ -203,17 +247,26 @@ def quantise(
         say(f"  {fact}: {value}")
 
 
-@app.command()
+@app.command(cls=Command)
 def export(
     model: ModelArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", help="New file, or new directory.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="PATH", help="New file, or new directory.")
+    ],
     kind: Annotated[
         Format,
-        typer.Option("--format", help="One ONNX file, or a bioimage.io package (directory)."),
+        typer.Option(
+            "--format",
+            metavar="onnx|bioimageio",
+            help="One ONNX file, or a bioimage.io package (directory).",
+        ),
     ] = Format.ONNX,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a model as ONNX file or bioimage.io package: canonical crops in, probabilities out."""
+    """Export a model as an ONNX file or bioimage.io package.
+
+    What is exported takes canonical crops and gives probabilities.
+    """
     from wbc_batch.exchange import bioimageio_export, onnx_export
 
     write = {

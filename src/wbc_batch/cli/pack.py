@@ -18,26 +18,30 @@ def pack(
     inputs: InputsArgument,
     output: Annotated[
         str,  # a path would take a slash from a URL before it could be refused
-        typer.Option("--output", "-o", help="The store to write, such as crops.zarr."),
+        typer.Option(
+            "--output", "-o", metavar="STORE", help="The store to write, such as crops.zarr."
+        ),
     ],
     group_by: GroupByOption = None,
     compress: Annotated[
-        bool, typer.Option("--compress", help="Take about half the room, but read slower.")
+        bool, typer.Option("--compress", help="Take about half the space, but read more slowly.")
     ] = False,
     model: Annotated[
         str | None,
         typer.Option(
-            help="Keep ready what this model sees of each cell, too: a bundled model's name, or a bundle's "
-            "directory."
+            metavar="MODEL",
+            help="Also store each cell as this model sees it: a bundled model's name, or a "
+            "bundle's directory.",
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Pack cells into one zarr store, which the next run reads faster.
+    """Pack cells into one zarr store that is faster to read.
 
     Classifying the store gives the same rows as classifying the inputs: names, groups, boxes and labels are
-    kept, and so is why a cell could not be read. Crops are kept as they are, as 8-bit RGB. With --model, the
-    canonical crops are kept beside them, and a run with that model, or one trained on from it, makes none.
+    kept, and so is the reason why a cell could not be read. Crops are stored as they are, in 8-bit RGB. With
+    --model, the store also holds the canonical crops, so that runs with that model, or with one trained from
+    it, need not make them.
     """
     from wbc_batch.classifier import read_bundle
     from wbc_batch.engine.machine import cores

@@ -43,7 +43,12 @@ def plan(
     inputs: InputsArgument,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder for the results; a part may be there already."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="Folder for the results; it may already hold part of the run.",
+        ),
     ] = None,
     model: ModelOption = "default",
     device: DeviceOption = "auto",
@@ -62,10 +67,11 @@ def plan(
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what classify would do with the same options, and write nothing.
+    """Show what classify would do, without writing anything.
 
-    Lists the cells, asks a running cluster for its workers, starts none, and has one process classify
-    the first cells, to see how much memory a worker needs. What classify would refuse is refused.
+    Takes the options of classify. Lists the cells, asks a running cluster about its workers (it starts
+    none), and classifies the first cells in one process to measure how much memory a worker needs. What
+    classify would refuse is refused.
     """
     from wbc_batch.dry_run import plan_run
     from wbc_batch.request import make_request
@@ -132,7 +138,7 @@ def _memory(planned: "RunPlan") -> str:
     from dask.utils import format_bytes
 
     if planned.worker_memory is None:
-        return "not known: the process that tried the first cells died of them, or lacked memory"
+        return "not known: the process that tried the first cells crashed or ran out of memory"
     text = f"{format_bytes(planned.worker_memory)} for each worker (measured on the first cells)"
     if planned.workers is not None:
         text += f", {format_bytes(planned.worker_memory * planned.workers)} in all"

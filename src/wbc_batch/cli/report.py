@@ -16,36 +16,43 @@ def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder for the report.  [default: the run's own]"),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="Folder for the report.  [default: the run's folder]",
+        ),
     ] = None,
     groups: Annotated[
         str | None,
         typer.Option(
             metavar="source|REGEX|FILE",
-            help="Group the cells otherwise: by input, by what a pattern finds in their path, or by a CSV "
-            "with the columns group and name.",
+            help="Group the cells differently: by input, by what a pattern finds in their path, or "
+            "by a CSV file with the columns group and name.",
         ),
     ] = None,
     profile: Annotated[
         str | None,
-        typer.Option(help=f"{PROFILE_HELP}  [default: the run's]", show_default=False),
+        typer.Option(
+            metavar="PROFILE", help=f"{PROFILE_HELP}  [default: the run's]", show_default=False
+        ),
     ] = None,
     wbc_counts: WbcCountsOption = None,
     review: Annotated[
         str | None,
         typer.Option(
             metavar="FILE|none",
-            help="CSV with cell_id, reviewed_label, reviewed_by, reviewed_at: a reviewer's labels.  "
-            "[default: those in the run's own cells.csv]",
+            help="A reviewer's labels: a CSV file with cell_id, reviewed_label, reviewed_by, "
+            "reviewed_at.  [default: those in the run's own cells.csv]",
         ),
     ] = None,
     anndata: Annotated[
-        bool, typer.Option("--anndata", help="Write cells.h5ad, too (needs the extra anndata).")
+        bool, typer.Option("--anndata", help="Also write cells.h5ad (needs the extra anndata).")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace a report that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing report.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Make the report of a finished run anew, without classifying."""
+    """Make a new report of a finished run, without classifying."""
     from rich.console import Console
 
     from wbc_batch.rebuild import rebuild_report
@@ -74,7 +81,7 @@ def report(
     console = Console()
     print_differential(tables["differential"], console)
     if "reviewed" in tables:
-        kept = f" that {run / CELLS_FILE} holds" if review is None else ""
+        kept = f" in {run / CELLS_FILE}" if review is None else ""
         say(f"\nAfter the review{kept}:\n")
         print_differential(tables["reviewed"], console, reviewed=True)
     say(f"\nReport: {page}")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand
 
 from wbc_batch.errors import visible
 from wbc_batch.names import command_text
@@ -14,6 +15,7 @@ __all__ = [
     "PROFILE_HELP",
     "BackendOption",
     "ClusterOption",
+    "Command",
     "CoverageOption",
     "DeviceOption",
     "ForceOption",
@@ -38,7 +40,7 @@ __all__ = [
 InputsArgument = Annotated[
     list[str],
     typer.Argument(
-        metavar="INPUT...",
+        metavar="INPUT",
         help="Folders, ZIP and TAR archives, TIFF stacks, zarr arrays (also URLs), CSV and Parquet "
         "tables of images or boxes, image files; - for paths on standard input.",
     ),
@@ -47,39 +49,57 @@ InputsArgument = Annotated[
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else.")
 ]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-PrecisionOption = Annotated[str, typer.Option(help="auto, fp32, bf16, fp16 or int8.")]
+DeviceOption = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")]
+PrecisionOption = Annotated[
+    str, typer.Option(metavar="PRECISION", help="auto, fp32, bf16, fp16 or int8.")
+]
 BackendOption = Annotated[
-    str, typer.Option(help="On CPUs: openvino, torch, or auto (openvino where it is installed).")
+    str,
+    typer.Option(
+        metavar="BACKEND",
+        help="On CPUs: openvino, torch, or auto (openvino where it is installed).",
+    ),
 ]
 CoverageOption = Annotated[
     float | None,
     typer.Option(
-        help="Add the classes that cannot be excluded, so that the true one is among them this often."
+        metavar="PROBABILITY",
+        help="Add the classes that cannot be excluded; the true one is among them with this "
+        "probability, such as 0.95.",
     ),
 ]
 StallTimeoutOption = Annotated[
-    float, typer.Option(help="Seconds without progress after which the run is given up.")
+    float,
+    typer.Option(
+        metavar="SECONDS", help="Give up the run after this many seconds without progress."
+    ),
 ]
-ForceOption = Annotated[
-    bool, typer.Option("--force", help="Replace the run that the folder holds.")
-]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace the run in the output folder.")]
 GroupByOption = Annotated[
     str | None,
     typer.Option(
         metavar="RULE",
-        help="parent, source, a regular expression with a group, or a table's column.  "
-        "[default: as a table or packed store says, else parent]",
+        help="How to group cells: parent (folder), source (input), a regular expression with a "
+        "group, or a column of a table.  [default: as a table or packed store says, else "
+        "parent]",
     ),
 ]
-ModelOption = Annotated[str, typer.Option(help="A bundled model's name, or a bundle's directory.")]
+ModelOption = Annotated[
+    str, typer.Option(metavar="MODEL", help="A bundled model's name, or a bundle's directory.")
+]
 WorkersOption = Annotated[
     int | None,
-    typer.Option(help="Worker processes.  [default: one per core with a GiB, or one for the GPU]"),
+    typer.Option(
+        metavar="N",
+        help="Number of worker processes.  [default: one per core that has 1 GiB of memory, or one for "
+        "the GPU]",
+    ),
 ]
 MemoryLimitOption = Annotated[
     str | None,
-    typer.Option(metavar="AMOUNT", help="Memory of each worker, like 2GiB.  [default: its share]"),
+    typer.Option(
+        metavar="AMOUNT", help="Memory for each worker, such as 2GiB.  [default: an equal share]"
+    ),
 ]
 SchedulerOption = Annotated[
     str | None,
@@ -93,15 +113,46 @@ ClusterOption = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Start the cluster that this YAML file describes."),
 ]
-PROFILE_HELP = "Reference ranges: uchicago, dacie-lewis, none, or a YAML file like theirs."
-ProfileOption = Annotated[str, typer.Option(help=PROFILE_HELP)]
+PROFILE_HELP = "Reference ranges: uchicago, dacie-lewis, none, or a YAML file in the same format."
+ProfileOption = Annotated[str, typer.Option(metavar="PROFILE", help=PROFILE_HELP)]
 WbcCountsOption = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="CSV with the columns group and wbc (10^9 per litre): adds absolute counts.",
+        help="CSV file with the columns group and wbc (10^9 per liter): adds absolute counts.",
     ),
 ]
+
+
+class Command(TyperCommand):
+    """A command whose help gives arguments by name alone: Typer adds braces and Python types."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Give the words of the usage line: brackets stand around what may be left out."""
+        pieces = [self.options_metavar or ""]
+        for param in self.get_params(ctx):
+            if param.param_type_name == "argument":
+                name = _shown(param)
+                pieces.append(name if param.required else f"[{name}]")
+        return pieces
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the lists of arguments and of options."""
+        rows: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for param in self.get_params(ctx):
+            if record := param.get_help_record(ctx):
+                if param.param_type_name == "argument":
+                    rows["Arguments"].append((_shown(param), record[1]))
+                else:
+                    rows["Options"].append(record)
+        for title, records in rows.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+
+def _shown(argument: Any) -> str:
+    return f"{argument.metavar}{'' if argument.nargs == 1 else '...'}"
 
 
 def command_line() -> str:

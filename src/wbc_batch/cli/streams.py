@@ -27,8 +27,8 @@ class _Output(io.FileIO):
     def _tell(self, error: OSError) -> None:
         if not isinstance(error, BrokenPipeError):  # which means that all that was wanted is there
             raise WbcError(
-                f"standard output cannot be written ({reason(error)}); what the command wrote into files is "
-                "there"
+                f"standard output cannot be written ({reason(error)}); files that the command "
+                "wrote are not affected"
             ) from error
 
 

@@ -18,58 +18,84 @@ def train(
             help="Training cells: folders with one folder per class, or prepared data sets.",
         ),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the training.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the training.")
+    ],
     validation: Annotated[
         list[str] | None,
         typer.Option(
             metavar="[NAME=]DATASET",
-            help="Cells to choose the epoch and to calibrate on; without it, a prepared data set's "
-            "validation split, or a fifth of the training cells.",
+            help="Cells for choosing the best epoch and for calibration.  [default: a prepared "
+            "data set's validation split, or a fifth of the training cells]",
         ),
     ] = None,
-    name: Annotated[str, typer.Option(help="Name of the model.")] = "custom",
+    name: Annotated[str, typer.Option(metavar="NAME", help="Name of the model.")] = "custom",
     preset: Annotated[
         str | None,
         typer.Option(
-            help="Which network, trained how: compact, lite or seed.  "
-            "[default: compact, or as the model of --init]"
+            metavar="PRESET",
+            help="Network and training settings: compact, lite or seed.  [default: compact, or "
+            "those of the --init model]",
         ),
     ] = None,
     init: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="Train this model on, gently: a bundle or its name."),
+        typer.Option(
+            metavar="MODEL",
+            help="Continue training this model, gently: a bundled model's name, or a bundle's "
+            "directory.",
+        ),
     ] = None,
     freeze: Annotated[
         str | None,
         typer.Option(
-            help="Keep nothing (none), all but the last stages (early), or all but the head (body)."
+            metavar="PART",
+            help="Part of the network to keep unchanged: none, early (all but the last stages) or "
+            "body (all but the head).",
         ),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs, if not the preset's.")] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Number of epochs, if not the preset's."),
+    ] = None,
     cells_per_epoch: Annotated[
-        int | None, typer.Option(min=32, help="Cells drawn per epoch, classes equally often.")
+        int | None,
+        typer.Option(
+            metavar="N", min=32, help="Number of cells drawn per epoch, each class equally often."
+        ),
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(min=0.0, help="Peak of the learning rate, if not the preset's.")
+        float | None,
+        typer.Option(metavar="RATE", min=0.0, help="Peak learning rate, if not the preset's."),
     ] = None,
     patience: Annotated[
-        int, typer.Option(min=0, help="Stop after so many epochs without gain; 0 is never.")
+        int,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Stop after this many epochs without improvement; 0 means never.",
+        ),
     ] = 0,
     noisy: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="A data set whose labels are partly wrong."),
+        typer.Option(metavar="NAME", help="Name of a data set whose labels are partly wrong."),
     ] = None,
-    drawn: Annotated[int, typer.Option(min=0, help="Synthetic cells to train on as well.")] = 0,
-    seed: Annotated[int, typer.Option(help="The same seed trains the same model.")] = 0,
+    drawn: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Number of synthetic cells to train on as well.")
+    ] = 0,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="The same seed trains the same model.")
+    ] = 0,
     device: DeviceOption = "auto",
     force: Annotated[
-        bool, typer.Option("--force", help="Replace another training in OUTPUT.")
+        bool, typer.Option("--force", help="Replace an earlier training in DIR.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a model on labelled cells and leave a bundle in OUTPUT/bundle.
+    """Train a model on labeled cells.
 
-    Interrupted? The same command goes on after the last whole epoch.
+    The model is written to DIR/bundle. If training is interrupted, the same command continues after the
+    last complete epoch.
     """
     from wbc_batch.datasets.naming import named_folders, named_validation
     from wbc_batch.training.folders import train_folders

@@ -50,9 +50,9 @@ _BATCH_SYSTEM = _KnownClass(
 
 #: Classes that need no full name.
 CLASSES: Mapping[str, _KnownClass] = {
-    "LocalCluster": _KnownClass("distributed", "distributed", "see what its documentation says"),
+    "LocalCluster": _KnownClass("distributed", "distributed", "see its documentation"),
     "SSHCluster": _KnownClass(
-        "distributed", "distributed", "it needs hosts that ssh reaches unasked"
+        "distributed", "distributed", "it needs hosts that ssh can reach without a password"
     ),
     "LocalCUDACluster": _KnownClass(
         "dask_cuda", "dask-cuda", "it needs an NVIDIA GPU and its driver on this machine"
@@ -60,7 +60,8 @@ CLASSES: Mapping[str, _KnownClass] = {
     "KubeCluster": _KnownClass(
         "dask_kubernetes.operator",
         "dask-kubernetes",
-        "it needs a Kubernetes that kubectl reaches from here, with Dask's operator in it",
+        "it needs a Kubernetes cluster that kubectl can reach from here, with the Dask operator "
+        "installed",
     ),
 } | dict.fromkeys(
     (
@@ -163,11 +164,13 @@ def read_cluster_file(path: Path) -> ClusterDescription:
     try:
         content = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({reason(error)}); name a cluster file") from error
+        raise InputError(
+            f"{path} cannot be read ({reason(error)}); give a cluster file that can"
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         where = getattr(error, "problem_mark", None)
-        line = f" in line {where.line + 1}" if where else ""
-        raise InputError(f"{path} is no YAML file{line}; see docs/clusters.md") from error
+        line = f" (error in line {where.line + 1})" if where else ""
+        raise InputError(f"{path} is not a valid YAML file{line}; see docs/clusters.md") from error
     if not isinstance(content, dict) or not isinstance(content.get("class"), str):
         raise InputError(
             f"{path} does not say which class of cluster to start; its first line should be like "
@@ -179,10 +182,10 @@ def read_cluster_file(path: Path) -> ClusterDescription:
         raise InputError(f"{path}: adapt should be like {{minimum: 1, maximum: 20, interval: 10s}}")
     bad = [key for key in content if not isinstance(key, str)]
     if bad:
-        raise InputError(f"{path}: {bad[0]!r} is no name of an argument of {name}")
+        raise InputError(f"{path}: {bad[0]!r} is not the name of an argument of {name}")
     # YAML takes 12:00:00 for a number of seconds, Dask that for minutes.
     if isinstance(content.get("walltime"), int):
-        raise InputError(f'{path}: put the walltime into quotes, like walltime: "04:00:00"')
+        raise InputError(f'{path}: put the walltime in quotes, like walltime: "04:00:00"')
     short = name.rpartition(".")[2]
     arguments = _DEFAULTS.get(short, {}) | content
     return ClusterDescription(short, _find_class(path, name), arguments, adapt)
@@ -206,19 +209,21 @@ def _find_class(path: Path, name: str) -> Callable[..., Any]:
     proper = all(part.isidentifier() for part in name.split("."))
     if not proper or (not module and short not in CLASSES):
         known = ", ".join(CLASSES)
-        raise InputError(f"{path}: the class {name} is not known; write its full name, or {known}")
+        raise InputError(
+            f"{path}: the class {name} is not known; give its full name, or one of {known}"
+        )
     where, package = (module, module.partition(".")[0]) if module else CLASSES[short][:2]
     try:
         with _interrupts_kept():
             found: Any = getattr(import_module(where), short, None)
     except ImportError as error:
         raise InputError(
-            f"{path}: {name} needs a package that is not here ({error}); install {package}"
+            f"{path}: {name} needs a package that is not installed ({error}); install {package}"
         ) from error
     if module and not (
         isinstance(found, type) and issubclass(found, Cluster) and found is not Cluster
     ):
-        raise InputError(f"{path}: {name} is no class of Dask clusters")
+        raise InputError(f"{path}: {name} is not a class of Dask clusters")
     return found
 
 

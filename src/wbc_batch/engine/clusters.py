@@ -181,10 +181,10 @@ def existing_workers(
     IncompleteRunError
         If the scheduler is lost meanwhile.
     """
-    place = f"at {address}" if scheduler_file is None else f"that {scheduler_file} tells of"
+    place = f"at {address}" if scheduler_file is None else f"given in {scheduler_file}"
     if scheduler_file is not None and not is_file(scheduler_file):
         missing = absence(scheduler_file, f"{scheduler_file}: there is no such file")
-        raise ClusterError(f"{missing}; name the one that the Dask scheduler writes")
+        raise ClusterError(f"{missing}; give the one that the Dask scheduler writes")
     named = {"address": address} if scheduler_file is None else {"scheduler_file": scheduler_file}
     with dask.config.set(_CONFIG), quiet():
         try:
@@ -192,8 +192,8 @@ def existing_workers(
         # Anything from a host that is not known to a certificate that does not fit.
         except Exception as error:
             raise ClusterError(
-                f"no Dask scheduler answers {place} ({short(error)}); check the address, that it is "
-                "running, and for tls:// the certificates"
+                f"no Dask scheduler answers {place} ({short(error)}); check that it is running, "
+                "its address and, for tls://, the certificates"
             ) from error
         with client:
             try:
@@ -242,19 +242,20 @@ def started_workers(file: Path, timeout: float) -> Iterator[Client]:
                 with connect(address=cluster) as client:
                     if not _first_worker(client, timeout, unheard):
                         raise IncompleteRunError(
-                            f"no worker of the {description.name} came up for {timeout:.0f} s; see "
-                            "whether its jobs wait in a queue, then repeat the command to continue"
+                            f"no worker of the {description.name} started within {timeout:.0f} s; "
+                            "check whether its jobs are waiting in a queue, then repeat the "
+                            "command to continue"
                         )
                     if unheard and not client.nthreads():
                         raise ClusterError(
-                            f"{file}: the {description.name} starts no workers "
+                            f"{file}: the {description.name} did not start any workers "
                             f"({short(unheard[0])})"
                         )
                     yield client
             finally:
                 if failure := _close(cluster, _CLOSING):
                     _log.warning(
-                        "the %s did not close (%s); see whether its workers are gone",
+                        "the %s did not close (%s); check that its workers have ended",
                         description.name,
                         short(failure),
                     )
@@ -265,13 +266,14 @@ def _start_described(description: ClusterDescription, file: Path, timeout: float
         return _start(description, timeout, partial(_close, timeout=_GIVING_UP))
     except OverdueError as error:
         raise IncompleteRunError(
-            f"{file}: {description.name} did not start within {timeout:.0f} s; see whether all is there "
-            f"({description.needs}), then repeat the command to continue"
+            f"{file}: {description.name} did not start within {timeout:.0f} s; check that "
+            f"everything it needs is available ({description.needs}), then repeat the command to "
+            "continue"
         ) from error
     # Every class has errors of its own.
     except Exception as error:
         wrong_argument = isinstance(error, TypeError) and "argument" in str(error)
-        hint = "see which arguments it takes" if wrong_argument else description.needs
+        hint = "check which arguments it takes" if wrong_argument else description.needs
         raise ClusterError(
             f"{file}: {description.name} did not start ({short(error)}); {hint}"
         ) from error

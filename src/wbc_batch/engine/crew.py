@@ -164,12 +164,14 @@ def choose_crew(
     given = {"scheduler": scheduler, "scheduler-file": scheduler_file, "cluster": cluster}
     named = [name for name, value in given.items() if value is not None]
     if len(named) > 1:
-        raise InputError(f"--{named[0]} and --{named[1]} both name workers; name them once")
+        raise InputError(
+            f"--{named[0]} and --{named[1]} cannot be used together; choose one of them"
+        )
     if named:
         if workers is not None or memory_limit is not None:
             raise InputError(
-                "workers and their memory can be chosen for this machine only, "
-                f"not together with --{named[0]}"
+                "--workers and --memory-limit are for workers on this machine, and cannot be used "
+                f"together with --{named[0]}"
             )
         if cluster is not None:
             name = read_cluster_file(Path(cluster)).name
@@ -178,7 +180,7 @@ def choose_crew(
         place = f"the Dask scheduler {scheduler or f'in {file}'}"
         return Crew(place, scheduler=scheduler, scheduler_file=file)
     if workers is not None and workers < 1:
-        raise InputError(f"{workers} workers cannot work; ask for at least one")
+        raise InputError(f"{workers} workers are too few; ask for at least one")
     count = workers or default_workers(choose_device(device).type)
     return Crew(
         "this machine",

@@ -180,8 +180,8 @@ class _Flight:
                     raise connection_lost() from None
                 if time.monotonic() > deadline:
                     raise IncompleteRunError(
-                        f"no shard was finished for {self._stall_timeout:.0f} s; see whether the "
-                        "workers are alive, then repeat the command to continue"
+                        f"no shard was finished for {self._stall_timeout:.0f} s; check that the "
+                        "workers are still running, then repeat the command to continue"
                     ) from None
         if future.cancelled():
             raise connection_lost()
@@ -227,7 +227,7 @@ def _given_up(error: Exception) -> Exception:
     """Choose what to raise for an error that repeating did not help against."""
     if isinstance(error, OSError):
         return IncompleteRunError(
-            f"a worker could not go on ({error}); mend that, then repeat the command to continue"
+            f"a worker could not continue ({error}); fix that, then repeat the command to continue"
         )
     if lacks_package(error):
         return ClusterError(
@@ -284,6 +284,6 @@ def _keeps_dying(spec: ShardSpec) -> IncompleteRunError:
     first, last = (PurePath(cell.source, cell.member) for cell in (spec.cells[0], spec.cells[-1]))
     return IncompleteRunError(
         f"workers keep dying on the cells from {first} to {last}, and not because of a few images; "
-        "see whether they have enough memory (--memory-limit, fewer --workers), then repeat the "
+        "check that they have enough memory (--memory-limit, fewer --workers), then repeat the "
         "command to continue"
     )

@@ -55,7 +55,7 @@ def memory_of_workers(wanted: str | None, workers: int) -> int:
         share = _memory() // workers
         if share < _LEAST_SHARE and workers > 1:
             raise InputError(
-                f"{workers} workers would have {format_bytes(share)} of memory each, and one needs about "
+                f"{workers} workers would have {format_bytes(share)} of memory each, but each needs about "
                 f"{format_bytes(_MEMORY_PER_WORKER)}; ask for at most {default_workers('cpu')} here"
             )
         return share
@@ -64,7 +64,7 @@ def memory_of_workers(wanted: str | None, workers: int) -> int:
     except (ValueError, OverflowError):
         limit = 0
     if limit < 1:
-        raise InputError(f"{wanted!r} is no amount of memory; write it like 2GiB or 800MB")
+        raise InputError(f"{wanted!r} is not an amount of memory; write it like 2GiB or 800MB")
     return limit
 
 

@@ -132,7 +132,7 @@ def verified(cells: Iterable[Cell], expected: Listing) -> Iterator[Cell]:
     if tally.listing() != expected:
         raise RunError(
             f"the input changed during the run: {expected.cells} cells were listed at first, "
-            f"{tally.listing().cells} later; leave it alone and begin anew with --force"
+            f"{tally.listing().cells} later; do not change it, and start again with --force"
         )
 
 

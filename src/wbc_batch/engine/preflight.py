@@ -91,7 +91,7 @@ def check_workers(client: Client, job: Job, samples: Sequence[Cell]) -> tuple[in
     }
     if not views:
         raise IncompleteRunError(
-            "no Dask worker is left; see why they end, then repeat the command to continue"
+            "no Dask worker is left; find out why they ended, then repeat the command to continue"
         )
     cores = {worker: view.cores for worker, view in views.items()}
     threads = cores_beside_gpus(client, cores) if gpus else cores_for_dask(client)
@@ -103,8 +103,8 @@ def _common_precision(views: Mapping[str, _View]) -> str:
     if len(by_precision) > 1:
         found = ", ".join(f"{name} on {worker}" for name, worker in sorted(by_precision.items()))
         raise ClusterError(
-            f"the Dask workers would not all compute in one precision ({found}), and rows would differ; "
-            "use workers of one kind, or --precision fp32"
+            f"the Dask workers would not all compute in the same precision ({found}), so rows "
+            "would differ; use workers of the same kind, or --precision fp32"
         )
     return next(iter(by_precision))
 
@@ -116,7 +116,8 @@ def _answers(client: Client, look: Callable[[], _View]) -> dict[str, _View | Exc
         return asked(client, partial(client.run, look, on_error="return"), _PATIENCE)
     except TimeoutError as error:
         raise ClusterError(
-            f"not all {workers} Dask workers answered within {_PATIENCE} s; see which of them hang"
+            f"not all {workers} Dask workers answered within {_PATIENCE} s; check which of them "
+            "hang"
         ) from error
 
 
@@ -170,15 +171,17 @@ def _try_model(job: Job) -> tuple[str, str]:
         return f"cannot load the model ({error})", ""
     if model_digest(bundle) != job.model_digest:
         return (
-            f"has another model at {bundle.path} than this machine; install the same version of "
-            "wbc-napari everywhere, or name a bundle that all can read"
+            f"has a different model at {bundle.path} than this machine; install the same version "
+            "of wbc-napari everywhere, or give a bundle that all can read"
         ), ""
     return "", precision
 
 
 def _complaint(answer: _View | Exception, ours: str) -> str:
     if isinstance(answer, Exception) and lacks_package(answer):
-        return f"lacks this version of wbc-napari ({answer}); install {ours} on every worker"
+        return (
+            f"does not have this version of wbc-napari ({answer}); install {ours} on every worker"
+        )
     if isinstance(answer, Exception):
         return f"does not answer ({type(answer).__name__}: {answer})"
     if answer.version != ours:
@@ -192,8 +195,8 @@ def _unreadable(probe: Path) -> str:
         probe.open("rb").close()
     except OSError as error:
         return (
-            f"writes files to {probe.parent} that this machine cannot read "
-            f"({reason(error)}); run it as the same user as the "
-            "command, or with a umask that lets others read, such as 022"
+            f"writes files to {probe.parent} that this machine cannot read ({reason(error)}); run "
+            "the worker as the same user as the command, or with a umask that lets others read, "
+            "such as 022"
         )
     return ""

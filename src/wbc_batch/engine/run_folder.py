@@ -54,7 +54,7 @@ _PACKAGES = (
 #: What `Settings.groups` is unless another rule was named.
 BY_FOLDER = "by folder, or as the input names them"
 
-_ANEW = "name another folder, or classify into this one anew with --force"
+_ANEW = "choose another folder, or classify into this one again with --force"
 
 #: ``run.json`` as a dictionary.
 Record = dict[str, Any]
@@ -148,7 +148,8 @@ def refuse_unfit_folder(run_dir: Path) -> None:
     shards = _visible(run_dir / SHARDS) if SHARDS in names else set()
     if names - {SHARDS} or not all(map(is_shard_file, shards)):
         raise RunError(
-            f"{run_dir} is not empty and holds no earlier run; name a new folder for the results"
+            f"{run_dir} is not empty and does not hold an earlier run; choose a new folder for the "
+            "results"
         )
 
 
@@ -205,8 +206,8 @@ def to_continue(run_dir: Path, settings: Settings) -> Record | None:
         return None
     if record.get("state") == "finished" and lacking(run_dir, record) == 0:
         raise RunError(
-            f"{run_dir} already holds a finished run; name another folder, "
-            "or add --force to replace it"
+            f"{run_dir} already holds a finished run; choose another folder, or add --force to "
+            "replace it"
         )
     changed = differences(record.get("settings"), asdict(settings))
     begun = record.get("state") == "finished" or committed(run_dir)
@@ -215,10 +216,10 @@ def to_continue(run_dir: Path, settings: Settings) -> Record | None:
     if changed:
         command = record.get("command") or ""
         raise RunError(
-            f"{run_dir} holds an unfinished run with other settings ({'; '.join(changed)}"
-            f"{_named_otherwise(record, settings)}); to finish it repeat the old command"
-            f"{elsewhere(run_dir, record)}{command and f': {command}'}; or name another folder, or add "
-            "--force to begin anew"
+            f"{run_dir} holds an unfinished run with other settings "
+            f"({'; '.join(changed)}{_named_otherwise(record, settings)}); to finish it, repeat the "
+            f"old command{elsewhere(run_dir, record)}{command and f': {command}'}; otherwise "
+            "choose another folder, or add --force to start again"
         )
     return record
 
@@ -230,7 +231,7 @@ def _named_otherwise(record: Record, settings: Settings) -> str:
     as_many = cells != settings.cells and cells.split()[:1] == settings.cells.split()[:1]
     if not (as_many and isinstance(inputs, list)):
         return ""
-    return f", as many: name the input as then, {command_text(map(str, inputs))}"
+    return f", the same number: give the input exactly as before, {command_text(map(str, inputs))}"
 
 
 def elsewhere(run_dir: Path, record: Record) -> str:

@@ -61,7 +61,7 @@ def apart(function: Callable[[], _Made], timeout: float) -> _Made:
     # A short wait lets Ctrl-C through on every system.
     while not wait([outcome], _TICK).done:
         if time.monotonic() > deadline:
-            raise OverdueError(f"no answer for {timeout:.0f} s")
+            raise OverdueError(f"no answer within {timeout:.0f} s")
     return outcome.result()
 
 

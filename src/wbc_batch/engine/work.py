@@ -104,8 +104,8 @@ def _require(wanted: str) -> None:
     installed = version("wbc-napari")
     if installed != wanted:
         raise ClusterError(
-            f"{_this_worker()} has wbc-napari {installed}; install {wanted}, the same as where the run was "
-            "started, on every worker"
+            f"{_this_worker()} has wbc-napari {installed}; install {wanted}, the version with "
+            "which the run was started, on every worker"
         )
 
 
@@ -198,8 +198,9 @@ def _load_classifier(job: Job) -> Classifier:
         raise ClusterError(f"{_this_worker()} cannot do its part: {error}") from error
     if model_digest(classifier.bundle) != job.model_digest:
         raise ModelError(
-            f"{classifier.bundle.path} is another model on the workers than where the run began; "
-            "install the same version of wbc-napari everywhere, or name a bundle that all can read"
+            f"{classifier.bundle.path} is a different model on the workers than where the run was "
+            "started; install the same version of wbc-napari everywhere, or give a bundle that "
+            "all can read"
         )
     return classifier
 

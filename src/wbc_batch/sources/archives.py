@@ -39,7 +39,10 @@ _DAMAGE = (
     lzma.LZMAError,
 )
 _COMPRESSIONS = ((GZIP, gzip.open), (BZIP2, bz2.open), (XZ, lzma.open))
-_LOST = "the archive is truncated or damaged here, and what came after it is lost; copy it again"
+_LOST = (
+    "the archive is truncated or damaged here, and everything after this point is lost; copy it "
+    "again"
+)
 
 
 def list_zip(item: Input) -> Iterator[Cell]:
@@ -63,7 +66,7 @@ def list_zip(item: Input) -> Iterator[Cell]:
     members = dict.fromkeys(posixpath.normpath(name) for name in names if not name.endswith("/"))
     visible = [member for member in members if not _is_hidden(member)]
     if not visible:
-        raise InputError(f"{item.given} holds no files; name an archive of cell images")
+        raise InputError(f"{item.given} holds no files; give an archive of cell images")
     for member in visible:
         yield Cell(item.source, member, None, _group(item, member))
 
@@ -93,7 +96,7 @@ class ZipMembers:
         try:
             info = self._respelled.get(member) or self._archive.getinfo(member)
         except KeyError as error:
-            raise ImageError("the archive holds no such file any more") from error
+            raise ImageError("the file is no longer in the archive") from error
         if info.flag_bits & 0x1:
             raise ImageError("the file is encrypted in the archive")
         refuse_large_file(info.file_size)
@@ -130,13 +133,13 @@ def list_tar(item: Input) -> Iterator[Cell]:
     except _DAMAGE as error:
         if empty:
             raise InputError(
-                f"{item.given} is no TAR archive that can be read ({reason(error)}); copy it again"
+                f"{item.given} cannot be read as a TAR archive ({reason(error)}); copy it again"
             ) from error
         broken, end = True, archive.offset
     if broken and not empty:
         yield Cell(item.source, "", None, item.name, place=Place(item.source, end, end))
     if empty:
-        raise InputError(f"{item.given} holds no files; name an archive of cell images")
+        raise InputError(f"{item.given} holds no files; give an archive of cell images")
 
 
 def _replaced(path: Path) -> frozenset[int]:
@@ -229,19 +232,21 @@ class TarMembers:
         info = tarfile.TarInfo.fromtarfile(archive)
         if posixpath.normpath(info.name) != name:
             raise ImageError(
-                "the archive was changed after it was listed; leave it alone meanwhile"
+                "the archive changed after it was listed; do not change it during a run"
             )
         return info
 
     def _find(self, member: str, before: int | None = None) -> int:
         """Where the last file of a name is, or the last one before some place."""
         if self._compressed:
-            raise ImageError("a link inside a compressed archive cannot be followed; unpack it")
+            raise ImageError(
+                "a link inside a compressed archive cannot be followed; unpack the archive"
+            )
         offsets = self._offsets.get(member, [])
         if before is not None:
             offsets = [offset for offset in offsets if offset < before]
         if not offsets:
-            raise ImageError("the archive holds no such file")
+            raise ImageError("the file is not in the archive")
         return offsets[-1]
 
     @cached_property

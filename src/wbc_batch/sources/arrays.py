@@ -59,8 +59,8 @@ def list_array(item: Input, grouping: Grouping) -> Iterator[Cell]:
     group = grouping.column or (packed.PARENT if grouping.rule == packed.PARENT else "group")
     if group == packed.PARENT and group not in crops.group:
         raise InputError(
-            f"{item.given} does not say in which folders its cells lay (--group-by parent), for an earlier "
-            "version packed it; pack them again"
+            f"{item.given} was packed by an earlier version, which did not record the folders of "
+            "the cells for --group-by parent; pack the cells again"
         )
     needed = [name for name in packed.COLUMNS if name != packed.PARENT or name == group]
     for first in range(0, len(crops), _ROWS):
@@ -94,7 +94,7 @@ class ZarrCrops:
             if packed.MARK not in self.group.attrs:
                 names = sorted(name for name, _ in self.group.arrays()) or ["(none)"]
                 raise ImageError(
-                    "this zarr store is a group; name one of its arrays, such as "
+                    "this zarr store is a group; give one of its arrays, such as "
                     f"{store}/{names[0]}"
                 )
             node = self.group[packed.CROPS]
@@ -116,8 +116,8 @@ class ZarrCrops:
             If that is missing or damaged.
         """
         with _or_damaged(
-            f"what the store says of its crops {first} to {last - 1} is missing or damaged; "
-            "pack them again"
+            f"the store's description of crops {first} to {last - 1} is missing or damaged; pack "
+            "them again"
         ):
             return {name: self.group[name][first:last] for name in names}
 
@@ -204,7 +204,7 @@ def _or_damaged(sentence: str) -> Iterator[None]:
 
 
 def _gone(count: int) -> Any:
-    raise ImageError(f"the zarr store holds only {count} crops now")
+    raise ImageError(f"the zarr store now holds only {count} crops")
 
 
 def _rows(columns: Mapping[str, NDArray]) -> Iterator[packed.Row]:
@@ -222,7 +222,7 @@ def _channels_first(array: Any) -> bool:
     """
     shape = array.shape
     if str(array.dtype.newbyteorder("=")) not in _TYPES:
-        raise ImageError(f"this zarr array holds {array.dtype}; crops are uint8 or uint16")
+        raise ImageError(f"this zarr array holds {array.dtype}; crops must be uint8 or uint16")
     if len(shape) == 3 and shape[2] in _COLOURS:  # no crop is so narrow
         raise ImageError(
             f"this zarr array has the shape {shape} and is one image; an array of crops has (N, H, W, 3)"
@@ -257,7 +257,7 @@ def _open(store: str) -> Any:
             if not is_url(store):
                 return zarr.open(store, mode="r")
             if not _answers(store):
-                raise FileNotFoundError("there is none")
+                raise FileNotFoundError("it does not exist")
             return zarr.open(open_url(store), mode="r")
         except Exception as error:  # stores, file systems and codecs raise anything
             failure = UnreachableError if is_url(store) else ImageError
@@ -277,7 +277,7 @@ def refuse_silent(url: str) -> None:
     except Exception as error:  # file systems raise anything
         raise UnreachableError(f"{url} does not answer: {in_a_line(error)}") from error
     if not there:
-        raise UnreachableError(f"the store {url} is not there any more")
+        raise UnreachableError(f"the store {url} no longer exists")
 
 
 def _answers(url: str) -> bool:

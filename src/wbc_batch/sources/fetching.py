@@ -116,7 +116,7 @@ def read_file(path: Path) -> bytes:
     except FileNotFoundError as error:
         linked = path.is_symlink()
         raise ImageError(
-            "the file is a link to a file that is not there" if linked else gone(path.as_posix())
+            "the file is a link to a file that does not exist" if linked else gone(path.as_posix())
         ) from error
     except OSError as error:
         raise ImageError(f"the file cannot be opened ({reason(error)})") from error
@@ -129,7 +129,7 @@ def read_file(path: Path) -> bytes:
 def _not_regular(path: Path) -> ImageError:
     if is_folder(path) and path.suffix.lower() == ".zarr":
         return ContainerError(
-            "this is a zarr store; name it as an input of its own to classify its crops"
+            "this is a zarr store; give it as a separate input to classify its crops"
         )
     return ImageError("this is not a regular file")
 

@@ -40,7 +40,7 @@ def list_folder(item: Input) -> Iterator[Cell]:
         # The whole path: slide-1 of one patient is not slide-1 of another.
         yield Cell(item.source, member, None, item.group_of(member.rpartition("/")[0]))
     if empty:
-        raise InputError(f"{folder} holds no files; name a folder of cell images")
+        raise InputError(f"{folder} holds no files; give a folder of cell images")
 
 
 def empty_folders(folder: Path) -> Iterator[Path]:

@@ -38,11 +38,13 @@ class PathPattern:
         try:
             pattern = re.compile(text)
         except (re.error, OverflowError, RecursionError) as error:
-            raise InputError(f"{option} {text!r} is no regular expression: {error}") from error
+            raise InputError(
+                f"{option} {text!r} is not a valid regular expression: {error}"
+            ) from error
         if pattern.groups == 0:
             raise InputError(
-                f"{option} {text!r} has no group; put what names it in parentheses, "
-                "such as '(patient-[0-9]+)'"
+                f"{option} {text!r} has no group; put the part that names the group in "
+                "parentheses, such as '(patient-[0-9]+)'"
             )
         return cls(option, pattern)
 

@@ -210,7 +210,7 @@ def _cleared(pixels: NDArray, clear: NDArray) -> NDArray:
 
 def _refuse_frames(frames: int) -> None:
     if frames > 1:
-        raise ImageError(f"the file holds {frames} frames; one image per file is accepted")
+        raise ImageError(f"the file holds {frames} frames; only one image per file is accepted")
 
 
 def _decode_with_torchvision(data: bytes, name: str, mode: int) -> NDArray:
@@ -297,8 +297,8 @@ def _only_crop(data: bytes) -> Any:
         raise ImageError("the TIFF data are truncated or damaged")
     if len(stack) != 1:
         raise ContainerError(
-            f"the file holds {stack.pages} pages; name it as an input of its own, "
-            "so that each of them is a cell"
+            f"the file holds {stack.pages} pages; give it as a separate input, so that each page "
+            "is one cell"
         )
     return stack
 
@@ -363,7 +363,7 @@ def page_colours(page: Any, pixels: NDArray) -> NDArray:
     as_rgb = photometric == "YCBCR" and "JPEG" in keyframe.compression.name  # the codec did it
     if photometric in ("MINISBLACK", "RGB") or as_rgb:
         return pixels
-    raise ImageError(f"TIFF with {photometric} colours cannot be read; save it as RGB")
+    raise ImageError(f"TIFF with {photometric} colors cannot be read; save it as RGB")
 
 
 def _jpeg_frame(data: bytes) -> tuple[int, int, int]:

@@ -25,7 +25,7 @@ __all__ = [
     "spelled",
 ]
 
-_TWICE = "was named twice; its cells would be counted twice"
+_TWICE = "was given twice; its cells would be counted twice"
 
 #: What can be named: a path, a URL, or the paths that came on standard input.
 AnyInput = str | Path | PathList
@@ -102,7 +102,7 @@ def check_inputs(items: Sequence[AnyInput]) -> None:
     InputError
     """
     if not items:
-        raise InputError("no input was named; name a folder of cell images")
+        raise InputError("no input was given; give a folder of cell images")
     urls = [str(item).rstrip("/") for item in items if is_url(str(item))]
     for url in urls:
         if urls.count(url) > 1:
@@ -113,7 +113,7 @@ def check_inputs(items: Sequence[AnyInput]) -> None:
             missing = absence(path, f"{path}: there is no such file or folder")
             raise InputError(f"{missing}; check the spelling")
         if not (is_folder(path) or is_file(path)):
-            raise InputError(f"{path} is neither a file nor a folder; name a folder of cell images")
+            raise InputError(f"{path} is neither a file nor a folder; give a folder of cell images")
         place = resolved(path)
         if place in places:
             raise InputError(f"{path} {_TWICE}")
@@ -157,7 +157,7 @@ def _name_the_first(items: Sequence[AnyInput], suspects: set[int]) -> None:
 
 def _inside(path: str | Path, parent: str | Path) -> InputError:
     return InputError(
-        f"{path} lies inside {parent}, which was named, too; its cells would be counted twice"
+        f"{path} lies inside {parent}, which was also given; its cells would be counted twice"
     )
 
 

@@ -98,17 +98,19 @@ def container_in(data: bytes) -> str:
     kind = _kind_of_head(data, "")
     if kind in (Kind.ZIP, Kind.TAR) or data.startswith(_PARQUET):
         name = f"a {kind.upper()} archive" if kind is not Kind.FILE else "a Parquet table"
-        return f"this is {name}; name it as an input of its own to classify its images"
+        return f"this is {name}; give it as a separate input to classify its images"
     if data.startswith(_COMPRESSED):
         return (
-            "this is a compressed file; unpack it, or if it is a TAR archive, call it .tar.gz, .tar.bz2 "
-            "or .tar.xz and name it as an input of its own"
+            "this is a compressed file; unpack it, or if it is a TAR archive, rename it to end in "
+            ".tar.gz, .tar.bz2 or .tar.xz and give it as a separate input"
         )
     for signature, name in _FOREIGN.items():
         if data.startswith(signature):
-            return f"archives of the kind {name} are not read; unpack it, or make it ZIP or TAR"
+            return f"{name} archives cannot be read; unpack it, or convert it to ZIP or TAR"
     if is_zipfile(BytesIO(data)):  # it unpacks itself
-        return "this is a program that holds a ZIP archive; unpack it, or make it ZIP or TAR"
+        return (
+            "this is a program that contains a ZIP archive; unpack it, or convert it to ZIP or TAR"
+        )
     return ""
 
 

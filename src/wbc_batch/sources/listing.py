@@ -81,8 +81,9 @@ def _list(item: Input, grouping: Grouping) -> Iterator[Cell]:
         return map(grouping.apply, list_array(item, grouping))
     if grouping.column:
         raise InputError(
-            f"--group-by {grouping.column}: {item.given} is no table and has no columns; say parent, "
-            "source, or a regular expression with a group in parentheses, such as '(patient-[0-9]+)'"
+            f"--group-by {grouping.column}: {item.given} is not a table and has no columns; use "
+            "parent, source, or a regular expression with a group in parentheses, such as "
+            "'(patient-[0-9]+)'"
         )
     return map(grouping.apply, _LISTERS[item.kind](item))
 
@@ -97,4 +98,4 @@ def _piped(paths: PathList, grouping: Grouping) -> Iterator[Cell]:
         name = parent_folder(source, "") if kind is Kind.FILE else source
         yield from _list(Input(path, kind, name, alone=False), grouping)
     if empty:
-        raise InputError("no paths came on standard input; pipe them in, one a line")
+        raise InputError("no paths came on standard input; pipe them in, one per line")

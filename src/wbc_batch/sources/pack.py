@@ -168,7 +168,9 @@ def _parents(inputs: Sequence[AnyInput], cells: Iterator[Cell]) -> Iterator[str]
     """
     for cell, same in zip_longest(cells, list_cells(inputs, packed.PARENT)):
         if not (cell and same and _identity(cell) == _identity(same)):
-            raise RunError("the input changed while it was packed; leave it alone and begin anew")
+            raise RunError(
+                "the input changed while it was being packed; do not change it, and pack it again"
+            )
         yield same.group
 
 
@@ -248,8 +250,9 @@ def _appearing(store: Path) -> Iterator[Path]:
             begun.rename(store)
         except ChildProcessError as error:
             raise RunError(
-                f"{store}: {error}, of one of them or for want of memory; find the one that wbc-batch "
-                "classify calls fatal and remove it, or make memory free"
+                f"{store}: {error}, because of one image or because memory ran out; find the image "
+                "that wbc-batch classify reports as killing the process and remove it, or free "
+                "some memory"
             ) from error
         finally:
             removed(begun)
@@ -258,11 +261,11 @@ def _appearing(store: Path) -> Iterator[Path]:
 def _refuse_output(store: Path, inputs: Sequence[AnyInput]) -> None:
     refuse_existing(store, even_empty=True)
     if not is_folder(store.absolute().parent):
-        raise RunError(f"{store}: there is no folder {store.parent}; make it first")
+        raise RunError(f"{store}: there is no folder {store.parent}; create it first")
     if (path := input_around(store, inputs)) is not None:
         raise InputError(
-            f"the store {store} lies inside the input {path}, where its files would be taken for "
-            "cells; name a place outside"
+            f"the store {store} lies inside the input {path}, where its files would be read as "
+            "cells; choose a path outside it"
         )
 
 
@@ -296,15 +299,15 @@ def _measured(
             else f"{widest[1]} is {widest[0]} pixels wide and {highest[1]} {highest[0]} high"
         )
         raise InputError(
-            f"these crops differ too much in size: {largest}, and padded to that they would take "
-            f"{padding:.0f} times their room; pack similar sizes together"
+            f"these crops differ too much in size: {largest}, and padded to that size they would "
+            f"take {padding:.0f} times the space; pack crops of similar size together"
         )
     try:
         refuse_large(widest[0], highest[0])
     except ImageError as error:
         raise InputError(
-            f"these crops do not fit into one store: {error}, and they would be padded to that; "
-            "pack similar sizes together"
+            "these crops do not fit into one store: all would be padded to the largest width and "
+            f"height, and {error}; pack crops of similar size together"
         ) from error
     return Layout(count, highest[0], widest[0], compress, preprocessing)
 

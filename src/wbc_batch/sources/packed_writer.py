@@ -140,8 +140,8 @@ def write(
 
 def _changed(layout: Layout) -> RunError:
     return RunError(
-        f"the input changed while it was packed: it no longer has {layout.cells} cells; "
-        "leave it alone and begin anew"
+        f"the input changed while it was being packed: it no longer has {layout.cells} cells; do "
+        "not change it, and pack it again"
     )
 
 
@@ -157,7 +157,7 @@ def _laid_out(
     rows = []
     for number, (cell, parent, pixels) in enumerate(some):
         if not isinstance(pixels, ImageError) and (np.array(pixels[0].shape) > layout.crop).any():
-            pixels = ImageError("the file changed while it was packed")
+            pixels = ImageError("the file changed while it was being packed")
         if isinstance(pixels, ImageError):
             rows.append(packed.row_of(cell, parent, 0, 0, str(pixels)))
             continue

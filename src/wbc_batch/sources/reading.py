@@ -276,7 +276,7 @@ class _Files:
     def fetch(self, cells: Iterable[Cell]) -> Iterator[Fetch]:
         for cell in cells:
             if cell.index is not None:
-                yield partial(_raise, ImageError("the stack or array is not there any more"))
+                yield partial(_raise, ImageError("the stack or array no longer exists"))
             else:
                 yield partial(read_file, self._path / cell.member)
 

@@ -58,7 +58,7 @@ async def _asked_for(name: str, ask: Callable[[], Awaitable[_Answer]]) -> _Answe
                 raise
             if pause is None:
                 raise UnreachableError(
-                    f"the zarr store does not give {name}: {in_a_line(error)}"
+                    f"{name} cannot be read from the zarr store: {in_a_line(error)}"
                 ) from error
         await asyncio.sleep(pause)
     raise AssertionError

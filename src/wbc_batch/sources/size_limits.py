@@ -28,7 +28,8 @@ def refuse_page(page: Any, planes: int = 1) -> None:
     samples = page.samplesperpixel
     if samples > _RGBA_BYTES:
         raise ImageError(
-            f"a TIFF with {samples} samples for each pixel is no picture; save it as grey or RGB"
+            f"a TIFF with {samples} samples per pixel cannot be read as an image; save it as "
+            "grayscale or RGB"
         )
     held = samples * page.imagedepth * -(-page.bitspersample // 8)
     refuse_large(page.imagewidth, page.imagelength, planes * held)

@@ -23,7 +23,7 @@ from wbc_batch.sources.size_limits import refuse_page
 __all__ = ["TiffStack", "is_one_crop", "list_stack"]
 
 _COLOURS = 3
-_LOST = "the stack breaks off here, and the pages after it are lost; copy the file again"
+_LOST = "the stack is cut off here, and the pages after this point are lost; copy the file again"
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ def list_stack(item: Input) -> Iterator[Cell]:
     stack = TiffStack(Path(item.given))
     if stack.channels:
         raise InputError(
-            f"{item.given} has {stack.channels} channels for each crop; "
-            "a crop of a stained cell has one (grey) or three (red, green, blue)"
+            f"{item.given} has {stack.channels} channels for each crop; a crop of a stained cell "
+            "has one (gray) or three (red, green, blue)"
         )
     for index in range(len(stack)):
         yield Cell(item.source, "", index, item.name)
@@ -119,7 +119,7 @@ class TiffStack:
             If it is not there, damaged, or too large.
         """
         if index >= len(self):
-            raise ImageError(_LOST if self.broken else "the stack holds no such page any more")
+            raise ImageError(_LOST if self.broken else "the page is no longer in the stack")
         crop = self._crops[index]
         series = self._series[crop.series]
         refuse_page(series.keyframe, len(crop.planes))

@@ -77,7 +77,7 @@ def stdin_kept(
         yield list(inputs)
         return
     if count > 1:
-        raise InputError("'-' was named twice; there is one standard input")
+        raise InputError("'-' was given twice; there is only one standard input")
     if stream is None and sys.stdin is not None:  # None: it is closed, so no paths come
         stream = sys.stdin.buffer
     with scratch() as folder:

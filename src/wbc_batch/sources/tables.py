@@ -68,7 +68,7 @@ def list_table(item: Input, grouping: Grouping) -> Iterator[Cell]:
     if 0 < len(box_columns) < len(BOX_COLUMNS):
         raise InputError(
             f"{path} has only {', '.join(box_columns)} of the columns {', '.join(BOX_COLUMNS)}; "
-            "boxes need all of them, crops none"
+            "tables of boxes need all of them, tables of crops none"
         )
     grouping = grouping.among(table.names)
     group_column = _group_column(path, table.names, columns, grouping)
@@ -94,7 +94,7 @@ def list_table(item: Input, grouping: Grouping) -> Iterator[Cell]:
         )
         yield grouping.apply(cell)
     if index < 0:
-        raise InputError(f"{path} holds no rows; name a table with a row for each cell")
+        raise InputError(f"{path} holds no rows; give a table with a row for each cell")
 
 
 class TableImages:
@@ -122,7 +122,7 @@ class TableImages:
 
 
 def _nameless() -> bytes:
-    raise ImageError("this row of the table names no file")
+    raise ImageError("this row of the table does not name a file")
 
 
 def _read_named(path: Path, member: str) -> bytes:
@@ -132,14 +132,14 @@ def _read_named(path: Path, member: str) -> bytes:
         if not isinstance(error.__cause__, FileNotFoundError):
             raise
         raise ImageError(
-            f"there is no file {member}; paths in a table start from the table's folder"
+            f"there is no file {member}; paths in a table are relative to the table's folder"
         ) from error
 
 
 def _cut(load: Callable[[], NDArray[np.uint8]], box: Box, member: str) -> NDArray[np.uint8]:
     image = load()
     if box.width <= 0 or box.height <= 0:
-        raise ImageError("the box of this row is empty, or its columns are no numbers")
+        raise ImageError("the box of this row is empty, or its columns are not numbers")
     inside = _inside(image, box)
     if inside.size < _LEAST_INSIDE * box.width * box.height * image.shape[2]:
         height, width = image.shape[:2]
@@ -170,14 +170,14 @@ def _path_column(path: Path, table: _Table, columns: Mapping[str, str]) -> str:
     found = [columns[name] for name in PATH_COLUMNS if name in columns]
     if not found:
         raise InputError(
-            f"the first line of {path} names no column of paths (it has "
-            f"{', '.join(table.names)[:200]}); call it 'path'"
+            f"the first line of {path} does not name a column of paths (it has "
+            f"{', '.join(table.names)[:200]}); call that column 'path'"
         )
     text = [name for name in found if name not in table.not_text]
     if not text:
         raise InputError(
-            f"the column {found[0]} of {path} holds no paths but {table.not_text[found[0]][:60]}; "
-            "write the images into files and name these in a column 'path'"
+            f"the column {found[0]} of {path} holds {table.not_text[found[0]][:60]} instead of "
+            "paths; save the images as files and list these in a column 'path'"
         )
     return text[0]
 
@@ -220,7 +220,7 @@ def _open_parquet(path: Path) -> _Table:
         with path.open("rb") as file:
             schema = pq.read_schema(file)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} is no Parquet table that can be read ({error})") from error
+        raise InputError(f"{path} cannot be read as a Parquet table ({error})") from error
 
     def rows(columns: list[str]) -> Iterator[_Row]:
         try:
@@ -228,7 +228,7 @@ def _open_parquet(path: Path) -> _Table:
                 for batch in table.iter_batches(_ROWS, columns=columns):
                     yield from batch.to_pylist()
         except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{path}: this table is damaged ({error}); make it anew") from error
+            raise InputError(f"{path}: this table is damaged ({error}); create it again") from error
 
     not_text = {field.name: str(field.type) for field in schema if not _is_text(field.type)}
     return _Table(list(schema.names), not_text, rows)

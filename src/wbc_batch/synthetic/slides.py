@@ -85,14 +85,14 @@ def _refuse_strangers(folder: Path, paths: list[Path]) -> None:
     strangers = sorted(set(there) - set(paths))
     if strangers:
         raise RunError(
-            f"{folder} holds other slides already, such as {strangers[0].relative_to(folder)}; remove them, "
-            "or name another place with -o"
+            f"{folder} already holds other slides, such as {strangers[0].relative_to(folder)}; "
+            "remove them, or choose another folder with -o"
         )
     truth = folder / _TRUTH
     if os.path.lexists(truth) and not _is_of(truth, _names(folder, paths)):
         raise RunError(
-            f"{truth} is not of these cells and would be overwritten; move it away, or name another place "
-            "with -o"
+            f"{truth} describes other cells and would be overwritten; move it away, or choose "
+            "another folder with -o"
         )
 
 

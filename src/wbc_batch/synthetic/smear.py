@@ -119,7 +119,7 @@ def paint_surroundings(canvas: Canvas, taken: list[Disc], rng: np.random.Generat
 def _check(label: str | None = None, **numbers: int) -> None:
     if label is not None and label not in CLASSES:
         raise InputError(
-            f"There is no drawing of the class {label!r}; choose one of {', '.join(CLASSES)}."
+            f"Cells of the class {label!r} cannot be drawn; choose one of {', '.join(CLASSES)}."
         )
     for name, value in numbers.items():
         least = 16 if name in {"size", "width", "height"} else 0
