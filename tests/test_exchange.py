@@ -206,10 +206,10 @@ def _torchscript(path: Path) -> None:
         ("text.pth", lambda path: path.write_text("weights"), "is damaged"),
         ("empty.pth", lambda path: path.write_bytes(b""), "is damaged"),
         ("text.safetensors", lambda path: path.write_text("weights"), "not a safetensors file"),
-        ("list.pth", lambda path: torch.save([1, 2], path), "no weights by name"),
-        ("nothing.pth", lambda path: torch.save({}, path), "no weights by name"),
+        ("list.pth", lambda path: torch.save([1, 2], path), "not hold named weights"),
+        ("nothing.pth", lambda path: torch.save({}, path), "not hold named weights"),
         ("facts.pth", lambda path: torch.save({"epoch": 3}, path), "'epoch'"),
-        ("nan.pth", lambda path: torch.save({"a": torch.tensor(np.nan)}, path), "no numbers"),
+        ("nan.pth", lambda path: torch.save({"a": torch.tensor(np.nan)}, path), "NaN or infinite"),
         (
             "sparse.pth",
             lambda path: torch.save({"a": torch.eye(3).to_sparse()}, path),
@@ -218,9 +218,9 @@ def _torchscript(path: Path) -> None:
         (
             "eight-bits.pth",
             lambda path: torch.save({"a": torch.eye(3).to(torch.float8_e5m2)}, path),
-            "no usual numbers",
+            "unusual number type",
         ),
-        ("complex.pth", lambda path: torch.save({"a": torch.eye(3) * 1j}, path), "no usual"),
+        ("complex.pth", lambda path: torch.save({"a": torch.eye(3) * 1j}, path), "unusual number"),
         ("script.pt", _torchscript, "TorchScript"),
     ],
 )
@@ -339,7 +339,7 @@ def test_models_are_listed(imported, tmp_path, monkeypatch):
     with (damaged / "model.safetensors").open("ab") as file:
         file.write(b"x")
     assert "damaged: " in (said := run("model", "list", tmp_path))
-    assert "model.safetensors is damaged or was exchanged" in said
+    assert "model.safetensors is damaged or was replaced" in said
     (tmp_path / "empty").mkdir()
     assert "there are no models" in run("model", "list", tmp_path / "empty")
     assert "there is no folder" in refuse("model", "list", tmp_path / "none")
