@@ -134,8 +134,8 @@ def edited_table(folder, **changes):
         ("index", "abc", "no whole numbers"),
         ("index", "1.5", "no whole numbers"),
         ("x", "inf", "no whole numbers"),
-        ("reviewed_label", "blast", "none of basophil, eosinophil"),
-        ("label", "blast", "none of basophil, eosinophil"),
+        ("reviewed_label", "blast", "not among basophil, eosinophil"),
+        ("label", "blast", "not among basophil, eosinophil"),
     ],
 )
 def test_a_table_with_a_value_that_cannot_be_used_is_refused_in_a_sentence(

@@ -292,7 +292,7 @@ def test_a_report_made_anew_in_an_export_keeps_its_review_and_its_boxes(tmp_path
     assert again[["x", "y", "width", "height"]].to_numpy().tolist() == crops.boxes.tolist()
     # The crops are files of their own now: no GeoJSON lays boxes of the field over them.
     assert not (folder / "geojson").exists()
-    assert "No picture" not in (folder / "report.html").read_text(encoding="utf-8")
+    assert "No image" not in (folder / "report.html").read_text(encoding="utf-8")
 
 
 def exported(folder, cells, crops, **model):
@@ -309,7 +309,7 @@ def test_an_export_that_was_moved_has_its_crops_along(session, tmp_path):
     for seen, cut in zip(crops.read(range(4)), session.crops.read(range(4)), strict=True):
         np.testing.assert_array_equal(seen, cut)
     page = rebuild_report(tmp_path / "two", tmp_path / "again")
-    assert "No picture" not in page.read_text(encoding="utf-8")
+    assert "No image" not in page.read_text(encoding="utf-8")
     assert cell_table(crops)["cell_id"].tolist() == session.cells["cell_id"].tolist()
     # Exported into its own folder it keeps its crops, and can be moved again.
     exported(tmp_path / "two", run.cells, crops)
