@@ -297,7 +297,9 @@ def test_cells_of_no_class_are_those_that_were_prepared(folders, tmp_path):
     (part,) = named_folders([str(tmp_path / "d")], "out_of_class").values()
     assert read_unknown("other", part, TINY.preprocessing).kinds == ("blot",) * 3
     shutil.copy(next(cells.glob("basophil/*")), cells / "blot" / "1.png")
-    with pytest.raises(InputError, match=r"blot/1\.png is not the image that was there"):
+    with pytest.raises(
+        InputError, match=r"blot/1\.png has changed since the data set was prepared"
+    ):
         read_unknown("other", part, TINY.preprocessing)
 
 

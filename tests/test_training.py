@@ -558,7 +558,7 @@ def test_unusable_data_are_named_before_training(folders, start, tmp_path):
         {"training": {"drawn": folders["train"]}},
         {"validation": {"drawn": folders["val"]}},
     ):
-        with pytest.raises(InputError, match="called 'drawn', as the synthetic cells"):
+        with pytest.raises(InputError, match="called 'drawn', like the synthetic cells"):
             start(run, **data)
     with pytest.raises(InputError, match="no training data set 'c' to call noisy"):
         start(run, replace(TINY, noisy=("c",)))
