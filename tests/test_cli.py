@@ -438,7 +438,7 @@ def test_train_and_evaluate_are_commands(place: Path, tmp_path: Path) -> None:
     assert "c: 24 cells, accuracy" in table.stdout
     nothing = invoke("evaluate", bundle)
     assert nothing.exit_code == 2
-    assert "no data set was named" in nothing.stderr
+    assert "no data set was given" in nothing.stderr
 
 
 @pytest.mark.realdata

@@ -359,7 +359,7 @@ def test_names_that_clash_are_refused(bundle, folders):
         evaluate_folders(bundle, {"drawn": folders["b"]}, drawn=5, device="cpu")
     with pytest.raises(InputError, match="as known and as unknown"):
         evaluate_folders(bundle, {"b": folders["b"]}, device="cpu", unknown={"b": folders["other"]})
-    with pytest.raises(InputError, match="no data set was named"):
+    with pytest.raises(InputError, match="no data set was given"):
         evaluate_folders(bundle, {}, device="cpu")
 
 
@@ -412,7 +412,7 @@ def test_what_has_no_recipe_cannot_be_left_out_of(bundle, folders, tmp_path):
     with pytest.raises(InputError, match="two or more"):
         leave_one_out(bundle, {"a": folders["a"]}, {}, tmp_path / "out")
     sources = {name: folders[name] for name in "ab"}
-    with pytest.raises(InputError, match="name it once"):
+    with pytest.raises(InputError, match="give it only once"):
         leave_one_out(bundle, sources, {"a": folders["c"]}, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -464,7 +464,7 @@ def test_a_tables_label_is_known_too(tmp_path: Path) -> None:
         row["given_label"] = given
     run = finished_run(tmp_path / "run", rows, (*CELL_COLUMNS, "given_label"))
     rebuild_report(run)
-    assert "Of 1 classified cells" in " ".join(page_of(run).text.split())
+    assert "For 1 classified cells," in " ".join(page_of(run).text.split())
     assert [row["given_label"] for row in read_csv(run / "cells.csv")] == ["Basophil", "blast", ""]
 
 
