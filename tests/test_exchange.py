@@ -268,8 +268,8 @@ def test_weights_that_do_not_fit_are_refused(original, tmp_path, change, said):
         ({"arch": "squeezenet1_0"}, "does not end in a linear layer"),
         ({"arch": "resnet34"}, "does not hold a resnet34"),
         ({"classes": "basophil,eosinophil,lymphocyte,monocyte"}, "neutrophil is missing"),
-        ({"classes": f"{ORDER},blast"}, "'blast' is none of them"),
-        ({"classes": f"{ORDER},monocyte"}, "named twice"),
+        ({"classes": f"{ORDER},blast"}, "'blast' is not one of them"),
+        ({"classes": f"{ORDER},monocyte"}, "given twice"),
     ],
 )
 def test_another_network_or_other_classes_are_refused(checkpoint, tmp_path, options, said):
@@ -280,7 +280,7 @@ def test_wrong_numbers_are_refused(checkpoint, tmp_path):
     command = importing(checkpoint, tmp_path)
     assert "--mean must be three numbers" in refuse(*command, "--mean", "0.5")
     assert "above 0" in refuse(*command, "--std", "1,1,0")
-    assert "divide those of 0..255 by 255" in refuse(*command, "--mean", "123,117,104")
+    assert "divide values of 0..255 by 255" in refuse(*command, "--mean", "123,117,104")
     assert "on the scale 0..1" in refuse(*command, "--std", "58,57,57")
     assert "32 to 1024" in refuse(*command, "--size", 8)
     with pytest.raises(InputError, match="are not possible"):
