@@ -129,11 +129,11 @@ def edited_table(folder, **changes):
 @pytest.mark.parametrize(
     ("column", "value", "what"),
     [
-        ("confidence", "0,95", "no numbers"),
-        ("prob_basophil", "high", "no numbers"),
-        ("index", "abc", "no whole numbers"),
-        ("index", "1.5", "no whole numbers"),
-        ("x", "inf", "no whole numbers"),
+        ("confidence", "0,95", "not numbers"),
+        ("prob_basophil", "high", "not numbers"),
+        ("index", "abc", "not whole numbers"),
+        ("index", "1.5", "not whole numbers"),
+        ("x", "inf", "not whole numbers"),
         ("reviewed_label", "blast", "not among basophil, eosinophil"),
         ("label", "blast", "not among basophil, eosinophil"),
     ],

@@ -98,7 +98,7 @@ def test_readers_do_not_see_each_other_and_unknown_labels_are_refused():
     review.relabel([0], "basophil")
     review.read_as("ann")
     assert review.labels.tolist() == ["monocyte", ""]
-    with pytest.raises(InputError, match="'blast' is none of"):
+    with pytest.raises(InputError, match="'blast' is not one of"):
         review.relabel([0], "blast")
     with pytest.raises(InputError, match="name of its reader"):
         review.read_as(" ")
@@ -393,7 +393,7 @@ def test_cells_that_could_not_be_classified_come_last_and_can_be_asked_for(viewe
 def test_a_folder_with_something_else_in_it_is_refused(session, tmp_path):
     (tmp_path / "thesis.txt").write_text("x")
     with pytest.raises(
-        RunError, match="holds something else than an earlier export; choose an empty"
+        RunError, match="holds something other than an earlier export; choose an empty"
     ):
         list(write_export(Export(tmp_path, session.cells, session.crops, session.model)))
 

@@ -158,7 +158,7 @@ def _refuse_strangers(folder: Path) -> None:
     exported = peek_json(folder / RECORD_FILE).get("command") == "napari"
     if folder.is_dir() and any(folder.iterdir()) and not exported:
         raise RunError(
-            f"{folder} holds something else than an earlier export; choose an empty folder, or an earlier "
+            f"{folder} holds something other than an earlier export; choose an empty folder, or an earlier "
             "export, for the results."
         )
 
