@@ -63,7 +63,7 @@ def test_copies_of_a_picture_are_learned_from_or_held_out_and_never_both(reviewe
     assert (sides == sides[0]).all()
     assert 10 <= plan.held_out.sum() <= 15
     alike = CropStack("slide", "slide", np.repeat(pictures[:1], 60, axis=0), 3)
-    with pytest.raises(InputError, match="review cells of other pictures"):
+    with pytest.raises(InputError, match="review cells of other images"):
         hold_out(adaptation(cells, alike, tmp_path))
 
 
