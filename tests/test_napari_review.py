@@ -399,7 +399,7 @@ def test_a_folder_with_something_else_in_it_is_refused(session, tmp_path):
 
 
 def test_corrections_hold_the_reviewed_cells_only(session, tmp_path):
-    with pytest.raises(RunError, match="No cell was reviewed"):
+    with pytest.raises(RunError, match="No cell has been reviewed"):
         save_corrections(session.cells, tmp_path / "c.csv")
     session.relabel([2], "lymphocyte")
     assert save_corrections(session.cells, tmp_path / "c.csv") == 1

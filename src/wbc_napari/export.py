@@ -87,7 +87,7 @@ def save_corrections(cells: pd.DataFrame, path: Path) -> int:
 
     said = cells[reviewed_labels(cells) != ""]
     if not len(said):
-        raise RunError("No cell was reviewed yet; there are no corrections to save.")
+        raise RunError("No cell has been reviewed yet; there are no corrections to save.")
     readers = guard_text(pa.array(said["reviewed_by"], pa.string())).to_pylist()
     table = said[["cell_id", *REVIEW_COLUMNS]].assign(reviewed_by=readers)
     try:

@@ -111,7 +111,7 @@ def crop_stack(layer: Image | None) -> CropStack:
     if spatial != 3:
         raise InputError(
             f"'{layer.name}' has the shape {shape}; a stack of crops has (N, Y, X, 3), "
-            "or (N, Y, X) if grey."
+            "or (N, Y, X) if grayscale."
         )
     if 0 in shape:
         raise InputError(f"'{layer.name}' is empty (shape {shape}); there is no crop to classify.")
