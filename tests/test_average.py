@@ -132,7 +132,7 @@ def test_the_average_says_what_it_is_made_of(place, averaged):
     )
     card = (averaged / "README.md").read_text()
     assert "- 2 x: seed 0, without drawn cells. Epoch 1 of 1 was kept" in card
-    assert "- 1 x: seed 0, and on 5 drawn cells." in card
+    assert "- 1 x: seed 0, with 5 drawn cells." in card
     assert "| b | chosen on | 30 |" in card
     assert "| c | trained on | 30 |" in card
     assert "| drawn | the like trained on | 5 |" in card

@@ -185,7 +185,7 @@ def test_memory_for_not_even_one_cell_is_said(drawn):
 
     network.features = no_memory
     backend = TorchBackend(network, torch.device("cpu"), "fp32", batch_size=4)
-    with pytest.raises(WbcError, match=r"not enough memory for one cell \(too much\)"):
+    with pytest.raises(WbcError, match=r"not have enough memory for one cell \(too much\)"):
         backend.run(drawn[0][:2, :64, :64])
 
 
@@ -195,12 +195,12 @@ def test_memory_for_not_even_the_model_is_said(monkeypatch):
 
     network = CompactResNet(5, widths=(16, 16, 16, 16))
     monkeypatch.setattr(network, "to", no_memory)
-    with pytest.raises(WbcError, match="not enough memory for the model"):
+    with pytest.raises(WbcError, match="not have enough memory for the model"):
         TorchBackend(network, torch.device("cpu"), "fp32")
 
 
 def test_apples_gpu_is_said_not_to_be_used() -> None:
-    with pytest.raises(WbcError, match="'mps', Apple's GPU, is not used; use auto or cpu"):
+    with pytest.raises(WbcError, match="'mps', Apple's GPU, is not supported; use auto or cpu"):
         Classifier.load(device="mps")
 
 
@@ -280,7 +280,7 @@ def test_a_pickle_is_never_opened(copied, tmp_path):
     ("changes", "said"),
     [
         ({"format": 99}, "upgrade"),
-        ({"classes": ["a", "b"]}, "names the classes"),
+        ({"classes": ["a", "b"]}, "lists the classes"),
         ({"architecture": "vgg"}, "unknown network architecture 'vgg'"),
         ({"architecture": "compact_resnet", "arguments": {}}, "do not fit"),
         ({"arguments": {"depth": 3}}, "does not take these arguments"),
@@ -296,7 +296,7 @@ def test_a_pickle_is_never_opened(copied, tmp_path):
         ({"novelty_scale": 0}, "novelty_scale is 0"),
         ({"name": 5}, "name is 5 instead of text"),
         ({"sha256": None}, "sha256 is None instead of text"),
-        ({"training": None}, "training is None instead of a table"),
+        ({"training": None}, "training is None instead of an object"),
         ({"size_evidence": {"medians": [1.5, 2.0], "spread": 0.1}}, "medians is .* 5 numbers"),
         ({"preprocessing": {"size": "96"}}, "size is '96' instead of a number of pixels"),
         ({"preprocessing": {"size": 60_000}}, "size is 60000 instead of a number .* at most 1024"),

@@ -158,7 +158,7 @@ def test_force_replaces_and_a_person_reads_a_table(
         (["slides", "-o", "new", "--precision", "int8", "--scheduler", "x"], 2, "no int8 network"),
         (["slides", "-o", "new", "--precision", "int8", "--backend", "torch"], 2, "openvino"),
         (["slides", "-o", "new", "--device", "cpu", "--precision", "fp16"], 2, "'fp16'"),
-        (["slides", "-o", "new", "--model", "damaged"], 1, "damaged or was exchanged"),
+        (["slides", "-o", "new", "--model", "damaged"], 1, "damaged or was replaced"),
         (["slides", "-o", "slides.txt"], 1, "slides.txt cannot be used for results"),
         (["slides", "-o", "others"], 1, "others is not empty"),
         (["slides", "-o", "circle"], 1, "circle cannot be used for results"),
@@ -453,7 +453,7 @@ def test_train_and_evaluate_are_commands(place: Path, tmp_path: Path) -> None:
     assert "c: 24 cells, accuracy" in table.stdout
     nothing = invoke("evaluate", bundle)
     assert nothing.exit_code == 2
-    assert "no data set was named" in nothing.stderr
+    assert "no data set was given" in nothing.stderr
 
 
 @pytest.mark.realdata

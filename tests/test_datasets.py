@@ -145,7 +145,7 @@ def test_what_is_dropped_serves_as_test_sets(prepared):
     assert found["shifted", "raabin", "neutrophil"] == TEST_B["neutrophil"]
     shifted = read_dataset("b", ManifestPart(prepared, "shifted"), SMALL)
     assert shifted.counts()["raabin"]["lymphocyte"] == TEST_B["lymphocyte"]
-    with pytest.raises(InputError, match="labelled 'erythroblast', which is no class"):
+    with pytest.raises(InputError, match="labeled 'erythroblast', which is not a class"):
         read_dataset("x", ManifestPart(prepared, "out_of_class"), SMALL)
 
 
@@ -165,7 +165,7 @@ def test_the_seed_decides_and_nothing_else_does(small, tmp_path):
 def test_counts_that_differ_from_the_published_are_told_and_kept(small):
     done = invoke("dataset", "prepare", "--pbc", small / "PBC", "-o", small / "pbc_only", "--json")
     assert done.exit_code == 0
-    line = "pbc monocyte: 14 images, published are 1,420 (1,406 missing)"
+    line = "pbc monocyte: 14 images, but 1,420 were published (1,406 missing)"
     assert f"warning: {line}" in done.stderr
     assert line in json.loads(done.stdout)["warnings"]
     record = json.loads((small / "pbc_only" / "dataset.json").read_text())
@@ -191,8 +191,8 @@ def test_the_terminal_shows_both_halves(small, tmp_path):
         (lambda d: shutil.rmtree(d / "PBC" / "monocyte"), "no images of monocyte"),
         (lambda d: [p.unlink() for p in (d / "PBC" / "ig").iterdir()], "ig is an empty folder"),
         (lambda d: (d / "PBC" / "blast").mkdir(), "blast is an empty folder"),
-        (lambda d: fill(d / "PBC", {"blast": 1}), "'blast', which is no class"),
-        (lambda d: shutil.rmtree(d / "Raabin" / "TestA"), "holds no folder TestA"),
+        (lambda d: fill(d / "PBC", {"blast": 1}), "'blast', which is not a class"),
+        (lambda d: shutil.rmtree(d / "Raabin" / "TestA"), "has no subfolder TestA"),
         (lambda d: shutil.rmtree(d / "Raabin" / "Train" / "Basophil"), "no images of basophil"),
         (lambda d: shutil.rmtree(d / "PBC"), "no such file or folder"),
         (lambda d: shutil.copytree(d / "Raabin" / "TestA", d / "Raabin" / "Test_A"), "both Raabin"),
@@ -307,18 +307,18 @@ def test_folders_of_classes_are_divided_class_by_class(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "'NEUT', which is no class"),
-        (("--label", "baso=basofil"), "names no class; the classes are basophil"),
+        ((), "'NEUT', which is not a class"),
+        (("--label", "baso=basofil"), "does not name a class; the classes are basophil"),
         (("--label", "baso"), "not of the form FOLDER=CLASS"),
         ((*LABELS, "--label", "NEUT=monocyte"), "to neutrophil and to monocyte"),
         ((*LABELS, "--group-by", "("), "is not a valid regular expression"),
         ((*LABELS, "--group-by", "(a{99999999999})"), "is not a valid regular expression"),
         ((*LABELS, "--group-by", "p"), "has no group"),
         ((*LABELS, "--group-by", r"slide-(\d+)"), "finds no group in 'lab/p0/"),
-        ((*LABELS, "--test", 0.9), "leave nothing to train on"),
-        ((*LABELS, "--test", -0.1), "leave nothing to train on"),
-        ((*LABELS, "--validation", "nan"), "are no numbers"),
-        ((*LABELS, "--label", "Neutrophil=out_of_class"), "calls a class out of class"),
+        ((*LABELS, "--test", 0.9), "for test cannot be used"),
+        ((*LABELS, "--test", -0.1), "for test cannot be used"),
+        ((*LABELS, "--validation", "nan"), "are not numbers"),
+        ((*LABELS, "--label", "Neutrophil=out_of_class"), "marks a class as out_of_class"),
     ],
 )
 def test_arguments_that_make_no_sense_are_one_sentence(own, tmp_path, arguments, message):
@@ -340,7 +340,7 @@ def test_no_cell_is_taken_twice(own, tmp_path):
     done = invoke("dataset", "prepare", own, own / "p1", *LABELS, "-o", tmp_path / "d")
     assert "p1 lies inside" in done.stderr
     done = invoke("dataset", "prepare", f"a={own}", f"b={own}", *LABELS, "-o", tmp_path / "d")
-    assert "a folder was named twice" in done.stderr
+    assert "a folder was given twice" in done.stderr
 
 
 def test_a_full_disk_leaves_no_half_of_a_data_set(tmp_path):
@@ -357,7 +357,7 @@ def test_a_full_disk_leaves_no_half_of_a_data_set(tmp_path):
 
 
 def test_nothing_to_prepare_is_said(tmp_path):
-    assert "no cells were named" in invoke("dataset", "prepare", "-o", tmp_path / "d").stderr
+    assert "no cells were given" in invoke("dataset", "prepare", "-o", tmp_path / "d").stderr
 
 
 # ---- reading
@@ -389,7 +389,7 @@ def test_sources_of_a_prepared_data_set_are_data_sets(small, tmp_path):
     ("argument", "message"),
     [
         ("{}/dataset:valid", "has no split 'valid'; its splits are"),
-        ("{}/PBC:train", "no prepared data set, so it has no split 'train'"),
+        ("{}/PBC:train", "not a prepared data set, so it has no split 'train'"),
     ],
 )
 def test_a_split_that_is_not_there_is_said(small, argument, message):
@@ -418,7 +418,8 @@ def test_a_copy_under_another_name_is_found_before_training(small, tmp_path):
     held.mkdir(parents=True)
     shutil.copy(folder / "monocyte" / "MO_00002.jpg", held / "renamed.jpg")
     with pytest.raises(
-        InputError, match=r"MO_00002\.jpg of a, which is monocyte/renamed\.jpg of b"
+        InputError,
+        match=r"MO_00002\.jpg of a, which is the same image as monocyte/renamed\.jpg of b",
     ):
         refuse_shared_images(
             read_dataset("a", folder, SMALL), read_dataset("b", held.parent, SMALL)
@@ -443,7 +444,7 @@ def test_an_image_that_changed_is_refused(small, tmp_path):
     first = next(r for r in rows(place / "dataset") if (r["split"], r["source"]) == ("test", "pbc"))
     image = place / "PBC" / first["path"]
     image.write_bytes(image.read_bytes() + b"\0")
-    with pytest.raises(InputError, match="not the image that was there"):
+    with pytest.raises(InputError, match="has changed since the data set was prepared"):
         read_dataset("x", ManifestPart(place / "dataset", "test"), SMALL)
 
 
@@ -464,7 +465,7 @@ HEAD = "path,label,source,split,sha256,group"
     ("text", "message"),
     [
         ("path,label\na,neutrophil", "has no column 'source'"),
-        (HEAD, "lists no image"),
+        (HEAD, "lists no images"),
         (f"{HEAD}\na,,s,test,,", "row 2 has no label"),
         (f"{HEAD}\na,monocyte,s,train,ff,\nb,monocyte,s,test,ff,", "are the same image"),
         (f"{HEAD}\na,monocyte,s,train,,\na,monocyte,s,test,,", "are the same image"),
@@ -593,7 +594,7 @@ def test_real_cells_in_the_published_layout(real_cells, tmp_path):
         (pbc / folder.name).symlink_to(folder)
     done = invoke("dataset", "prepare", "--pbc", tmp_path, "-o", tmp_path / "d")
     assert done.exit_code == 0, done.stderr
-    assert "published are 3,117" in done.stderr
+    assert "but 3,117 were published" in done.stderr
     found = counts(tmp_path / "d", "split", "label")
     assert found["train", "neutrophil"] == 95 * 8 // 10
     assert found["out_of_class", "platelet"] == 244
@@ -603,7 +604,7 @@ def test_real_cells_in_the_published_layout(real_cells, tmp_path):
 
 def test_stacks_and_stores_are_no_labelled_cells(tmp_path: Path) -> None:
     lab = fill(tmp_path / "lab", {"neutrophil": 2})
-    own = "a labelled cell has a file of its own, so save the images as such"
+    own = "each labeled cell must have its own file, so save the images as separate files"
     stack = lab / "neutrophil" / "stack.tif"
     tifffile.imwrite(stack, np.zeros((3, 24, 24, 3), np.uint8), photometric="rgb")
     with pytest.raises(
@@ -612,7 +613,7 @@ def test_stacks_and_stores_are_no_labelled_cells(tmp_path: Path) -> None:
         read_dataset("lab", lab, SMALL)
     stack.unlink()
     pack([lab], tmp_path / "lab.zarr")
-    with pytest.raises(InputError, match=r"lab\.zarr is a zarr store; name a folder that holds"):
+    with pytest.raises(InputError, match=r"lab\.zarr is a zarr store; give a folder that holds"):
         read_dataset("lab", tmp_path / "lab.zarr", SMALL)
     shutil.move(tmp_path / "lab.zarr", lab / "neutrophil" / "lab.zarr")
     with pytest.raises(InputError, match=rf"lab\.zarr cannot be used: this is a zarr store; {own}"):

@@ -297,7 +297,9 @@ def test_cells_of_no_class_are_those_that_were_prepared(folders, tmp_path):
     (part,) = named_folders([str(tmp_path / "d")], "out_of_class").values()
     assert read_unknown("other", part, TINY.preprocessing).kinds == ("blot",) * 3
     shutil.copy(next(cells.glob("basophil/*")), cells / "blot" / "1.png")
-    with pytest.raises(InputError, match=r"blot/1\.png is not the image that was there"):
+    with pytest.raises(
+        InputError, match=r"blot/1\.png has changed since the data set was prepared"
+    ):
         read_unknown("other", part, TINY.preprocessing)
 
 
@@ -357,7 +359,7 @@ def test_names_that_clash_are_refused(bundle, folders):
         evaluate_folders(bundle, {"drawn": folders["b"]}, drawn=5, device="cpu")
     with pytest.raises(InputError, match="as known and as unknown"):
         evaluate_folders(bundle, {"b": folders["b"]}, device="cpu", unknown={"b": folders["other"]})
-    with pytest.raises(InputError, match="no data set was named"):
+    with pytest.raises(InputError, match="no data set was given"):
         evaluate_folders(bundle, {}, device="cpu")
 
 
@@ -410,7 +412,7 @@ def test_what_has_no_recipe_cannot_be_left_out_of(bundle, folders, tmp_path):
     with pytest.raises(InputError, match="two or more"):
         leave_one_out(bundle, {"a": folders["a"]}, {}, tmp_path / "out")
     sources = {name: folders[name] for name in "ab"}
-    with pytest.raises(InputError, match="name it once"):
+    with pytest.raises(InputError, match="give it only once"):
         leave_one_out(bundle, sources, {"a": folders["c"]}, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -206,10 +206,10 @@ def _torchscript(path: Path) -> None:
         ("text.pth", lambda path: path.write_text("weights"), "is damaged"),
         ("empty.pth", lambda path: path.write_bytes(b""), "is damaged"),
         ("text.safetensors", lambda path: path.write_text("weights"), "not a safetensors file"),
-        ("list.pth", lambda path: torch.save([1, 2], path), "no weights by name"),
-        ("nothing.pth", lambda path: torch.save({}, path), "no weights by name"),
+        ("list.pth", lambda path: torch.save([1, 2], path), "not hold named weights"),
+        ("nothing.pth", lambda path: torch.save({}, path), "not hold named weights"),
         ("facts.pth", lambda path: torch.save({"epoch": 3}, path), "'epoch'"),
-        ("nan.pth", lambda path: torch.save({"a": torch.tensor(np.nan)}, path), "no numbers"),
+        ("nan.pth", lambda path: torch.save({"a": torch.tensor(np.nan)}, path), "NaN or infinite"),
         (
             "sparse.pth",
             lambda path: torch.save({"a": torch.eye(3).to_sparse()}, path),
@@ -218,9 +218,9 @@ def _torchscript(path: Path) -> None:
         (
             "eight-bits.pth",
             lambda path: torch.save({"a": torch.eye(3).to(torch.float8_e5m2)}, path),
-            "no usual numbers",
+            "unusual number type",
         ),
-        ("complex.pth", lambda path: torch.save({"a": torch.eye(3) * 1j}, path), "no usual"),
+        ("complex.pth", lambda path: torch.save({"a": torch.eye(3) * 1j}, path), "unusual number"),
         ("script.pt", _torchscript, "TorchScript"),
     ],
 )
@@ -268,8 +268,8 @@ def test_weights_that_do_not_fit_are_refused(original, tmp_path, change, said):
         ({"arch": "squeezenet1_0"}, "does not end in a linear layer"),
         ({"arch": "resnet34"}, "does not hold a resnet34"),
         ({"classes": "basophil,eosinophil,lymphocyte,monocyte"}, "neutrophil is missing"),
-        ({"classes": f"{ORDER},blast"}, "'blast' is none of them"),
-        ({"classes": f"{ORDER},monocyte"}, "named twice"),
+        ({"classes": f"{ORDER},blast"}, "'blast' is not one of them"),
+        ({"classes": f"{ORDER},monocyte"}, "given twice"),
     ],
 )
 def test_another_network_or_other_classes_are_refused(checkpoint, tmp_path, options, said):
@@ -280,7 +280,7 @@ def test_wrong_numbers_are_refused(checkpoint, tmp_path):
     command = importing(checkpoint, tmp_path)
     assert "--mean must be three numbers" in refuse(*command, "--mean", "0.5")
     assert "above 0" in refuse(*command, "--std", "1,1,0")
-    assert "divide those of 0..255 by 255" in refuse(*command, "--mean", "123,117,104")
+    assert "divide values of 0..255 by 255" in refuse(*command, "--mean", "123,117,104")
     assert "on the scale 0..1" in refuse(*command, "--std", "58,57,57")
     assert "32 to 1024" in refuse(*command, "--size", 8)
     with pytest.raises(InputError, match="are not possible"):
@@ -339,7 +339,7 @@ def test_models_are_listed(imported, tmp_path, monkeypatch):
     with (damaged / "model.safetensors").open("ab") as file:
         file.write(b"x")
     assert "damaged: " in (said := run("model", "list", tmp_path))
-    assert "model.safetensors is damaged or was exchanged" in said
+    assert "model.safetensors is damaged or was replaced" in said
     (tmp_path / "empty").mkdir()
     assert "there are no models" in run("model", "list", tmp_path / "empty")
     assert "there is no folder" in refuse("model", "list", tmp_path / "none")

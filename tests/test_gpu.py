@@ -158,7 +158,7 @@ def test_a_gpu_without_memory_for_the_model_is_said() -> None:
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(1e-6)
     try:
-        with pytest.raises(WbcError, match="not enough memory for the model"):
+        with pytest.raises(WbcError, match="not have enough memory for the model"):
             Classifier.load(device="cuda")
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)

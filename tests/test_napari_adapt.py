@@ -63,7 +63,7 @@ def test_copies_of_a_picture_are_learned_from_or_held_out_and_never_both(reviewe
     assert (sides == sides[0]).all()
     assert 10 <= plan.held_out.sum() <= 15
     alike = CropStack("slide", "slide", np.repeat(pictures[:1], 60, axis=0), 3)
-    with pytest.raises(InputError, match="review cells of other pictures"):
+    with pytest.raises(InputError, match="review cells of other images"):
         hold_out(adaptation(cells, alike, tmp_path))
 
 
@@ -79,7 +79,7 @@ def test_cells_that_are_not_classified_are_left_out_and_counted(reviewed, tmp_pa
     status = ["error"] * 2 + ["ok"] * 29
     plan = adaptation(reviewed.cells.assign(status=status), reviewed.crops, tmp_path)
     assert (plan.rows[0], len(plan.rows), plan.left_out) == (2, 28, 2)
-    with pytest.raises(InputError, match="besides 30 that are not classified"):
+    with pytest.raises(InputError, match="not counting 30 that are not classified"):
         adaptation(reviewed.cells.assign(status="error"), reviewed.crops, tmp_path)
 
 
@@ -254,4 +254,4 @@ def test_the_dock_copies_the_command_of_the_chosen_cells(dock, tmp_path):
     copy.click()
     (told,) = (str(record.message) for record in notification_manager.records)
     assert told.startswith(str(Path("~nosuchuser/ours")))
-    assert "user who is not known here" in told
+    assert "begins with an unknown user name" in told

@@ -224,7 +224,7 @@ def test_a_stack_from_the_menu_to_the_files(desk, tmp_path, monkeypatch):
 
 def assert_one_sees_which_class_is_shown(desk):
     bins = [
-        b for b in desk.main.findChildren(QPushButton) if "Show the cells called" in b.toolTip()
+        b for b in desk.main.findChildren(QPushButton) if "Show the cells labeled" in b.toolTip()
     ]
     paper = {b: b.grab().toImage().pixelColor(4, b.height() // 2).name() for b in bins}
     (chosen,) = (b for b in bins if b.isChecked())
@@ -303,7 +303,7 @@ def test_a_batch_run_is_opened_corrected_saved_and_merged(desk, tmp_path, monkey
     desk.press(Qt.Key.Key_Space)
     desk.picture("run")
 
-    only = next(b for b in desk.main.findChildren(QComboBox) if "bear this label" in b.toolTip())
+    only = next(b for b in desk.main.findChildren(QComboBox) if "have this label" in b.toolTip())
     desk.choose(only, "not classified")
     failed = said_before[said_before["status"] == "error"]
     desk.until(lambda: desk.viewer.dims.current_step[0] == failed.index[0])

@@ -118,8 +118,11 @@ def test_batches_follow_the_chunks_of_the_array(chunks, spans):
     ("layer", "sentence"),
     [
         (None, "There is no image to classify"),
-        (Image(np.zeros((40, 60, 3), np.uint8), rgb=True, name="field"), "'field' is one picture"),
-        (Image(np.zeros((40, 60), np.uint8), name="grey"), "'grey' is one picture"),
+        (
+            Image(np.zeros((40, 60, 3), np.uint8), rgb=True, name="field"),
+            "'field' is a single image",
+        ),
+        (Image(np.zeros((40, 60), np.uint8), name="grey"), "'grey' is a single image"),
         (Image(np.zeros((2, 2, 4, 40, 60), np.uint8), name="5-D"), "'5-D' has the shape"),
         (Image(np.zeros((2, 4, 40, 60, 3), np.uint8), rgb=True), "has the shape"),
         (Image(np.zeros((0, 40, 60, 3), np.uint8), rgb=True, name="none"), "'none' is empty"),
@@ -228,7 +231,7 @@ def test_a_series_of_three_fields_that_says_so_is_no_picture_of_three_colours():
 def test_a_picture_whose_colours_are_not_shown_as_such_is_no_stack_of_its_rows():
     image = Image(np.zeros((90, 80, 3), np.uint8), rgb=False, name="field")
     for take in (crop_stack, whole_fields):
-        with pytest.raises(InputError, match="'field' has its colours in the last axis"):
+        with pytest.raises(InputError, match="'field' has its colors in the last axis"):
             take(image)
 
 

@@ -129,13 +129,13 @@ def edited_table(folder, **changes):
 @pytest.mark.parametrize(
     ("column", "value", "what"),
     [
-        ("confidence", "0,95", "no numbers"),
-        ("prob_basophil", "high", "no numbers"),
-        ("index", "abc", "no whole numbers"),
-        ("index", "1.5", "no whole numbers"),
-        ("x", "inf", "no whole numbers"),
-        ("reviewed_label", "blast", "none of basophil, eosinophil"),
-        ("label", "blast", "none of basophil, eosinophil"),
+        ("confidence", "0,95", "not numbers"),
+        ("prob_basophil", "high", "not numbers"),
+        ("index", "abc", "not whole numbers"),
+        ("index", "1.5", "not whole numbers"),
+        ("x", "inf", "not whole numbers"),
+        ("reviewed_label", "blast", "not among basophil, eosinophil"),
+        ("label", "blast", "not among basophil, eosinophil"),
     ],
 )
 def test_a_table_with_a_value_that_cannot_be_used_is_refused_in_a_sentence(

@@ -98,7 +98,7 @@ def test_readers_do_not_see_each_other_and_unknown_labels_are_refused():
     review.relabel([0], "basophil")
     review.read_as("ann")
     assert review.labels.tolist() == ["monocyte", ""]
-    with pytest.raises(InputError, match="'blast' is none of"):
+    with pytest.raises(InputError, match="'blast' is not one of"):
         review.relabel([0], "blast")
     with pytest.raises(InputError, match="name of its reader"):
         review.read_as(" ")
@@ -292,7 +292,7 @@ def test_a_report_made_anew_in_an_export_keeps_its_review_and_its_boxes(tmp_path
     assert again[["x", "y", "width", "height"]].to_numpy().tolist() == crops.boxes.tolist()
     # The crops are files of their own now: no GeoJSON lays boxes of the field over them.
     assert not (folder / "geojson").exists()
-    assert "No picture" not in (folder / "report.html").read_text(encoding="utf-8")
+    assert "No image" not in (folder / "report.html").read_text(encoding="utf-8")
 
 
 def exported(folder, cells, crops, **model):
@@ -309,7 +309,7 @@ def test_an_export_that_was_moved_has_its_crops_along(session, tmp_path):
     for seen, cut in zip(crops.read(range(4)), session.crops.read(range(4)), strict=True):
         np.testing.assert_array_equal(seen, cut)
     page = rebuild_report(tmp_path / "two", tmp_path / "again")
-    assert "No picture" not in page.read_text(encoding="utf-8")
+    assert "No image" not in page.read_text(encoding="utf-8")
     assert cell_table(crops)["cell_id"].tolist() == session.cells["cell_id"].tolist()
     # Exported into its own folder it keeps its crops, and can be moved again.
     exported(tmp_path / "two", run.cells, crops)
@@ -393,13 +393,13 @@ def test_cells_that_could_not_be_classified_come_last_and_can_be_asked_for(viewe
 def test_a_folder_with_something_else_in_it_is_refused(session, tmp_path):
     (tmp_path / "thesis.txt").write_text("x")
     with pytest.raises(
-        RunError, match="holds something else than an earlier export; choose an empty"
+        RunError, match="holds something other than an earlier export; choose an empty"
     ):
         list(write_export(Export(tmp_path, session.cells, session.crops, session.model)))
 
 
 def test_corrections_hold_the_reviewed_cells_only(session, tmp_path):
-    with pytest.raises(RunError, match="No cell was reviewed"):
+    with pytest.raises(RunError, match="No cell has been reviewed"):
         save_corrections(session.cells, tmp_path / "c.csv")
     session.relabel([2], "lymphocyte")
     assert save_corrections(session.cells, tmp_path / "c.csv") == 1

@@ -320,7 +320,7 @@ def test_a_closed_dock_lets_go_of_viewer_layers_and_review(dock, crops):
     [
         (None, False, "There is no image to classify"),
         (np.zeros((2, 2, 4, 40, 60), np.uint8), False, "has the shape"),
-        (np.zeros((40, 60), np.uint8), False, "is one picture"),
+        (np.zeros((40, 60), np.uint8), False, "is a single image"),
         (np.zeros((2, 40, 60, 3), np.float32), True, "cannot be classified"),
         (np.zeros((0, 40, 60, 3), np.uint8), True, "is empty"),
     ],
@@ -437,7 +437,7 @@ def test_a_packed_store_is_classified_as_wbc_batch_does(dock, run):
     assert shlex.split(QApplication.clipboard().text())[:3] == ["wbc-batch", "classify", str(store)]
     assert dock.said() == []
     report.click()
-    assert "are not of a batch run" in dock.said()[0]
+    assert "are not from a batch run" in dock.said()[0]
 
 
 def test_crops_that_cannot_be_prepared_are_not_shown_as_black(dock):
@@ -571,7 +571,7 @@ def test_grey_planes_that_are_taken_for_colours_are_told(dock, fields, labels):
     dock.button("Find cells").click()
     dock.finish()
     said = [label.text() for label in dock.widget.classify.findChildren(QLabel)]
-    assert any("3 planes of 'grey' were taken for the colours" in text for text in said) == (
+    assert any("3 planes of 'grey' were taken as the colors" in text for text in said) == (
         labels is None
     )
 

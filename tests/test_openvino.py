@@ -137,8 +137,8 @@ def test_company_and_threads_do_not_change_a_bit(precision, crops):
     [
         ({"backend": "tensorrt"}, "unknown backend 'tensorrt'"),
         ({"precision": "fp8"}, "fp8"),
-        ({"precision": "fp16"}, "OpenVINO does not compute in 'fp16'"),
-        ({"precision": "int8", "backend": "torch"}, "torch does not compute in 'int8'"),
+        ({"precision": "fp16"}, "OpenVINO does not support the precision 'fp16'"),
+        ({"precision": "int8", "backend": "torch"}, "torch does not support the precision 'int8'"),
     ],
 )
 def test_what_there_is_not_is_said(options, said):
@@ -239,7 +239,7 @@ def test_int8_stands_beside_the_same_weights(quantised):
 def test_a_changed_int8_network_is_refused(quantised, name, tmp_path):
     copied = Path(shutil.copytree(quantised, tmp_path / "bundle"))
     (copied / name).write_bytes((copied / name).read_bytes() + b" ")
-    with pytest.raises(ModelError, match=rf"{name} is damaged or was exchanged"):
+    with pytest.raises(ModelError, match=rf"{name} is damaged or was replaced"):
         Classifier.load(copied, device="cpu", precision="int8")
     with pytest.raises(ModelError, match=name):
         verify(str(copied))

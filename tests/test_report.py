@@ -413,10 +413,10 @@ def test_a_long_run_shows_both_ends_of_the_confidence(tmp_path):
     ordered = np.sort(confidences)
     assert shown == [f"gone/{c:.2f}.png" for c in (*ordered[:16], *ordered[-8:])]
     assert (
-        "69 cells, mean confidence 0.640, median 0.640; shown are 16 with the lowest confidence, "
+        "69 cells, mean confidence 0.640, median 0.640; shown are the 16 with the lowest confidence, "
         in page.text
     )
-    assert "then 8 with the highest" in page.text
+    assert "then the 8 with the highest" in page.text
 
 
 def test_pictures_keep_to_their_bytes_and_the_least_confident_are_kept(tmp_path, monkeypatch):
@@ -453,7 +453,7 @@ def test_an_image_that_is_gone_leaves_a_placeholder(run):
     run_dir, files = run
     write_reports(run_dir, files)
     page = page_of(run_dir)
-    assert page.text.count("No picture:") == 1
+    assert page.text.count("No image:") == 1
     assert "gone.png" in page.text
 
 
@@ -463,7 +463,7 @@ def test_an_image_whose_name_is_not_utf_8_is_not_said_to_be_gone(tmp_path):
     cell = Cell(str(tmp_path / "images"), r"\xff.png", None, "g")  # as tables show it
     run_dir = tmp_path / "run"
     write_reports(run_dir, write_shards(run_dir, [a_row(cell, "monocyte", 0.9)]))
-    assert "No picture: the file is gone, or its name is not UTF-8" in page_of(run_dir).text
+    assert "No image: the file is gone, or its name is not UTF-8" in page_of(run_dir).text
 
 
 def test_hostile_names_stay_text(tmp_path):

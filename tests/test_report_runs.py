@@ -193,7 +193,8 @@ def test_a_project_that_was_moved_keeps_its_pictures(
     run = finished_run(after / "out" / "run", rows, **facts)
     rebuild_report(run, tmp_path / "without")
     assert (
-        "the page lacks 1 of 1 pictures; the first one is of in/s/a.png: the file is" in caplog.text
+        "the page lacks 1 of 1 images; the first missing one is of in/s/a.png: the file is"
+        in caplog.text
     )
     caplog.clear()
     draw(after / "in" / "s" / "a.png")
@@ -239,7 +240,9 @@ for run in map(Path, sys.argv[1:]):
 def test_a_shard_that_is_damaged_is_classified_anew(run: Path) -> None:
     shard = run / "shards" / "000000-test.parquet"
     shard.write_bytes(bytes(shard.stat().st_size))
-    with pytest.raises(RunError, match="delete it and repeat the wbc-batch classify that made it"):
+    with pytest.raises(
+        RunError, match="delete it and repeat the wbc-batch classify command recorded in"
+    ):
         rebuild_report(run)
 
 
@@ -304,7 +307,10 @@ def test_a_review_is_merged_and_compared(run: Path, tmp_path: Path) -> None:
     kappa = agreement(*zip(*pairs, strict=True)).kappa
     text = " ".join(page_of(run).text.split())
     assert "4 cells were reviewed by Ann" in text
-    assert "After the review: 9 identified · 1 unidentified · 1 error. The list above is of" in text
+    assert (
+        "After the review: 9 identified · 1 unidentified · 1 error. The list above refers to"
+        in text
+    )
     assert f"Cohen’s kappa {kappa:.3f}" in text
 
     # A whole cells.csv with these columns is a corrections file, too.
@@ -332,8 +338,8 @@ def test_the_page_counts_reviewed_cells_that_the_model_could_not_classify(
     rebuild_report(run, review=corrections, force=True)
     text = " ".join(page_of(run).text.split())
     assert told in text
-    nowhere = "They count nowhere else" + (
-        ", but for those that a reviewer" if 10 in reviewed else "."
+    nowhere = "They are not counted anywhere else" + (
+        ", except that those a reviewer" if 10 in reviewed else "."
     )
     assert nowhere in text
 
@@ -446,8 +452,8 @@ def test_folders_named_like_classes_add_the_accuracy_unasked(tmp_path: Path) -> 
     assert (confusion["basophil"]["basophil"], confusion["basophil"]["monocyte"]) == ("8", "2")
     assert confusion["basophil"][UNIDENTIFIED] == "1"
     text = " ".join(page_of(run).text.split())
-    assert "Of 15 classified cells the class was known beforehand" in text
-    assert "12 of 14 are labelled alike" in text
+    assert "For 15 classified cells, the class was known beforehand" in text
+    assert "12 of 14 have the same label" in text
     assert "is right for 13 of 15" in text  # the best guess of the unidentified one is basophil
     assert (run / "plots" / "confusion.svg").exists()
 
@@ -458,7 +464,7 @@ def test_a_tables_label_is_known_too(tmp_path: Path) -> None:
         row["given_label"] = given
     run = finished_run(tmp_path / "run", rows, (*CELL_COLUMNS, "given_label"))
     rebuild_report(run)
-    assert "Of 1 classified cells" in " ".join(page_of(run).text.split())
+    assert "For 1 classified cells," in " ".join(page_of(run).text.split())
     assert [row["given_label"] for row in read_csv(run / "cells.csv")] == ["Basophil", "blast", ""]
 
 

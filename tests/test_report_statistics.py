@@ -384,8 +384,8 @@ def test_bundled_profiles_name_their_source_and_all_classes():
     ("text", "message"),
     [
         ("percent: {blast: [1, 2]}", "'blast'"),
-        ("percent: {monocyte: [9, 2]}", "no range"),
-        ("percent: {monocyte: [9, 200]}", "no range"),
+        ("percent: {monocyte: [9, 2]}", "not a valid range"),
+        ("percent: {monocyte: [9, 200]}", "not a valid range"),
         ("percent: {monocyte: 9}", "two numbers"),
         ("percent: {monocyte: [~, ~]}", "two numbers"),
         ("title: x", "'percent'"),
@@ -474,7 +474,7 @@ def test_a_white_blood_cell_count_that_may_be_per_microlitre_is_told(tmp_path, c
     assert read_wbc_counts(path) == {"a": 100.0, "b": 800.0}
     (told,) = caplog.messages
     assert told.startswith(f"{path} has unusually high")
-    assert ": 800 for 'b'; if they were meant per microlitre" in told
+    assert ": 800 for 'b'; if they were meant per microliter" in told
 
 
 @pytest.mark.parametrize("wbc", ["6800", "-1", "many", "", "nan"])

@@ -226,7 +226,7 @@ def test_a_finished_training_is_not_repeated(trained, start, caplog, monkeypatch
 def test_a_finished_training_whose_model_is_gone_says_so(trained, start, tmp_path):
     output = Path(shutil.copytree(trained, tmp_path / "run"))
     shutil.rmtree(output / "bundle")
-    with pytest.raises(RunError, match=r"its model in .*bundle is gone; .*--force"):
+    with pytest.raises(RunError, match=r"its model in .*bundle is missing; .*--force"):
         start(output)
 
 
@@ -302,7 +302,7 @@ def test_a_training_that_diverges_ends_in_a_sentence(trained, start, tmp_path):
 
 @pytest.mark.parametrize("rate", [float("inf"), float("nan"), -1.0, 1e38])
 def test_what_is_no_learning_rate_is_refused(rate):
-    with pytest.raises(InputError, match="is no learning rate"):
+    with pytest.raises(InputError, match="is not a learning rate"):
         choose(None, None, learning_rate=rate)
 
 
@@ -604,7 +604,7 @@ def test_unusable_data_are_named_before_training(folders, start, tmp_path):
         {"training": {"drawn": folders["train"]}},
         {"validation": {"drawn": folders["val"]}},
     ):
-        with pytest.raises(InputError, match="called 'drawn', as the synthetic cells"):
+        with pytest.raises(InputError, match="called 'drawn', like the synthetic cells"):
             start(run, **data)
     with pytest.raises(InputError, match="no training data set 'c' to call noisy"):
         start(run, replace(TINY, noisy=("c",)))

@@ -146,16 +146,16 @@ def adaptation(
     rows = np.flatnonzero(reviewed & (cells.get("status", STATUS_OK) == STATUS_OK))
     left_out = int(reviewed.sum()) - len(rows)
     if len(rows) < LEAST_CELLS:
-        besides = f", besides {left_out} that are not classified" if left_out else ""
+        besides = f", not counting {left_out} that are not classified" if left_out else ""
         raise InputError(
-            f"Only {len(rows)} cells of the five classes were reviewed{besides}; {LEAST_CELLS} are the "
-            "least to adapt a model with, and some hundred are better."
+            f"Only {len(rows)} cells of the five classes were reviewed{besides}; at least "
+            f"{LEAST_CELLS} are needed to adapt a model, and a few hundred are better."
         )
     said = labels[rows]
     if len(set(said)) == 1:
         raise InputError(
-            f"Only {said[0]}s were reviewed; the adapted model would lose the other classes: review some of "
-            "each."
+            f"Only {said[0]}s were reviewed; the adapted model would forget the other classes; review some "
+            "of each."
         )
     names = cells["cell_id"].to_numpy(object)[rows]
     return Adaptation(folder, crops, rows, said, names, model=model, left_out=left_out)
@@ -179,8 +179,8 @@ def hold_out(plan: Adaptation, stop: threading.Event | None = None) -> Adaptatio
     held = held_out(plan.crops, plan.rows, plan.labels, plan.names, stop)
     if not held.any() and not stop.is_set():
         raise InputError(
-            "The reviewed cells are copies of so few pictures that none can be held out to compare on; "
-            "review cells of other pictures, too."
+            "The reviewed cells are copies of so few images that none can be held out for the comparison; "
+            "review cells of other images, too."
         )
     return replace(plan, held_out=held)
 
@@ -300,7 +300,7 @@ def _train(words: Sequence[str], stop: threading.Event) -> Iterator[Progress]:
         reader.start()
         # Where the program ends, this thread does not come to its own end.
         atexit.register(process.terminate)
-        last, done = "The training begins…", 0.0
+        last, done = "Starting the training…", 0.0
         try:
             while True:
                 try:
@@ -364,8 +364,11 @@ def _notes(plan: Adaptation, labels: Sequence[str]) -> tuple[str, ...]:
     absent = [label for label in CLASSES if label not in labels]
     if absent:
         notes.append(
-            f"Among the held-out cells is no {' and no '.join(absent)}: nothing is said of those."
+            f"There is no {' and no '.join(absent)} among the held-out cells, so nothing is known "
+            "about those."
         )
     if plan.left_out:
-        notes.append(f"{plan.left_out} reviewed cells are left out: they are not classified.")
+        notes.append(
+            f"{plan.left_out} reviewed cells are left out because they are not classified."
+        )
     return tuple(notes)

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 __all__ = ["AdaptWidget"]
 
 _ABOUT = (
-    "Trains the model on, gently, from the cells that you reviewed, in the background. A quarter of the "
-    "reviewed cells is held out, and both models are compared on them."
+    "Fine-tunes the model in the background with the cells that you reviewed. A quarter of the reviewed "
+    "cells is held out, and the models before and after are compared on them."
 )
 
 
@@ -71,29 +71,29 @@ class AdaptWidget(Docked):
         self._layer = ComboBox(
             choices=lambda _: cells_layers(self._viewer),
             nullable=False,
-            tooltip="The layer whose reviewed cells are to be learned from",
+            tooltip="The layer whose reviewed cells the model learns from",
         )
         self._folder = FileEdit(
             mode="d",
             nullable=True,
-            tooltip="A new or empty folder for crops, training and the new model; its name is the model's",
+            tooltip="A new or empty folder for crops, training and the new model, which gets its name",
         )
         self._model = FileEdit(
             mode="d",
             nullable=True,
-            tooltip="The model to start from: a bundle's folder; empty: the model that comes along",
+            tooltip="Folder of the model bundle to start from; leave empty for the bundled model",
         )
         self._model.line_edit.native.setPlaceholderText("bundled")
         for field in (self._folder, self._model):
             field.choose_btn.text = "Choose…"
         self._begin = QPushButton("Adapt")
         self._begin.setToolTip(
-            "Write the crops, train, compare; repeated, it goes on where it stopped"
+            "Write the crops, train and compare; press again to continue where it stopped"
         )
         self._cancel = QPushButton("Cancel")
-        self._cancel.setToolTip("Stop; the epochs that are finished are kept")
+        self._cancel.setToolTip("Stop; finished epochs are kept")
         self._copy = QPushButton("Copy as command")
-        self._copy.setToolTip("Copy the wbc-batch line of this training to the clipboard")
+        self._copy.setToolTip("Copy the wbc-batch command of this training to the clipboard")
         self._cancel.setEnabled(False)
         self._progress = QProgressBar()
         self._progress.setRange(0, 100)
@@ -155,7 +155,7 @@ class AdaptWidget(Docked):
         except WbcError as error:
             show_error(str(error))
         except RuntimeError:  # of expanduser
-            show_error(f"{folder} begins with a user who is not known here; choose another folder.")
+            show_error(f"{folder} begins with an unknown user name; choose another folder.")
         return None
 
     def begin(self) -> None:
@@ -206,7 +206,7 @@ class AdaptWidget(Docked):
         self._worker = None
         self._set_busy(False)
         if stopped:
-            self._line.setText("Stopped. Adapt goes on from there with the same corrections.")
+            self._line.setText("Stopped. Press Adapt to continue with the same corrections.")
 
     def _show(self, comparison: Comparison) -> None:
         self._compared = True

@@ -150,8 +150,8 @@ def _numbers(table: Path, column: pd.Series, whole: bool) -> pd.Series:
     wrong = _by_row(column)[(~fine & column.notna()).to_numpy()].astype(str)
     if len(wrong):
         raise InputError(
-            f"{table} has values in the column {column.name} that are no {'whole ' if whole else ''}numbers: "
-            f"{name_rows(wrong.index, wrong)}; correct them, or open the table that the run wrote"
+            f"{table} has values in the column {column.name} that are not {'whole ' if whole else ''}"
+            f"numbers: {name_rows(wrong.index, wrong)}; correct them, or open the table that the run wrote"
         )
     return numbers
 
@@ -202,7 +202,7 @@ def lost_crops(run: BatchRun) -> str:
         return ""
     return (
         f"The crops of '{run.name}' cannot be read and are shown blank: {found[0]}. "
-        f"The run found them in {crops.sources[0]}; put them back there, and open it again."
+        f"The run found them in {crops.sources[0]}; put them back there and open the run again."
     )
 
 

@@ -60,5 +60,5 @@ def _both(session: "Session", row: int) -> list[NDArray[np.uint8] | ImageError]:
         return [error, error]
     settings = session.model.get("preprocessing")
     if not settings:
-        return [image, ImageError("it is not recorded how the model prepares a crop")]
+        return [image, ImageError("how the model prepares a crop was not recorded")]
     return [image, canonical_crop(image, Preprocessing(**settings)).pixels]

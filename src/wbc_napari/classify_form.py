@@ -51,13 +51,13 @@ class ClassifyForm(QWidget):
         )
         self.unit = ComboBox(
             choices=[_PIXELS, _MICROMETRES],
-            tooltip="Pixels of the image, or micrometres through the scale of its layer",
+            tooltip="Pixels of the image, or micrometers by the scale of its layer",
         )
         self.model = FileEdit(
             label="Model",
             mode="d",
             nullable=True,
-            tooltip="Folder of a model bundle (with model.json); empty: the model that comes along",
+            tooltip="Folder of a model bundle (with model.json); leave empty for the bundled model",
         )
         self.model.choose_btn.text = "Choose…"
         self.model.choose_btn.tooltip = "Choose the folder of a model bundle"
@@ -65,14 +65,19 @@ class ClassifyForm(QWidget):
         self.device = ComboBox(
             label="Device",
             choices=devices(),
-            tooltip="Where the network runs; auto takes the GPU if there is one that torch can use",
+            tooltip="Where the network runs; auto uses the GPU if torch can use one",
         )
         self.own_rule = CheckBox(
             text="own thresholds",
-            tooltip="Leave cells unidentified by these limits instead of those of the model",
+            tooltip="Use these limits, instead of those of the model, to leave cells unidentified",
         )
         self.confidence = FloatSpinBox(
-            value=0.5, min=0, max=1, step=0.05, enabled=False, tooltip="Least confidence of a label"
+            value=0.5,
+            min=0,
+            max=1,
+            step=0.05,
+            enabled=False,
+            tooltip="Lowest confidence with which a cell gets a label",
         )
         self.novelty = FloatSpinBox(
             value=1.0,
@@ -80,7 +85,8 @@ class ClassifyForm(QWidget):
             max=100,
             step=0.1,
             enabled=False,
-            tooltip="Largest novelty: 1 is kept by 99 % of the cells the model was calibrated on",
+            tooltip="Highest novelty with which a cell gets a label; 99 % of the cells the model was "
+            "calibrated on are within 1",
         )
         self._size_row = _row(self.size, self.unit)
         form = QFormLayout(self)

@@ -69,20 +69,20 @@ class ClassifyWidget(QWidget):
         )
         self._classify = PushButton(
             text="Classify",
-            tooltip="Classify the cells; those that were classified in the same way are kept",
+            tooltip="Classify the cells; results from the same settings are kept",
         )
         self._cancel = PushButton(
-            text="Cancel", enabled=False, tooltip="Stop; what was classified so far is kept"
+            text="Cancel", enabled=False, tooltip="Stop; the cells classified so far are kept"
         )
         self._progress = QProgressBar()
         self._message = sentence_label()
         self._canonical = PushButton(
             text="Show canonical crops",
-            tooltip="Add a layer beside the stack: each cell as the network sees it",
+            tooltip="Add a layer that shows each cell as the network sees it",
         )
         self._command = PushButton(
             text="Copy as command",
-            tooltip="Copy the wbc-batch line that classifies the same crops in bulk",
+            tooltip="Copy the wbc-batch command that classifies the same crops in bulk",
         )
         layout = QVBoxLayout(self)
         layout.addWidget(self.form)
@@ -185,8 +185,8 @@ class ClassifyWidget(QWidget):
         try:
             if form.marks.value is not None:
                 raise InputError(
-                    "wbc-batch classifies crops, not fields of view: export the cells on the last page, "
-                    "and name the folder crops that is written."
+                    "wbc-batch classifies crops, not fields of view; export the cells on the Report page, "
+                    "and give wbc-batch the folder crops that is written."
                 )
             crops = crops_of(form.image.value, None, form.crop_size)
             line = classify_command(crops.sources, form.model_name, form.device.value)

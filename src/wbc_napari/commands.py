@@ -20,7 +20,7 @@ def classify_command(sources: Sequence[str], model: str, device: str) -> str:
     for source in sources:
         if not Path(source).is_absolute() or not Path(source).exists():
             raise InputError(
-                f"'{source}' was not opened from a file, so no command can name it; export the cells and "
+                f"'{source}' was not opened from a file, so no command can refer to it; export the cells and "
                 "use the folder that is written."
             )
     report = f"{Path(sources[0]).with_suffix('')}-report"

@@ -24,13 +24,13 @@ from wbc_batch.schema import LABELS
 __all__ = ["SIDES", "DifferentialTable"]
 
 _HEADERS = {
-    "Class": "The square has the colour of the frames",
+    "Class": "The square has the color of the frames of this class",
     "Yours": "Cells that you gave this label",
     "%": "Share of the reviewed cells of the five classes; ▲ ▼: outside the chosen range",
     "95 % limits": "Exact binomial 95 % confidence limits of the share (Clopper and Pearson). "
     "Bar: the share; line below: its limits; line above: the chosen range",
-    "Range": "Reference range of the share, %, by the chosen profile",
-    "Model": "Cells not reviewed yet that the model gives this label",
+    "Range": "Reference range of the share, in %, from the chosen profile",
+    "Model": "Cells not yet reviewed to which the model gives this label",
 }
 _LIMITS, _RANGE, _MODEL = 3, 4, 5
 

@@ -86,7 +86,7 @@ def save_corrections(cells: pd.DataFrame, path: Path) -> int:
 
     said = cells[reviewed_labels(cells) != ""]
     if not len(said):
-        raise RunError("No cell was reviewed yet; there are no corrections to save.")
+        raise RunError("No cell has been reviewed yet; there are no corrections to save.")
     readers = guard_text(pa.array(said["reviewed_by"], pa.string())).to_pylist()
     table = said[["cell_id", *REVIEW_COLUMNS]].assign(reviewed_by=readers)
     try:
@@ -157,7 +157,7 @@ def _refuse_strangers(folder: Path) -> None:
     exported = peek_json(folder / RECORD_FILE).get("command") == "napari"
     if folder.is_dir() and any(folder.iterdir()) and not exported:
         raise RunError(
-            f"{folder} holds something else than an earlier export; choose an empty folder, or an earlier "
+            f"{folder} holds something other than an earlier export; choose an empty folder, or an earlier "
             "export, for the results."
         )
 

@@ -62,7 +62,9 @@ class GalleryView(QWidget):
         self._card = CellCard()
         keys = QLabel("1–5, U: relabel   Space: confirm   Ctrl+Z: undo")
         keys.setAlignment(Qt.AlignmentFlag.AlignHCenter)
-        keys.setToolTip("All keys act on the selected cells; a drag onto a class does, too")
+        keys.setToolTip(
+            "All keys act on the selected cells, and so does dragging them onto a class"
+        )
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(grid)
@@ -205,7 +207,7 @@ class _CellList(QListView):
         self.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
         self.setAccessibleName("Gallery")
         self.setToolTip(
-            "Click: go to the cell. 1 to 5, U, or a drag onto a class: relabel the selected"
+            "Click: go to the cell. 1 to 5, U, or a drag onto a class: relabel the selected cells"
         )
 
     def keyPressEvent(self, event: Any) -> None:  # noqa: N802  Qt's name
@@ -240,7 +242,7 @@ class _Bin(QPushButton):
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         keep_keys(self)
         self.setToolTip(
-            f"Show the cells called {label}; drop cells here, or press {key}, to call them so"
+            f"Show the cells labeled {label}; drop cells here, or press {key}, to give them this label"
             if key
             else "Show the cells that could not be read or classified; hover over one for the reason"
         )

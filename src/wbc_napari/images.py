@@ -91,7 +91,7 @@ def plane_axes(layer: "Image", colours: int | None) -> list[int]:
     """
     if not layer.rgb and colours == layer.ndim - 1:
         raise InputError(
-            f"'{layer.name}' has its colours in the last axis but is not shown as RGB; open it as RGB."
+            f"'{layer.name}' has its colors in the last axis but is not shown as RGB; open it as RGB."
         )
     return [axis for axis in range(layer.ndim) if axis != colours or layer.rgb]
 

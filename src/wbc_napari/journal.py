@@ -83,7 +83,7 @@ class Journal:
         except OSError as error:
             raise RunError(
                 f"{self.path}: the review cannot be saved there ({reason(error)}); "
-                "save its corrections elsewhere before napari is closed."
+                "save the corrections elsewhere before you close napari."
             ) from error
 
     def read(self, cell_ids: Sequence[str]) -> list[Change]:

@@ -104,13 +104,13 @@ def crop_stack(layer: Image | None) -> CropStack:
     if spatial == 2:
         plane_axes(layer, colours)
         raise InputError(
-            f"'{layer.name}' is one picture, not a stack of crops; press Find cells, or mark its cells "
+            f"'{layer.name}' is a single image, not a stack of crops; press Find cells, or mark its cells "
             "on a Points, Shapes or Labels layer and choose that."
         )
     if spatial != 3:
         raise InputError(
             f"'{layer.name}' has the shape {shape}; a stack of crops has (N, Y, X, 3), "
-            "or (N, Y, X) if grey."
+            "or (N, Y, X) if grayscale."
         )
     if 0 in shape:
         raise InputError(f"'{layer.name}' is empty (shape {shape}); there is no crop to classify.")
@@ -129,7 +129,8 @@ def _field_of(image: Image | None, objects: Layer, size: CropSize) -> FieldCrops
         raise InputError(NO_IMAGE)
     if objects.ndim > image.ndim + (not image.rgb):
         raise InputError(
-            f"'{objects.name}' has more dimensions than '{image.name}'; mark the cells on a layer of its own."
+            f"'{objects.name}' has more dimensions than '{image.name}'; mark the cells on a new layer "
+            "for this image."
         )
     if isinstance(objects, Labels):
         corners = _label_corners(objects)

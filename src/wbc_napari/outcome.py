@@ -159,6 +159,6 @@ def guess_of_colours(run: Run) -> str:
     if not isinstance(run.crops, FieldCrops) or not unnamed_colours(run.image):
         return ""
     return (
-        f"The {len(full_resolution(run.image))} planes of '{run.image.name}' were taken for the colours of "
-        "one picture; if they are fields, name the axes of the layer: axis_labels = ('t', 'y', 'x')."
+        f"The {len(full_resolution(run.image))} planes of '{run.image.name}' were taken as the colors of "
+        "one image; if they are fields, name the axes of the layer: axis_labels = ('t', 'y', 'x')."
     )

@@ -44,13 +44,13 @@ class ReportPage(Follower):
         self._differential = DifferentialView()
         self._agreement = sentence_label()
         self._agreement.setToolTip(
-            "Cohen's kappa: agreement beyond chance, over the cells that both have labelled"
+            "Cohen's kappa: agreement beyond chance, over the cells that both have labeled"
         )
         self._message = sentence_label()
         buttons: tuple[tuple[str, str, Callable[[], None]], ...] = (
             (
                 "Export…",
-                "Write tables, page, crops and a picture of the gallery into an empty folder, or over an "
+                "Write tables, page, crops and an image of the gallery into an empty folder, or over an "
                 "earlier export",
                 self._ask_and_export,
             ),
@@ -61,7 +61,7 @@ class ReportPage(Follower):
             ),
             (
                 "Copy as command",
-                "Copy the wbc-batch line that merges the corrections into the report of this run",
+                "Copy the wbc-batch command that merges the corrections into the report of this run",
                 self.copy_command,
             ),
         )
@@ -155,7 +155,7 @@ class ReportPage(Follower):
             run = mark_of(session.layer).get("run", "")
             if not is_run(Path(run)):
                 raise InputError(
-                    "These cells are not of a batch run; press Export, and open the folder that is written."
+                    "These cells are not from a batch run; press Export and open the folder that is written."
                 )
             folder = Path(run) if Path(run).is_dir() else Path(run).parent
             line = report_command(str(folder), str(self._saved))

@@ -132,7 +132,7 @@ class Review:
         """Give each cell a label of its own, in one step of the history."""
         unknown = set(labels.values()) - set(LABELS)
         if unknown:
-            raise InputError(f"'{min(unknown)}' is none of {', '.join(LABELS)}.")
+            raise InputError(f"'{min(unknown)}' is not one of {', '.join(LABELS)}.")
         at, old = self._clock(), self.labels
         step = tuple(
             Change(row, self.cell_ids[row], old[row], label, self.reader, at)

@@ -61,22 +61,24 @@ class ReviewPage(QWidget):
     def _build(self, reader: str) -> None:
         self.reader = QLineEdit(reader)
         self.reader.setToolTip(
-            "Your name; it is written beside each label. A second reader enters another name."
+            "Your name; it is saved with each label. A second reader enters another name."
         )
         self.reader.editingFinished.connect(lambda: self.reader_changed.emit(self.reader.text()))
         self.reader.returnPressed.connect(self.setFocus)  # the keys that follow are for the cells
         self.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
         self._blind = QCheckBox("blind")
-        self._blind.setToolTip("Hide what the model said, and shuffle the cells; the seed is kept")
+        self._blind.setToolTip(
+            "Hide the model's labels and shuffle the cells; the random seed is kept"
+        )
         self._blind.toggled.connect(self.blinded)
         self._order = QComboBox()
         self._order.addItems(list(ORDERS))
         self._order.setToolTip("Which cells come first")
         self._label = QComboBox()
         self._label.addItems([_ALL, *LABELS, NOT_CLASSIFIED])
-        self._label.setToolTip("Only cells that bear this label now")
+        self._label.setToolTip("Show only cells that have this label now")
         self._open = QCheckBox("not yet reviewed")
-        self._open.setToolTip("Pass over the cells that you have labelled")
+        self._open.setToolTip("Skip the cells that you have labeled")
         for combo in (self._order, self._label):
             combo.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
             combo.activated.connect(self.order_queue)
@@ -106,7 +108,9 @@ class ReviewPage(QWidget):
         grid = QGridLayout()
         grid.setSpacing(3)
         for place, (key, label) in enumerate(LABEL_KEYS.items()):
-            button = self._button(f"{key}  {label}", key, f"Call this cell {label}, and go on")
+            button = self._button(
+                f"{key}  {label}", key, f"Label this cell {label} and go to the next"
+            )
             button.setIcon(QIcon(swatch(label, 12)))
             grid.addWidget(button, place // 3, place % 3)
         return grid
@@ -116,10 +120,10 @@ class ReviewPage(QWidget):
         grid.setSpacing(3)
         texts = {
             "Left": ("←", "Previous cell (left arrow)"),
-            "Space": ("Space  confirm", "Keep the label that the cell has, and go on"),
+            "Space": ("Space  confirm", "Keep the label that the cell has and go to the next"),
             "Right": ("→", "Next cell (right arrow)"),
-            "Control-Z": ("Undo", "Take the last change back (Ctrl+Z), wherever it was made"),
-            "Control-Shift-Z": ("Redo", "Make it again (Ctrl+Shift+Z)"),
+            "Control-Z": ("Undo", "Undo the last change (Ctrl+Z), wherever it was made"),
+            "Control-Shift-Z": ("Redo", "Redo the last undone change (Ctrl+Shift+Z)"),
         }
         for place, (key, (text, tip)) in enumerate(texts.items()):
             grid.addWidget(self._button(text, key, tip), place // 3, place % 3)

@@ -72,7 +72,7 @@ class StationWidget(Docked):
     def _build(self) -> None:
         self._layers = QComboBox()
         self._layers.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self._layers.setToolTip("The layer with the cells that are reviewed")
+        self._layers.setToolTip("The layer whose cells are reviewed")
         self._layers.setAccessibleName("Cells under review")
         keep_keys(self._layers)
         self.tabs = QTabWidget()
@@ -81,7 +81,7 @@ class StationWidget(Docked):
             "Classify": (self.classify, "Find and classify cells"),
             "Review": (self.review, "Cell by cell, the doubtful ones first"),
             "Gallery": (self.gallery, "Class by class"),
-            "Report": (self.report, "The differential, and files"),
+            "Report": (self.report, "The differential, and files to export"),
         }
         for title, (page, tip) in pages.items():
             self.tabs.setTabToolTip(self.tabs.addTab(page, title), tip)
@@ -187,7 +187,9 @@ class StationWidget(Docked):
         elif session.others and session.layer.unique_id != self._told:
             self._told = session.layer.unique_id
             said = ", ".join(f"{reader} ({count})" for reader, count in session.others.items())
-            show_info(f"Cells here were reviewed by {said}; enter that name as reader to see them.")
+            show_info(
+                f"These cells were reviewed by {said}; enter that name as reader to see the labels."
+            )
 
     def _watch(self, watch: bool) -> None:
         """Follow deletions and additions in the layer that is reviewed."""

@@ -253,7 +253,7 @@ def find_bundle(model: str | Path) -> Path:
         if exists(path)
         else absence(path, f"there is no model {str(model)!r}")
     )
-    raise ModelError(f"{wrong}; name a bundle's directory or one of: {', '.join(bundled)}")
+    raise ModelError(f"{wrong}; give the directory of a bundle, or one of: {', '.join(bundled)}")
 
 
 def read_bundle(model: str | Path = "default") -> Bundle:
@@ -287,12 +287,12 @@ def read_bundle(model: str | Path = "default") -> Bundle:
         raise ModelError(f"{source} is not a usable model description: {why}") from error
     if bundle is None:
         raise ModelError(
-            f"{source} has the bundle format {version}, newer than this version of wbc-batch knows "
-            f"({FORMAT}); upgrade wbc-napari"
+            f"{source} has the bundle format {version}, but this version of wbc-batch reads formats up to "
+            f"{FORMAT}; upgrade wbc-napari"
         )
     if bundle.classes != CLASSES:
         raise ModelError(
-            f"{source} names the classes {', '.join(bundle.classes)}, but wbc-batch reports "
+            f"{source} lists the classes {', '.join(bundle.classes)}, but wbc-batch needs "
             f"{', '.join(CLASSES)}, in this order"
         )
     return bundle
@@ -377,8 +377,8 @@ def _read_verified(path: Path, sha256: str) -> bytes:
     digest = hashlib.sha256(content).hexdigest()
     if digest != sha256:
         raise ModelError(
-            f"{path} is damaged or was exchanged: its SHA-256 is {digest[:12]}…, but model.json "
-            f"names {sha256[:12]}…; get the bundle anew"
+            f"{path} is damaged or was replaced: its SHA-256 is {digest[:12]}…, but model.json "
+            f"gives {sha256[:12]}…; get the bundle again"
         )
     return content
 

@@ -37,7 +37,7 @@ def checked(content: dict[str, Any]) -> dict[str, Any]:
     for name in _TEXTS:
         _require(isinstance(values.get(name, ""), str), name, values.get(name), "text")
     for name in _TABLES:
-        _require(isinstance(values.get(name, {}), dict), name, values.get(name), "a table")
+        _require(isinstance(values.get(name, {}), dict), name, values.get(name), "an object")
     return values
 
 

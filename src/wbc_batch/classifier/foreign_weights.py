@@ -51,12 +51,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     unfit = next((n for n, v in weights.items() if not _is_plain(v)), None)
     if unfit is not None:
         raise ModelError(
-            f"{path} holds no usable weights: {unfit} is sparse, quantised or of no usual numbers; save the "
-            "weights of the network as it was trained, with torch.save(model.state_dict(), FILE)"
+            f"{path} holds no usable weights: {unfit} is sparse, quantised or of an unusual number type; "
+            "save the weights of the network as it was trained, with torch.save(model.state_dict(), FILE)"
         )
     broken = next((n for n, v in weights.items() if not torch.isfinite(v).all()), None)
     if broken is not None:
-        raise ModelError(f"{path} holds no usable weights: {broken} has values that are no numbers")
+        raise ModelError(
+            f"{path} holds no usable weights: {broken} has values that are NaN or infinite"
+        )
     return weights
 
 
@@ -112,7 +114,7 @@ def _why_unread(error: Exception) -> str:
             "is a TorchScript program, which is not run; save the weights alone, with "
             "torch.save(model.state_dict(), FILE)"
         )
-    return "is damaged or was not written by torch.save; copy it anew, or save the weights again"
+    return "is damaged or was not written by torch.save; copy it again, or save the weights again"
 
 
 def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
@@ -122,12 +124,12 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
             break
     if not isinstance(content, Mapping) or not content:
         raise ModelError(
-            f"{path} holds no weights by name; save them with torch.save(model.state_dict(), FILE)"
+            f"{path} does not hold named weights; save them with torch.save(model.state_dict(), FILE)"
         )
     strange = next((k for k, v in content.items() if not isinstance(v, Tensor)), None)
     if strange is not None:
         raise ModelError(
-            f"{path} holds no plain weights: its entry {strange!r} is none; save the weights alone, with "
-            "torch.save(model.state_dict(), FILE)"
+            f"{path} holds more than weights: its entry {strange!r} is not a tensor; save the weights "
+            "alone, with torch.save(model.state_dict(), FILE)"
         )
     return {str(name): value for name, value in content.items()}

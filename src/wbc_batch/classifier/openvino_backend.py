@@ -37,11 +37,11 @@ def choose_precision(precision: str) -> str:
         return "bf16" if native else "fp32"
     if precision not in PRECISIONS:
         raise InputError(
-            f"OpenVINO does not compute in {precision!r} here; use auto, {', '.join(PRECISIONS)}, "
-            "or the backend torch"
+            f"OpenVINO does not support the precision {precision!r} on this computer; use auto, "
+            f"{', '.join(PRECISIONS)}, or the backend torch"
         )
     if precision == "bf16" and not native:
-        raise InputError("this CPU does not compute in bf16; use fp32, or a machine that does")
+        raise InputError("this CPU does not support bf16; use fp32, or a computer that supports it")
     return precision
 
 

@@ -84,13 +84,13 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if self.view not in VIEWS:
             raise ModelError(
-                f"unknown view {self.view!r} of a picture; this version knows {', '.join(VIEWS)}"
+                f"unknown view {self.view!r} of an image; this version knows {', '.join(VIEWS)}"
             )
 
     @property
     def input(self) -> str:
         """What the network sees, in words."""
-        kind = "whole pictures" if self.view == "image" else "canonical crops"
+        kind = "whole images" if self.view == "image" else "canonical crops"
         return f"{kind} of {self.size} pixels"
 
 

@@ -75,7 +75,8 @@ def refuse_impossible(bundle: Bundle, device: str, precision: str, backend: str)
         return
     if backend == "torch" or device.startswith("cuda"):
         raise InputError(
-            "torch does not compute in 'int8'; use the backend openvino on the CPU, or another precision"
+            "torch does not support the precision 'int8'; use the backend openvino on the CPU, "
+            "or another precision"
         )
     if not bundle.quantised:
         raise InputError(

@@ -40,12 +40,12 @@ def choose_device(device: str) -> torch.device:
     except RuntimeError:
         chosen = torch.device("meta")
     if chosen.type == "mps":
-        raise InputError("the device 'mps', Apple's GPU, is not used; use auto or cpu")
+        raise InputError("the device 'mps', Apple's GPU, is not supported; use auto or cpu")
     if chosen.type not in _BATCH:
         raise InputError(f"unknown device {device!r}; use auto, cpu, cuda or cuda:N")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise InputError(
-            f"the device {device!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices; "
+            f"the device {device!r} was not found: torch sees {torch.cuda.device_count()} CUDA devices; "
             "use auto or cpu"
         )
     return chosen
@@ -65,8 +65,10 @@ def choose_precision(precision: str, device: torch.device) -> str:
         return "bf16" if _cpu_has_bf16() else "fp32"
     if precision not in PRECISIONS:
         raise InputError(
-            f"torch does not compute in {precision!r} here; use auto, {', '.join(PRECISIONS)}"
-            + ', or OpenVINO on the CPU: pip install "wbc-napari[openvino]"' * (precision == "int8")
+            f"torch does not support the precision {precision!r} on this computer; use auto, "
+            f"{', '.join(PRECISIONS)}"
+            + ', or OpenVINO on the CPU: pip install "wbc-napari[openvino]"'
+            * (precision == "int8")
         )
     x86 = platform.machine() in ("x86_64", "AMD64")
     if device.type == "cpu" and x86 and precision != "fp32" and not _cpu_has_bf16():
@@ -154,7 +156,9 @@ class TorchBackend:
     def _halve(self, error: Exception) -> None:
         if self.batch_size == 1:
             told = str(error).partition("\n")[0][:120]  # cuDNN may mean something else
-            raise WbcError(f"{self.device} has not enough memory for one cell ({told})") from error
+            raise WbcError(
+                f"{self.device} does not have enough memory for one cell ({told})"
+            ) from error
         self.batch_size //= 2
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
@@ -183,7 +187,8 @@ def _moved(network: Network, device: torch.device) -> Network:
         if not _memory_is_short(error):
             raise
         raise WbcError(
-            f"{device} has not enough memory for the model; see what else uses it, or take another device"
+            f"{device} does not have enough memory for the model; check what else is using it, "
+            "or choose another device"
         ) from error
 
 

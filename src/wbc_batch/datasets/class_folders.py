@@ -115,10 +115,10 @@ def name_groups(files: list[LabelledFile], pattern: str) -> list[LabelledFile]:
 
 def _existing(folder: Path) -> Path:
     if is_file(folder):
-        raise InputError(f"{folder} is a file; name a folder that holds one folder per class")
+        raise InputError(f"{folder} is a file; give a folder that holds one folder per class")
     if kind_of(folder) is Kind.ZARR:
         raise InputError(
-            f"{folder} is a zarr store; name a folder that holds one folder per class, with a file for each "
+            f"{folder} is a zarr store; give a folder that holds one folder per class, with a file for each "
             "cell"
         )
     return folder
@@ -134,7 +134,7 @@ def _label(folder: Path, member: str, meanings: Mapping[str, str]) -> str:
     if not above and own.casefold() in meanings:
         return meanings[own.casefold()]
     raise InputError(
-        f"{folder / member} lies in the folder {own!r}, which is no class; "
+        f"{folder / member} lies in the folder {own!r}, which is not a class; "
         f"the classes are {', '.join(CLASSES)}; other names can be mapped to them by "
         "wbc-batch dataset prepare --label NAME=CLASS"
     )

@@ -29,7 +29,7 @@ def refuse_drawn_name(*named: Iterable[str]) -> None:
     """
     if any(DRAWN in names for names in named):
         raise InputError(
-            f"a data set is called {DRAWN!r}, as the synthetic cells; name it otherwise, as NAME=DATASET"
+            f"a data set is called {DRAWN!r}, like the synthetic cells; rename it with NAME=DATASET"
         )
 
 

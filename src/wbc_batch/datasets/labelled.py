@@ -270,9 +270,10 @@ def refuse_shared_images(
     if shared:
         here, there = shared[0]
         raise InputError(
-            f"{len(shared)} cells are both {purposes} cells, such as "
-            f"{cells.members[here]} of {cells.names[here]}, which is {validation.members[there]} of "
-            f"{validation.names[there]}; keep them apart, or let wbc-batch dataset prepare split them"
+            f"{len(shared)} cells are both {purposes} cells, for example "
+            f"{cells.members[here]} of {cells.names[here]}, which is the same image as "
+            f"{validation.members[there]} of {validation.names[there]}; keep them apart, or let "
+            "wbc-batch dataset prepare split them"
         )
 
 
@@ -283,7 +284,7 @@ def tell_copies(cells: LabelledCells) -> None:
     if copied:
         more = len(copied) - len({cells.hashes[n] for n in copied})
         _log.warning(
-            "%d of %d cells are copies of others, and count like cells of their own, such as %s of %s",
+            "%d of %d cells are copies of others but count as separate cells, for example %s of %s",
             *(more, len(cells), cells.members[copied[0]], cells.names[copied[0]]),
         )
 
@@ -329,7 +330,7 @@ def _entries(name: str, dataset: Path | ManifestPart) -> list[Entry]:
     for entry in entries:
         if entry.label not in CLASSES:
             raise InputError(
-                f"{dataset}: {entry.member} is labelled {entry.label!r}, which is no class; "
+                f"{dataset}: {entry.member} is labeled {entry.label!r}, which is not a class; "
                 f"the classes are {', '.join(CLASSES)}"
             )
     return [replace(entry, source=name) for entry in entries] if dataset.source else entries
@@ -345,12 +346,12 @@ def _read(entry: Entry, preprocessing: Preprocessing) -> tuple[CanonicalCrop, st
     except ContainerError as error:  # what it says to do is for classifying
         what = str(error).partition(";")[0]
         raise InputError(
-            f"{entry.path} cannot be used: {what}; a labelled cell has a file of its own, so save the images "
-            "as such"
+            f"{entry.path} cannot be used: {what}; each labeled cell must have its own file, so save the "
+            "images as separate files"
         ) from error
     except ImageError as error:
         raise InputError(f"{entry.path} cannot be used: {error}; repair or remove it") from error
     raise InputError(
-        f"{entry.path} is not the image that was there when the data set was prepared; "
-        "bring that one back, or prepare the data set again"
+        f"{entry.path} has changed since the data set was prepared; "
+        "restore the original image, or prepare the data set again"
     )

@@ -122,8 +122,8 @@ class Manifest:
         if missing:
             raise InputError(
                 f"{missing[0].path} is missing ({len(missing):,} of {len(chosen):,} images of "
-                f"{self.path}:{split} are); if they were moved, write the new folder of "
-                f"{missing[0].source!r} into the roots of {self.path.with_name(DATASET)}"
+                f"{self.path}:{split} are); if they were moved, enter the new folder of "
+                f"{missing[0].source!r} under roots in {self.path.with_name(DATASET)}"
             )
         return chosen
 
@@ -157,14 +157,12 @@ def read_manifest(path: Path) -> Manifest:
     for number, row in _read_rows(file):
         empty = [column for column in _NEEDED if not row[column]]
         if empty:
-            raise InputError(
-                f"{file}: row {number} has no {empty[0]}; write one, or remove the row"
-            )
+            raise InputError(f"{file}: row {number} has no {empty[0]}; add one, or remove the row")
         root = roots.get(row["source"], file.parent)
         values = [row.get(column) or "" for column in COLUMNS]
         entries.append(Entry(root / row["path"], *values))
     if not entries:
-        raise InputError(f"{file} lists no image; prepare the data set again")
+        raise InputError(f"{file} lists no images; prepare the data set again")
     _refuse_shared(file, entries)
     return Manifest(file, tuple(entries))
 

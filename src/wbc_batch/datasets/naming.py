@@ -38,7 +38,7 @@ def named_folders(arguments: Sequence[str], split: str) -> dict[str, Path | Mani
             if name in folders:
                 raise InputError(
                     f"two data sets are called {name!r}: {folders[name]} and {dataset}; "
-                    "name one of them otherwise, as NAME=FOLDER"
+                    "rename one of them with NAME=FOLDER"
                 )
             folders[name] = dataset
     return folders
@@ -56,7 +56,7 @@ def class_folders(arguments: Sequence[str]) -> dict[str, Path]:
     for name, dataset in named_folders(arguments, TRAIN).items():
         if isinstance(dataset, ManifestPart):
             raise InputError(
-                f"{dataset.manifest} is a prepared data set; name the folders that its images lie in"
+                f"{dataset.manifest} is a prepared data set; give the folders that contain its images"
             )
         folders[name] = dataset
     return folders
@@ -110,7 +110,7 @@ def _resolve(
     if not is_manifest(path):
         if named:
             raise InputError(
-                f"{path} is no prepared data set, so it has no split {named!r}; "
+                f"{path} is not a prepared data set, so it has no split {named!r}; "
                 "make one with wbc-batch dataset prepare"
             )
         return {name or resolved(path).name: path}

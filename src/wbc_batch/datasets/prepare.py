@@ -154,12 +154,13 @@ def read_label_names(arguments: Sequence[str]) -> dict[str, str]:
             raise InputError(f"--label {argument!r} is not of the form FOLDER=CLASS")
         if label not in (*CLASSES, OUT_OF_CLASS):
             raise InputError(
-                f"--label {argument!r} names no class; the classes are {', '.join(CLASSES)}, "
+                f"--label {argument!r} does not name a class; the classes are {', '.join(CLASSES)}, "
                 f"and {OUT_OF_CLASS} for any other cell"
             )
         if label == OUT_OF_CLASS and own.casefold() in CLASSES:
             raise InputError(
-                f"--label {argument!r} calls a class out of class; give the folder a name that is no class"
+                f"--label {argument!r} marks a class as {OUT_OF_CLASS}; rename the folder to something "
+                "other than a class"
             )
         if labels.setdefault(own, label) != label:
             raise InputError(f"--label maps {own!r} to {labels[own]} and to {label}; keep one")
@@ -170,26 +171,26 @@ def _check(
     pbc: Path | None, raabin: Path | None, folders: Mapping[str, Path], group_by: str | None
 ) -> None:
     if not (pbc or raabin or folders):
-        raise InputError("no cells were named; name --pbc, --raabin, or folders of your own")
+        raise InputError("no cells were given; give --pbc, --raabin, or folders of your own")
     if group_by and not folders:
         raise InputError(
-            "--group-by needs folders of your own: PBC and Raabin do not name their patients"
+            "--group-by needs folders of your own: PBC and Raabin do not say which patient a cell is from"
         )
     for name, place in (("pbc", pbc), ("raabin", raabin)):
         if place and name in folders:
             raise InputError(
                 f"{folders[name]} is called {name!r} like the published data set; "
-                "name it otherwise, as NAME=FOLDER"
+                "rename it with NAME=FOLDER"
             )
     places = {resolved(place): place for place in (pbc, raabin, *folders.values()) if place}
     for real, place in places.items():
         inside = next((p for p in real.parents if p in places), None)
         if inside:
             raise InputError(
-                f"{place} lies inside {places[inside]}, which was named, too; name each cell once"
+                f"{place} lies inside {places[inside]}, which was given, too; give each cell only once"
             )
     if len(places) < len(folders) + bool(pbc) + bool(raabin):
-        raise InputError("a folder was named twice; name each cell once")
+        raise InputError("a folder was given twice; give each cell only once")
 
 
 def _refuse_inside(output: Path, folders: Mapping[str, Path]) -> None:
@@ -198,8 +199,8 @@ def _refuse_inside(output: Path, folders: Mapping[str, Path]) -> None:
     for place in folders.values():
         if resolved(place) in above:
             raise InputError(
-                f"{output} lies inside {place}, whose files are taken for cells; "
-                "name a folder beside it with -o"
+                f"{output} lies inside {place}, whose files are read as cells; "
+                "choose a folder outside it with -o"
             )
 
 

@@ -68,7 +68,7 @@ class CountDifference:
         where = " ".join(filter(None, (self.source, self.part, self.label)))
         off = self.found - self.published
         return (
-            f"{where}: {self.found:,} images, published are {self.published:,} "
+            f"{where}: {self.found:,} images, but {self.published:,} were published "
             f"({abs(off):,} {'too many' if off > 0 else 'missing'})"
         )
 
@@ -158,7 +158,9 @@ def compare_counts(files: Sequence[LabelledFile]) -> list[CountDifference]:
 def _raabin_parts(folder: Path) -> dict[str, Path]:
     """Folder of each part that is there."""
     if not is_folder(folder):
-        raise InputError(f"{folder} is no folder; name the one that holds Train, TestA and TestB")
+        raise InputError(
+            f"{folder} is not a folder; give the folder that holds Train, TestA and TestB"
+        )
     places: dict[str, Path] = {}
     for place in sorted(path for path in folder.iterdir() if path.is_dir()):
         plain = re.sub("[-_ ]", "", place.name).casefold()
@@ -172,7 +174,7 @@ def _raabin_parts(folder: Path) -> dict[str, Path]:
     missing = [part for part in RAABIN_COUNTS if part not in places]
     if missing:
         raise InputError(
-            f"{folder} holds no folder {missing[0]}; name the folder of Raabin's double-labelled "
+            f"{folder} has no subfolder {missing[0]}; give the folder of Raabin's double-labeled "
             "crops, with Train, TestA and TestB in it"
         )
     return {part: places[part] for part in _RAABIN_PARTS if part in places}

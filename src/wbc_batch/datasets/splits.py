@@ -67,13 +67,13 @@ class Shares:
             shares = cls(Fraction(str(validation)), Fraction(str(test)))
         except ValueError as error:  # nan, inf
             raise InputError(
-                f"shares of {validation} for validation and {test} for test are no numbers; "
-                "name two from 0 on whose sum is below 1"
+                f"shares of {validation} for validation and {test} for test are not numbers; "
+                "give two numbers of at least 0 whose sum is below 1"
             ) from error
         if min(shares.validation, shares.test) < 0 or shares.held >= 1:
             raise InputError(
-                f"shares of {validation} for validation and {test} for test leave nothing to train on; "
-                "name two numbers from 0 on whose sum is below 1"
+                f"shares of {validation} for validation and {test} for test cannot be used; "
+                "give two numbers of at least 0 whose sum is below 1"
             )
         return shares
 
@@ -154,7 +154,7 @@ def split_by_group(cells: Sequence[SplitCell], shares: Shares, seed: int) -> lis
     if len(groups) < len(wanted):
         raise InputError(
             f"--group-by finds {len(groups)} patients or slides, too few for {len(wanted)} splits "
-            f"({', '.join(wanted)}); name more cells, or set --validation or --test to 0"
+            f"({', '.join(wanted)}); give more cells, or set --validation or --test to 0"
         )
     order = sorted(groups, key=lambda key: (-len(groups[key]), _rank(seed, "\0".join(key))))
     counts = np.array([_class_counts(groups[key]) for key in order], float)

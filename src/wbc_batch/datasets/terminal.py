@@ -53,14 +53,14 @@ def warnings(dataset: PreparedDataset) -> list[str]:
                 else "images with two labels"
             )
             lines.append(
-                f"{len(files):,} {why} were set aside (split {split!r}), such as {files[0].path}"
+                f"{len(files):,} {why} were set aside (split {split!r}), for example {files[0].path}"
             )
     kept = [cell for cell in dataset.cells if cell.split not in ASIDE]
     images = {(cell.split, cell.sha256) for cell in kept}
     if len(images) < len(kept):
         lines.append(
-            f"{len(kept) - len(images):,} images are copies of others in the same split and count like them; "
-            "they have the same sha256 in the manifest"
+            f"{len(kept) - len(images):,} images are copies of others in the same split but count as "
+            "separate cells; copies have the same sha256 in the manifest"
         )
     counts = dataset.counts()
     for split in (TRAIN, VALIDATION, TEST):

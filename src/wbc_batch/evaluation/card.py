@@ -42,19 +42,19 @@ def write_card(bundle: Bundle, assessment: Assessment) -> str:
         f"# {bundle.name}",
         "For research use only. Not for diagnostic procedures.",
         f"Classifies a crop of one stained leukocyte as {', '.join(CLASSES)}, or leaves it unidentified. "
-        f"Network `{bundle.architecture}`, {bundle.preprocessing.input}, weights under {bundle.licence}, "
-        f"SHA-256 `{bundle.sha256}`.",
+        f"Network `{bundle.architecture}`, {bundle.preprocessing.input}, weights licensed under "
+        f"{bundle.licence}, SHA-256 `{bundle.sha256}`.",
         "## Training",
         *_training(bundle),
-        f"A cell is unidentified below a confidence of {bundle.rejection.min_confidence:g} or above a "
-        f"novelty of {bundle.rejection.max_novelty:g}.",
+        f"A cell is left unidentified if its confidence is below {bundle.rejection.min_confidence:g} or its "
+        f"novelty is above {bundle.rejection.max_novelty:g}.",
         "## Figures",
         *_figures(assessment),
         "## Limits",
-        "The training cells come from few patients, microscopes and stains. Look at the unidentified and "
+        "The training cells come from few patients, microscopes and stains. Check the unidentified and "
         "the least confident cells of your own laboratory before you use a count. Band and segmented "
-        "neutrophils are one class; immature granulocytes, blasts, erythroblasts and platelets are none, "
-        "and not all of them are left unidentified.",
+        "neutrophils are one class; immature granulocytes, blasts, erythroblasts and platelets belong to "
+        "none, and not all of them are left unidentified.",
     ]
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
 
@@ -81,14 +81,14 @@ def _training(bundle: Bundle) -> list[str]:
     if AVERAGE_OF in training:
         members = Counter(map(_member, training[AVERAGE_OF]))
         lines = [f"- {n} x: {member}" for member, n in members.items()]
-        parts += ["The weights are the mean of those of these trainings:", "\n".join(lines)]
+        parts += ["The weights are the mean of the weights from these trainings:", "\n".join(lines)]
     if "validation_cells" in training:
         parts.append(_calibration(bundle))
     if bundle.size_evidence is not None:
         sizes = zip(bundle.classes, bundle.size_evidence.medians, strict=True)
         parts.append(
-            "Where red cells show around the leukocyte, the diameter of its nucleus in diameters of "
-            "theirs counts, too; usual are "
+            "Where red cells are visible around the leukocyte, the diameter of its nucleus, measured in red "
+            "cell diameters, also counts; typical values are "
             + ", ".join(f"{size:.2f} ({name})" for name, size in sizes)
             + "."
         )
@@ -105,13 +105,14 @@ def _calibration(bundle: Bundle) -> str:
     )
     if scored and len(fitted) == 2:
         return f"{temperature} and the novelty scale were {here}."
-    before = "still that of the model that the training started from, as own cells are few"
+    before = "still that of the model that the training started from, because there are too few new cells"
     said = [f"{temperature} {f'was {here}' if 'temperature' in fitted else f'is {before}'}."]
     if scored and "novelty" in fitted:
         said.append(f"The novelty scale was {here}.")
     elif scored:
         said.append(
-            f"The novelty score is {before}; its scale was widened where they did not count as known."
+            f"The novelty score is {before}; its scale was widened if that was needed for the "
+            "new cells to count as known."
         )
     return " ".join(said)
 
@@ -142,7 +143,7 @@ def _kept(training: Mapping[str, Any]) -> str:
 def _member(training: Mapping[str, Any]) -> str:
     """Tell one of several trainings from the others."""
     drawn = sum(training["cells"].get(DRAWN, {}).values())
-    cells = f"and on {drawn} drawn cells" if drawn else "without drawn cells"
+    cells = f"with {drawn} drawn cells" if drawn else "without drawn cells"
     return f"seed {training['settings']['seed']}, {cells}. {_kept(training)}."
 
 
@@ -150,15 +151,16 @@ def _figures(assessment: Assessment) -> list[str]:
     data_sets = assessment.data_sets
     parts = []
     if "Command" in assessment.facts:
-        parts += ["All figures are printed by", f"```sh\n{assessment.facts['Command']}\n```"]
+        parts += ["This command prints all figures:", f"```sh\n{assessment.facts['Command']}\n```"]
     if "Computed on" in assessment.facts:
         parts.append(
             f"The figures were computed on {assessment.facts['Computed on']}; other devices, backends and "
             "precisions give slightly different ones."
         )
     parts += [
-        "Accuracy counts the best guess for every cell, unidentified ones too; in brackets the exact 95 % "
-        "interval. All in per cent, but for the cells and NLL, the mean negative log-likelihood.",
+        "Accuracy counts the best guess for every cell, including those left unidentified; its exact 95 % "
+        "interval is in parentheses. All figures are percentages, except the number of cells and NLL, the "
+        "mean negative log-likelihood.",
         _figures_table(assessment),
         "Recall per class, with the number of cells:",
         _recall_table(data_sets),
@@ -168,7 +170,7 @@ def _figures(assessment: Assessment) -> list[str]:
     parts += [_neutrophils(name, e) for name, e in data_sets.items() if e.neutrophils]
     if assessment.unknown:
         parts += [
-            "Cells of no class: how many are left unidentified (%), and the area under the ROC curve of "
+            "Cells of no class: the percentage left unidentified, and the area under the ROC curve of "
             "the novelty score against known cells.",
             _unknown_table(assessment.unknown_sets),
         ]
@@ -219,7 +221,7 @@ def _neutrophils(name: str, evaluation: Evaluation) -> str:
         for kind, figures in evaluation.neutrophils.items()
     )
     balanced = percent(evaluation.neutrophils_balanced)
-    return f"Neutrophils of {name} that are recognised: {kinds}; both kinds alike {balanced} %."
+    return f"Neutrophils of {name} that are recognized: {kinds}; mean of both {balanced} %."
 
 
 def _unknown_table(unknown: dict[str, UnknownEvaluation]) -> str:

@@ -23,11 +23,11 @@ __all__ = ["EVALUATION", "LEAVE_ONE_OUT", "file_names", "open_folder", "write_fi
 EVALUATION, LEAVE_ONE_OUT = "evaluation", "leave-one-out"
 
 _TEXTS = {
-    EVALUATION: ("Evaluation", "What the model says of labelled cells."),
+    EVALUATION: ("Evaluation", "How the model classifies labeled cells."),
     LEAVE_ONE_OUT: (
         "Leave one out",
-        "The model's recipe, trained anew without one data set at a time and tested on that one: what to "
-        "expect in a laboratory that it has not seen. Validation cells are a tenth of the training cells.",
+        "The model is trained again without one data set at a time and tested on that one, which shows what "
+        "to expect in a laboratory that it has not seen. Validation cells are a tenth of the training cells.",
     ),
 }
 
@@ -46,7 +46,7 @@ def open_folder(output: Path, kind: str) -> None:
     earlier = f"{kind}.json" in there
     if not earlier and not all(name.startswith("without-") for name in there):
         raise RunError(
-            f"{output} is not empty and holds no earlier {kind.replace('-', ' ')}; name a new folder"
+            f"{output} is not empty and holds no earlier {kind.replace('-', ' ')}; choose a new folder"
         )
 
 

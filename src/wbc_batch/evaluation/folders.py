@@ -103,7 +103,9 @@ def _read(name: str, dataset: Path | ManifestPart, preprocessing: Preprocessing)
 def _check_names(datasets: Datasets, unknown: Datasets, drawn: int) -> None:
     refuse_drawn_name(datasets)
     if not (datasets or drawn):
-        raise InputError("no data set was named; name a folder with one folder per class")
+        raise InputError("no data set was given; give a folder with one folder per class")
     twice = sorted({*datasets} & {*unknown})
     if twice:
-        raise InputError(f"{twice[0]!r} is named as known and as unknown cells; name it once")
+        raise InputError(
+            f"{twice[0]!r} is given both as known and as unknown cells; give it only once"
+        )

@@ -107,14 +107,14 @@ def leave_one_out(
     known: dict[str, Judged] = {}
     elsewhere: dict[str, Judged] = {}
     for left_out in sources:
-        _log.info("%s is left out", left_out)
+        _log.info("leaving out %s", left_out)
         made = _train_without(left_out, narrow, wide, output, members, show)
         classifier = Classifier.load(made.path, device)
         known[left_out] = judge(classifier, narrow[left_out])
         for name, cells in others.items():
             elsewhere[f"{name}, {left_out} left out"] = judge(classifier, cells)
     roles = dict.fromkeys(known, LEFT_OUT) | dict.fromkeys(elsewhere, NEVER_TRAINED_ON)
-    facts = facts_of(classifier, command) | {"Model": f"the recipe of {bundle.name}"}
+    facts = facts_of(classifier, command) | {"Model": f"{bundle.name}, trained again"}
     del facts["SHA-256 of the weights"]
     assessment = Assessment(bundle.name, facts, known | elsewhere, roles)
     write_files(output, LEAVE_ONE_OUT, assessment)
@@ -153,8 +153,8 @@ def _recipe(bundle: Bundle) -> Recipe:
     settings = recorded_settings(bundle)
     if settings.start not in ("random", "imagenet"):
         raise InputError(
-            f"the model {bundle.name!r} was trained on from {settings.start}, which may have seen the data "
-            "set that is left out; name a model that started from random or ImageNet weights"
+            f"the model {bundle.name!r} was trained further from {settings.start}, which may have seen the "
+            "data set that is left out; choose a model that started from random or ImageNet weights"
         )
     return Recipe(settings, sum(bundle.training.get("cells", {}).get(DRAWN, {}).values()))
 
@@ -168,10 +168,12 @@ def _for_this_run(recipe: Recipe, epochs: int | None, device: str) -> Recipe:
 
 def _check(sources: Datasets, also: Datasets) -> None:
     if len(sources) < 2:
-        raise InputError("to leave one data set out, name two or more")
+        raise InputError("to leave one data set out, give two or more")
     twice = sorted({*sources} & {*also})
     if twice:
-        raise InputError(f"{twice[0]!r} is both trained on and never trained on; name it once")
+        raise InputError(
+            f"{twice[0]!r} is given both as a data set to train on and with --also; give it only once"
+        )
     refuse_drawn_name(sources, also)
 
 
@@ -189,8 +191,8 @@ def _refuse_unfit(
     there, kept = (set(part.tolist()) for part in (cells.labels, cells.labels[held]))
     if few := [name for k, name in enumerate(CLASSES) if k in there - kept]:
         raise InputError(
-            f"without {left_out!r} there are too few cells of {', '.join(few)} for {_HELD:.0%} of them, "
-            "which are to choose the epoch; add cells or data sets"
+            f"without {left_out!r} there are too few cells of {', '.join(few)} to hold out {_HELD:.0%} of "
+            "them for choosing the epoch; add cells or data sets"
         )
     for member in members:
         settings = _settings(member, cells)

@@ -42,7 +42,7 @@ def print_summary(data_sets: Mapping[str, Evaluation], console: Console) -> None
     data_sets : mapping of str to Evaluation
     console : rich.console.Console
     """
-    table = Table(box=SIMPLE, pad_edge=False, title="in per cent", title_justify="left")
+    table = Table(box=SIMPLE, pad_edge=False, title="in percent", title_justify="left")
     table.add_column("data set", overflow="fold")
     for heading in ("cells", "accuracy", "balanced", "macro F1", "ECE", "identified", "right"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -64,7 +64,7 @@ def _lines(name: str, evaluation: Evaluation) -> list[str]:
         f"NLL {evaluation.log_loss:.3f}",
         f"identified {_percent(evaluation.identified)}, "
         f"of these right {_percent(evaluation.accuracy_identified)}",
-        "right among the surest "
+        "right among the most confident "
         + ", ".join(
             f"{100 * c:.0f} %: {_percent(evaluation.accuracy_at(c))}" for c in COVERAGES[1:]
         ),
@@ -75,13 +75,13 @@ def _lines(name: str, evaluation: Evaluation) -> list[str]:
             for kind, figures in evaluation.neutrophils.items()
         )
         lines.append(
-            f"neutrophils: {kinds}; both alike {_percent(evaluation.neutrophils_balanced)}"
+            f"neutrophils: {kinds}; mean of both {_percent(evaluation.neutrophils_balanced)}"
         )
     return lines
 
 
 def _confusion(evaluation: Evaluation) -> Table:
-    table = Table("true, as rows", box=SIMPLE, pad_edge=False)
+    table = Table("true class", box=SIMPLE, pad_edge=False)
     for heading in (*(name[:4] for name in CLASSES), "recall", "precision"):
         table.add_column(heading, justify="right", no_wrap=True)
     for label, row in zip(CLASSES, evaluation.confusion, strict=True):

@@ -136,8 +136,8 @@ def read_unknown(
     for entry in entries:
         if entry.label.casefold() in CLASSES:
             raise InputError(
-                f"{entry.path} is called a {entry.label}, which is one of the classes; "
-                "cells of no class were asked for"
+                f"{entry.path} is labeled {entry.label}, which is one of the classes; "
+                "give only cells of no class with --unknown"
             )
     crops, sizes, _ = read_entries(entries, preprocessing)
     members = tuple(entry.member for entry in entries)

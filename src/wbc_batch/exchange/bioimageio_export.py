@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["export_bioimageio"]
 
 _SUMMARY = (
-    "Tells five classes of white blood cells apart, in crops of one stained leukocyte each, as wbc-napari "
+    "Distinguishes five classes of white blood cells in crops of one stained leukocyte each, as wbc-napari "
     "prepares them. For research use only."
 )
 _TAGS = [
@@ -138,7 +138,7 @@ def _input(bundle: Bundle, folder: Path) -> "InputTensorDescr":
     colours = [spec.Identifier(c) for c in ("red", "green", "blue")]
     return spec.InputTensorDescr(
         id=spec.TensorId(INPUT),
-        description="Crops of one leukocyte each, prepared as the documentation says",
+        description="Crops of one leukocyte each, prepared as described in the documentation",
         axes=[
             spec.BatchAxis(),
             spec.ChannelAxis(channel_names=colours),
@@ -165,20 +165,20 @@ def _output(bundle: Bundle, folder: Path) -> "OutputTensorDescr":
 
 def _documentation(bundle: Bundle) -> str:
     preparation = (
-        "The picture of one leukocyte, resized to a square"
+        "The image of one leukocyte, resized to a square"
         if bundle.preprocessing.view == "image"
-        else "The canonical crop of a picture of one leukocyte"
+        else "The canonical crop of an image of one leukocyte"
     )
     return (
         f"{(bundle.path / CARD_FILE).read_text(encoding='utf-8')}\n"
         "## Input and output\n\n"
         f"`{INPUT}`: {preparation}, as `wbc_batch.Classifier.prepare` makes it, uint8, red, green, blue. "
-        "The numbers of this preparation:\n\n"
+        "The parameters of this preparation:\n\n"
         f"```json\n{json.dumps(asdict(bundle.preprocessing), indent=2)}\n```\n\n"
-        f"`{OUTPUT}`: {', '.join(bundle.classes)}. Calibrated; the rule that leaves a cell unidentified and "
-        "what the size of its nucleus says are wbc-napari's alone.\n\n"
+        f"`{OUTPUT}`: {', '.join(bundle.classes)}. Calibrated. The rule that leaves a cell unidentified and "
+        "the evidence from the size of its nucleus are applied by wbc-napari only.\n\n"
         "## Validation\n\n"
-        "On labelled cells: `wbc-batch evaluate`. The package's test tensors are drawn cells.\n"
+        "On labeled cells: `wbc-batch evaluate`. The package's test tensors are drawn cells.\n"
     )
 
 

@@ -61,13 +61,13 @@ class Foreign:
             )
         if self.size not in _SIZES:
             raise InputError(
-                f"pictures of {self.size} pixels a side are not possible; the size must be "
+                f"images of {self.size} x {self.size} pixels are not possible; the size must be "
                 f"{_SIZES.start} to {_SIZES.stop - 1}"
             )
         if not all(0 <= value <= 1 for value in self.mean) or not all(v <= 1 for v in self.std):
             raise InputError(
-                "mean and standard deviation are on the scale 0..1, where white is 1, but "
-                f"{_listed(self.mean)} and {_listed(self.std)} are given; divide those of 0..255 by 255"
+                "mean and standard deviation must be on the scale 0..1, where white is 1, but "
+                f"{_listed(self.mean)} and {_listed(self.std)} are given; divide values of 0..255 by 255"
             )
 
 
@@ -138,8 +138,8 @@ def _difference(classes: Sequence[str]) -> str:
     unknown = [c for c in classes if c not in CLASSES]
     missing = [c for c in CLASSES if c not in classes]
     if unknown:
-        return f"{unknown[0]!r} is none of them"
-    return f"{missing[0]} is missing" if missing else "one of them is named twice"
+        return f"{unknown[0]!r} is not one of them"
+    return f"{missing[0]} is missing" if missing else "one of them is given twice"
 
 
 def _renamed(theirs: dict[str, Tensor], head: str, path: Path) -> dict[str, Tensor]:
@@ -154,7 +154,7 @@ def _renamed(theirs: dict[str, Tensor], head: str, path: Path) -> dict[str, Tens
         new = f"head.{found[1]}" if found else f"body.{name}"
         if new in weights:
             raise ModelError(
-                f"{path} has several layers at {head}, where one linear layer (and dropout) can be imported"
+                f"{path} has several layers at {head}, but only one linear layer and dropout can be imported"
             )
         weights[new] = value.float() if value.is_floating_point() else value
     if "head.weight" in weights:
@@ -185,11 +185,11 @@ def _refuse_misfit(
         ]
         raise ModelError(
             f"{path} does not hold a {architecture}: it {' and '.join(parts)}; "
-            "name the network that it was trained as"
+            "give the network that it was trained as"
         )
     head = weights["head.weight"].shape
     if len(head) == 2 and head[0] != len(CLASSES):
-        raise ModelError(f"{path} has {head[0]} outputs, but {len(CLASSES)} classes are named")
+        raise ModelError(f"{path} has {head[0]} outputs, but {len(CLASSES)} classes are given")
     for name, value in expected.items():
         if weights[name].shape != value.shape:
             raise ModelError(
@@ -207,8 +207,8 @@ def _card(bundle: Bundle) -> str:
     return (
         f"# {bundle.name}\n\n"
         f"A {bundle.arguments['name']} (torchvision), imported from `{bundle.training['imported_from']}` "
-        f"(SHA-256 `{bundle.training['imported_sha256']}`). It sees whole pictures, resized to "
-        f"{bundle.preprocessing.size} pixels a side, in their colours. Its confidence is not calibrated "
-        "and it has no novelty score. Licence of the weights: "
+        f"(SHA-256 `{bundle.training['imported_sha256']}`). It sees whole images, resized to "
+        f"{bundle.preprocessing.size} pixels a side, in their own colors. Its confidence is not calibrated "
+        "and it has no novelty score. License of the weights: "
         f"{bundle.licence}.\n\nNot evaluated here: `wbc-batch evaluate` writes this card.\n"
     )

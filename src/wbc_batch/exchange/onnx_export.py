@@ -115,7 +115,7 @@ def make_onnx(model: str) -> OnnxModel:
     given = _run(content, planes)
     if not np.abs(given - expected).max() <= _TOLERANCE:
         raise ModelError(
-            f"the network of {classifier.bundle.path} cannot be exported: as ONNX its probabilities differ "
+            f"the network of {classifier.bundle.path} cannot be exported: its probabilities in ONNX differ "
             f"by up to {np.abs(given - expected).max():.2g}"
         )
     opset = next(o.version for o in translated.opset_import if o.domain in ("", "ai.onnx"))

@@ -100,7 +100,7 @@ def quantise(
     """
     refuse_missing("quantise", "openvino", "nncf")
     if not validation:
-        raise InputError("no cells to compare the accuracy on; name some with --validation")
+        raise InputError("no cells to compare the accuracy on; give some with --validation")
     refuse_existing(output)
     bundle = read_bundle(model)
     calibrating, held = (
@@ -132,13 +132,13 @@ def _refuse_change(name: str, comparison: Int8Comparison) -> None:
         raise ModelError(
             f"{name} in int8 loses {lost:.2f} points of accuracy on the {comparison.cells} validation "
             f"cells ({comparison.accuracy_fp32:.2f} to {comparison.accuracy:.2f} %), more than "
-            f"{LARGEST_LOSS:g}; nothing was written, calibrate on more or other cells"
+            f"{LARGEST_LOSS:g}; nothing was written; calibrate on more or other cells"
         )
     if comparison.same_label < LEAST_AGREEMENT:
         raise ModelError(
             f"{name} in int8 keeps the labels of {comparison.same_label:.2f} % of the {comparison.cells} "
             f"validation cells, unidentified included, less than {LEAST_AGREEMENT:g} %; nothing was "
-            "written, calibrate on more or other cells"
+            "written; calibrate on more or other cells"
         )
 
 

@@ -56,8 +56,8 @@ def check_result(network: Network, size: int, origin: str) -> None:
             logits = network(torch.full((1, 3, size, size), 0.5))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ModelError(
-            f"the network in {origin} cannot work on pictures of {size} pixels a side; give the size it was "
-            f"trained with by --size ({in_a_line(error)})"
+            f"the network in {origin} cannot process images of {size} x {size} pixels; give the size it was "
+            f"trained with, using --size ({in_a_line(error)})"
         ) from error
     if not torch.isfinite(logits).all():
-        raise ModelError(f"the network in {origin} gives results that are no numbers")
+        raise ModelError(f"the network in {origin} gives results that are not numbers")

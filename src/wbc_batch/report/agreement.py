@@ -239,5 +239,5 @@ def _codes(labels: Sequence[str] | pd.Series | NDArray) -> NDArray[np.intp]:
     codes = values.map({label: code for code, label in enumerate(LABELS)})
     unknown = values[known & codes.isna()]
     if len(unknown):
-        raise InputError(f"the label {unknown.iloc[0]!r} is none of {', '.join(LABELS)}")
+        raise InputError(f"the label {unknown.iloc[0]!r} is not one of {', '.join(LABELS)}")
     return np.asarray(codes.fillna(-1), np.intp)

@@ -157,7 +157,7 @@ def compare_cells(first: ComparedRun, second: ComparedRun) -> Comparison:
     keys = _keys(first, second)
     for run, key in zip((first, second), keys, strict=True):
         if not key.is_unique:  # as earlier versions took paths that were named twice
-            raise InputError(f"the run {run.name} holds a cell twice; classify its input anew")
+            raise InputError(f"the run {run.name} holds a cell twice; classify its input again")
     right = two.assign(key=keys[1])[["key", *_COMPARED]]
     common = one.assign(key=keys[0]).merge(right, on="key", suffixes=("", "_b"))
     if common.empty:

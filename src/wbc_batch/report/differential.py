@@ -254,7 +254,7 @@ def read_differential(path: Path) -> pd.DataFrame:
             {name: dtype for name, dtype in _DTYPES.items() if name not in _TEXT}
         )
     except (OSError, ValueError, KeyError) as error:
-        raise RunError(f"{path}: this is not a differential that can be read ({error})") from error
+        raise RunError(f"{path} cannot be read as a differential ({error})") from error
     return table.assign(group=table["group"].fillna("").map(unguard_text))
 
 
@@ -300,7 +300,7 @@ def _labels(cells: pd.DataFrame) -> pd.Series:
     unknown = set(labels) - set(ROWS)
     if unknown:
         raise InputError(
-            f"the label {min(unknown, key=str)!r} is none of {', '.join(ROWS[:-1])}; "
-            "a differential can be made of these only"
+            f"the label {min(unknown, key=str)!r} is not one of {', '.join(ROWS[:-1])}; "
+            "a differential counts only these"
         )
     return labels

@@ -155,7 +155,7 @@ def confusion(known: Agreement) -> Figure:
     figure = Figure(figsize=(5.8, 4.4), layout="constrained")
     axes = figure.subplots()
     draw_confusion(axes, known.table[: len(CLASSES)], LABELS)
-    axes.set(xlabel="label of the model", ylabel="known class", aspect="auto")
+    axes.set(xlabel="model's label", ylabel="known class", aspect="auto")
     return figure
 
 

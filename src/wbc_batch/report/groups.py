@@ -93,7 +93,7 @@ def read_grouping(groups: str | None) -> Regrouping:
     if not groups.casefold().endswith(".csv"):
         raise InputError(
             f"--groups {groups!r} is neither 'source', nor a CSV file with the columns group and name, nor a "
-            r"regular expression with a group in it such as '(patient-\d+)'"
+            r"regular expression with a group in parentheses, such as '(patient-\d+)'"
         )
     return Regrouping(groups, _by_list(Path(groups)))
 
@@ -117,6 +117,6 @@ def _by_list(path: Path) -> Rule:
         for listed in (group, _as_listed(source, member, group)):
             if listed in names:
                 return names[listed]
-        raise InputError(f"{path} does not say where the group {group!r} belongs; add a row for it")
+        raise InputError(f"{path} has no row for the group {group!r}; add one")
 
     return rule

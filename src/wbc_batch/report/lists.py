@@ -68,7 +68,7 @@ def read_list(path: Path, columns: Sequence[str], filled: str | None = None) -> 
         if any(texts[at] for at in needed):
             found[number] = texts
     if empty:
-        raise InputError(f"{path} has no rows below its first; add some, or leave the file out")
+        raise InputError(f"{path} has no rows below its header; add some, or leave the file out")
     return pd.DataFrame.from_dict(found, orient="index", columns=list(columns))
 
 
@@ -92,7 +92,7 @@ def refuse_twice(path: Path, names: "pd.Series[str]", what: str) -> None:
     twice = names[names.duplicated()]
     if len(twice):
         raise InputError(
-            f"{path} names {what} twice: {name_rows(twice.index, twice)}; keep one row of each"
+            f"{path} lists {what} twice: {name_rows(twice.index, twice)}; keep one row for each"
         )
 
 

@@ -58,8 +58,8 @@ class ReportOptions:
         """
         if self.counts_of_run and not set(self.wbc_counts or ()) <= set(groups):
             _log.warning(
-                "the white blood cell counts of the run are left out, as they are of other groups than the "
-                "report's; give some of these with --wbc-counts"
+                "the white blood cell counts of the run are left out, because this report has other groups; "
+                "give counts for its groups with --wbc-counts"
             )
             return None
         self.refuse_strange_groups(groups)

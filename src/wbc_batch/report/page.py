@@ -175,7 +175,7 @@ def _tell_missing(plates: Sequence[Plate]) -> None:
     missing = [plate for plate in plates if plate.problem]
     if missing:
         _log.warning(
-            "the page lacks %d of %d pictures; the first one is of %s: %s",
+            "the page lacks %d of %d images; the first missing one is of %s: %s",
             len(missing),
             len(plates),
             missing[0].place,

@@ -129,7 +129,7 @@ def _text(profile: str | Path) -> str:
             return path.read_text(encoding="utf-8")
     if not Path(profile).is_file():
         raise InputError(
-            f"there is no profile {str(profile)!r}; name a YAML file, or one of: "
+            f"there is no profile {str(profile)!r}; give a YAML file, or one of: "
             f"{', '.join((*profile_names(), NO_PROFILE))}"
         )
     return Path(profile).read_text(encoding="utf-8")
@@ -148,7 +148,7 @@ def _profile(name: str, content: Any) -> Profile:
         raise ValueError(f"it must hold {', '.join(_KEYS)}")
     strange = [str(key) for key in content if key not in _KEYS]
     if strange:
-        raise ValueError(f"it has the key {strange[0]!r}, which is none of {', '.join(_KEYS)}")
+        raise ValueError(f"it has the key {strange[0]!r}, which is not one of {', '.join(_KEYS)}")
     if not content.get("percent"):
         raise ValueError("it has no ranges under 'percent'")
     return Profile(
@@ -162,11 +162,11 @@ def _profile(name: str, content: Any) -> Profile:
 
 def _ranges(content: Any, kind: str, most: float) -> dict[str, Range]:
     if not isinstance(content, Mapping):
-        raise ValueError(f"{kind!r} must give a lower and an upper end by class")
+        raise ValueError(f"{kind!r} must give a lower and an upper limit for each class")
     ranges = {}
     for label, ends in content.items():
         if label not in CLASSES:
-            raise ValueError(f"{kind!r} names {label!r}, which is none of {', '.join(CLASSES)}")
+            raise ValueError(f"{kind!r} lists {label!r}, which is not one of {', '.join(CLASSES)}")
         ranges[label] = _range(ends, f"{kind!r} of {label}", most)
     return ranges
 
@@ -176,9 +176,9 @@ def _range(ends: Any, what: str, most: float) -> Range:
         end is None or (isinstance(end, int | float) and not isinstance(end, bool)) for end in ends
     )
     if not numbers or len(ends) != 2 or ends == [None, None]:
-        raise ValueError(f"{what} must be two numbers as [lower, upper], ~ for no limit")
+        raise ValueError(f"{what} must be two numbers, as [lower, upper], with ~ for no limit")
     lower, upper = (None if end is None else float(end) for end in ends)
     low, high = (0.0 if lower is None else lower), (most if upper is None else upper)
     if not 0.0 <= low < high <= most:
-        raise ValueError(f"{what} is no range: {ends}")
+        raise ValueError(f"{what} is not a valid range: {ends}")
     return Range(lower, upper)

@@ -49,9 +49,9 @@ class Review:
         strange = self.table[~self.table.index.isin(known)]
         if len(strange):
             raise InputError(
-                f"{self.name} names cells that are not in this run: "
+                f"{self.name} lists cells that are not in this run: "
                 f"{name_rows(strange['row'], strange.index)}; "
-                "give the corrections that were made for this run"
+                "give the corrections made for this run"
             )
 
 
@@ -70,8 +70,8 @@ def read_review(path: Path) -> Review:
     table = _reviewed_rows(path)
     if table.empty:
         raise InputError(
-            f"{path} has no reviewed cell: every reviewed_label is empty; fill in those of the cells that "
-            "were reviewed"
+            f"{path} has no reviewed cell: every reviewed_label is empty; fill in the labels of the "
+            "reviewed cells"
         )
     return _checked(path, table)
 
@@ -129,7 +129,7 @@ def known_labels(path: Path, labels: "pd.Series[str]") -> "pd.Series[str]":
     unknown = labels[~found.isin([*LABELS, ""])]
     if len(unknown):
         raise InputError(
-            f"{path} has labels in the column {labels.name} that are none of "
+            f"{path} has labels in the column {labels.name} that are not among "
             f"{', '.join(LABELS)}: {name_rows(unknown.index, unknown)}; correct them, "
             "or leave them empty"
         )

@@ -117,8 +117,8 @@ def _named(path: Path) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
             raise unread(path, error) from error
         raise RunError(
-            f"{path}: this shard cannot be read ({error}); delete it and repeat the wbc-batch classify "
-            "that made it, which run.json has, to classify its cells anew"
+            f"{path}: this shard cannot be read ({error}); delete it and repeat the "
+            "wbc-batch classify command recorded in run.json, to classify its cells again"
         ) from error
 
 

@@ -38,16 +38,16 @@ def read_wbc_counts(path: Path) -> dict[str, float]:
     wrong = table[[not 0.0 <= count <= _MOST for count in counts.values()]]
     if len(wrong):
         raise InputError(
-            f"{path} has counts that are no number of 10^9 cells per litre: "
-            f"{name_rows(wrong.index, wrong['wbc'])}; write 6.8 for 6,800 cells per microlitre"
+            f"{path} has counts that are not a number of 10^9 cells per liter: "
+            f"{name_rows(wrong.index, wrong['wbc'])}; write 6.8 for 6,800 cells per microliter"
         )
     refuse_twice(path, table["group"], "groups")
     found = dict(zip(table["group"], counts.values(), strict=True))
     high = [f"{count:g} for {group!r}" for group, count in found.items() if count > _USUAL]
     if high:
         _log.warning(
-            "%s has unusually high white blood cell counts, taken as 10^9 per litre: %s; if they were "
-            "meant per microlitre, divide them by 1,000",
+            "%s has unusually high white blood cell counts, taken as 10^9 per liter: %s; if they were "
+            "meant per microliter, divide them by 1,000",
             path,
             first_few(high),
         )

@@ -147,15 +147,15 @@ def average(
 def _alike(models: Sequence[str | Path]) -> list[Bundle]:
     """Read the models' descriptions; refuse what has no mean: another network, or another view of a cell."""
     if len(models) < 2:
-        raise InputError("an average needs two models or more; name each with --of")
+        raise InputError("an average needs two models or more; give each with --of")
     bundles = [read_bundle(model) for model in models]
     first = bundles[0]
     for bundle in bundles:
         for what, own, wanted in _decisive(bundle, first):
             if own != wanted:
                 raise ModelError(
-                    f"{bundle.path} and {first.path} have no average: they differ in their {what}; "
-                    "name models of one preset, start, seed and licence"
+                    f"{bundle.path} and {first.path} cannot be averaged: they differ in their {what}; "
+                    "give models with the same preset, start, seed and licence"
                 )
     return bundles
 

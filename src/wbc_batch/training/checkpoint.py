@@ -84,7 +84,7 @@ def restore(state: State, output: Path) -> bool:
         pickle.UnpicklingError,
     ) as error:
         raise RunError(
-            f"{path} cannot be continued ({in_a_line(error)}); add --force to begin the training anew"
+            f"{path} cannot be continued ({in_a_line(error)}); add --force to start the training over"
         ) from error
     return True
 

@@ -92,7 +92,7 @@ def fit(
     """
     state = _start(network, output, settings)
     if restore(state, output):
-        _log.info("going on after epoch %d of %d", len(state.history), settings.epochs)
+        _log.info("continuing after epoch %d of %d", len(state.history), settings.epochs)
     while not _is_over(state.history, settings):
         loss = _train_epoch(state, cells, settings, shown.step)
         logits = _logits(state.average, validation)
@@ -207,8 +207,8 @@ def _average(average: nn.Module, network: nn.Module, decay: float) -> None:
 
 def _diverged(epoch: int, settings: Settings) -> RunError:
     return RunError(
-        f"the training diverged: in epoch {epoch} what it computes is no number any more; name a smaller "
-        f"--learning-rate than {settings.learning_rate:g}, and add --force to begin anew"
+        f"the training diverged: in epoch {epoch} its results are no longer finite numbers; give a smaller "
+        f"--learning-rate than {settings.learning_rate:g}, and add --force to start over"
     )
 
 

@@ -21,7 +21,7 @@ __all__ = ["BUNDLE", "CHECKPOINT", "RECORD", "begin", "finish", "is_finished", "
 #: Names inside the directory of a training.
 RECORD, CHECKPOINT, BUNDLE = "training.json", "checkpoint.pt", "bundle"
 _LOCK = ".lock"
-_ANEW = "name another folder, or add --force"
+_ANEW = "choose another folder, or add --force"
 _FILES = (RECORD, CHECKPOINT, "history.csv", "history.png")
 _BUNDLE_FILES = ("model.safetensors", "model.json", "README.md")
 
@@ -46,14 +46,14 @@ def locked(output: Path) -> Iterator[None]:
 def refuse_strangers(output: Path) -> None:
     """Raise RunError if the directory holds something that is no training, or is in the way of one."""
     if exists(output) and not is_folder(output):
-        raise RunError(f"{output} is a file; name a new folder for the training")
+        raise RunError(f"{output} is a file; choose a new folder for the training")
     refuse_misfits(output, _FILES, (BUNDLE,))
     refuse_misfits(output / BUNDLE, _BUNDLE_FILES, ())
     if not exists(output) or exists(output / RECORD):
         return
     if any(not path.name.startswith(".") for path in output.iterdir()):
         raise RunError(
-            f"{output} is not empty and holds no earlier training; name a new folder for this one"
+            f"{output} is not empty and holds no earlier training; choose a new folder for this one"
         )
 
 
@@ -81,8 +81,8 @@ def is_finished(output: Path, identity: Mapping[str, str], force: bool) -> bool:
         state = "a finished" if record.get("state") == "finished" else "an unfinished"
         raise RunError(
             f"{output} holds {state} training with other settings or cells "
-            f"({'; '.join(changed)}); repeat the old command, name another folder, "
-            "or add --force to begin anew"
+            f"({'; '.join(changed)}); repeat the old command, choose another folder, "
+            "or add --force to start over"
         )
     return record.get("state") == "finished"
 

@@ -132,10 +132,10 @@ class Settings:
                 )
         if not 0.0 <= self.learning_rate <= _FASTEST:  # nor nan
             raise InputError(
-                f"{self.learning_rate:g} is no learning rate; name a small number, such as 0.001"
+                f"{self.learning_rate:g} is not a learning rate; give a small number, such as 0.001"
             )
         if self.seed < 0:
-            raise InputError(f"the seed {self.seed} is negative; name a whole number from 0 on")
+            raise InputError(f"the seed {self.seed} is negative; give a whole number of at least 0")
         if self.batches < 1:
             raise InputError(
                 f"{self.cells_per_epoch} cells per epoch do not fill one batch of {self.batch_size}"
@@ -247,8 +247,8 @@ def recorded_settings(bundle: Bundle) -> Settings:
     recorded = bundle.training.get("settings")
     if not recorded:
         raise InputError(
-            f"the model {bundle.name!r} does not say how it was trained; name one that "
-            "wbc-batch train made"
+            f"the model {bundle.name!r} does not say how it was trained; choose one "
+            "made by wbc-batch train"
         )
     augmentation = _known_fields(Augmentation, recorded.get("augmentation", {}))
     described = {"preprocessing": bundle.preprocessing, "augmentation": augmentation}

@@ -68,13 +68,13 @@ def starting_network(settings: Settings) -> Start:
     if bundle.architecture != settings.architecture:
         raise ModelError(
             f"{bundle.path} holds a network {bundle.architecture!r}, but {settings.architecture!r} is to "
-            "be trained; leave out --preset to train this model on"
+            "be trained; leave out --preset to train this model further"
         )
     wanted = all_arguments(settings.architecture, settings.arguments)
     if differing := _differences(all_arguments(bundle.architecture, bundle.arguments), wanted):
         raise ModelError(
-            f"{bundle.path} holds another network {bundle.architecture!r} than is to be trained "
-            f"({differing}); leave out --preset to train this model on"
+            f"{bundle.path} holds a network {bundle.architecture!r} that differs from the one to be trained "
+            f"({differing}); leave out --preset to train this model further"
         )
     network, novelty = bundle.load()
     network.train()
@@ -92,7 +92,7 @@ def _differences(own: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
 def _load_imagenet(network: Network, architecture: str) -> str:
     if not isinstance(network, EfficientNetLite0):
         raise InputError(
-            f"there are no ImageNet weights for the network {architecture!r}; start from random ones, "
+            f"there are no ImageNet weights for the network {architecture!r}; start from random weights, "
             "or use --preset lite"
         )
     return network.load_imagenet()
@@ -102,8 +102,8 @@ def _load_file(network: Network, path: Path) -> str:
     """Load the weights that torchvision gives for a network, but for those of its last layer."""
     if not isinstance(network, TorchvisionNetwork):
         raise ModelError(
-            f"{path} is a file, but training goes on from a model bundle, which is a directory; "
-            "wbc-batch model import makes one, and --preset seed takes a file of torchvision's weights"
+            f"{path} is a file, but training starts from a model bundle, which is a directory; "
+            "make one with wbc-batch model import, or use --preset seed with a file of torchvision's weights"
         )
     weights = read_weights(path)
     last = f"{network.head_name}."
@@ -111,8 +111,8 @@ def _load_file(network: Network, path: Path) -> str:
         network.body.load_state_dict({k: v for k, v in weights.items() if not k.startswith(last)})
     except RuntimeError as error:
         raise ModelError(
-            f"{path} does not hold torchvision's weights of this network ({in_a_line(error)}); name the "
-            "file that torchvision gives for it"
+            f"{path} does not hold torchvision's weights of this network ({in_a_line(error)}); give the "
+            "file that torchvision provides for it"
         ) from error
     return f"the weights in {path.name}, SHA-256 {sha256(path.read_bytes()).hexdigest()}"
 

@@ -155,10 +155,10 @@ def _tell_finished(output: Path) -> Bundle:
     place = output / run_folder.BUNDLE
     if not bundles_in(place):
         raise RunError(
-            f"{output} holds this training already, finished, but its model in {place} is gone; put it back, "
-            "or add --force to train anew"
+            f"{output} already holds this training, finished, but its model in {place} is missing; put it "
+            "back, or add --force to train again"
         )
-    _log.info("%s holds this training already, finished; add --force to train anew", output)
+    _log.info("%s already holds this training, finished; add --force to train again", output)
     return read_bundle(place)
 
 
@@ -229,13 +229,13 @@ def refuse_unfit(
     if unknown:
         raise InputError(
             f"there is no training data set {unknown[0]!r} to call noisy; "
-            f"there are {', '.join(sorted(set(cells.names)))}"
+            f"the data sets are {', '.join(sorted(set(cells.names)))}"
         )
     for kind, part in (("training", cells), ("validation", validation)):
         if not len(part):
             raise InputError(
-                f"there are no {kind} cells: of one or two cells of a class none is held out; "
-                "add cells, or name others with --validation"
+                f"there are no {kind} cells: a class with only one or two cells has none to hold out; "
+                "add cells, or give others with --validation"
             )
         missing = [c for k, c in enumerate(CLASSES) if not (part.labels == k).any()]
         if missing and not knows_classes:
