@@ -17,7 +17,7 @@ from wbc_batch.run import classify_paths
 from wbc_batch.schema import SHARDS
 
 # Without an X server Qt does not raise, it ends the process.
-WINDOWS = sys.platform != "linux" or bool(os.environ.get("DISPLAY") or shutil.which("Xvfb"))
+HAS_DISPLAY = sys.platform != "linux" or bool(os.environ.get("DISPLAY") or shutil.which("Xvfb"))
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -76,16 +76,21 @@ def traps(tmp_path_factory: pytest.TempPathFactory) -> str:
     return json.dumps([str(path)])
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by marker
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip what takes minutes unless asked for, and what opens a window where there is no X server."""
-    if any("make_napari_viewer" in getattr(item, "fixturenames", ()) for item in items):
+    """Skip what takes minutes unless asked for; mark what uses Qt, and skip it where there is no X server."""
+    # Its fixtures all bring `qapp`.
+    windows = [item for item in items if "qapp" in getattr(item, "fixturenames", ())]
+    if windows:
         # It brings an LLVM, which must come before that of Mesa: see wbc_napari.torchvision_loader.
         import torchvision  # noqa: F401
-    asked = "chaos" in config.option.markexpr
-    long = pytest.mark.skip(reason="takes minutes; ask for it with -m chaos")
     skip = pytest.mark.skip(reason="no X server; tests/debian-packages.sh names what to install")
-    for item in items:
-        if not asked and item.get_closest_marker("chaos"):
-            item.add_marker(long)
-        if not WINDOWS and "make_napari_viewer" in getattr(item, "fixturenames", ()):
+    for item in windows:
+        item.add_marker("window")
+        if not HAS_DISPLAY:
             item.add_marker(skip)
+    if "chaos" not in config.option.markexpr:
+        long = pytest.mark.skip(reason="takes minutes; ask for it with -m chaos")
+        for item in items:
+            if item.get_closest_marker("chaos"):
+                item.add_marker(long)

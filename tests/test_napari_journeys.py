@@ -47,8 +47,6 @@ from wbc_batch.synthetic import write_slides
 from wbc_napari.adapt_widget import AdaptWidget
 from wbc_napari.zoom import camera
 
-pytestmark = pytest.mark.window
-
 WIDTH, HEIGHT = 1366, 768
 LEFT = Qt.MouseButton.LeftButton
 CONTROL = Qt.KeyboardModifier.ControlModifier

@@ -18,8 +18,6 @@ from wbc_batch.classifier.network import all_arguments, build_network
 from wbc_batch.classifier.preprocessing import Preprocessing
 from wbc_batch.schema import CLASSES
 
-pytestmark = pytest.mark.window
-
 #: A user whose napari has drawn something, and who then classifies with the model of a folder.
 _SCRIPT = """
 import sys
