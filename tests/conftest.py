@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,13 @@ from wbc_batch.schema import SHARDS
 HAS_DISPLAY = sys.platform != "linux" or bool(os.environ.get("DISPLAY") or shutil.which("Xvfb"))
 
 REPOSITORY = Path(__file__).parents[1]
+
+# These import napari.
+collect_ignore_glob = [] if find_spec("napari") else ["test_napari_*.py"]
+
+
+def pytest_report_header() -> list[str]:
+    return ["napari is not installed: its tests are left out"] if collect_ignore_glob else []
 
 
 @pytest.fixture(scope="session")

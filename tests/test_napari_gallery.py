@@ -1,14 +1,8 @@
 """Gallery, card and differential of a review, by real keys, clicks and drops."""
 
-import importlib.util
-
 import numpy as np
 import pandas as pd
 import pytest
-
-if importlib.util.find_spec("napari") is None:
-    pytest.skip("napari is not installed", allow_module_level=True)
-
 from napari.components import ViewerModel
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import QMimeData, QPointF, Qt

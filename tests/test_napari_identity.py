@@ -1,13 +1,7 @@
 """What was said of cells stays with these cells: under other names, readers, layers and marks."""
 
-import importlib.util
-
 import numpy as np
 import pytest
-
-if importlib.util.find_spec("napari") is None:
-    pytest.skip("napari is not installed", allow_module_level=True)
-
 from napari.components import ViewerModel
 from napari.layers import Layer
 

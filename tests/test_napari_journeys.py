@@ -3,7 +3,6 @@
 With ``WBC_SCREENSHOT_DIR`` set, the pictures of the documentation are written there.
 """
 
-import importlib.util
 import os
 import shlex
 import subprocess
@@ -11,14 +10,10 @@ import sys
 from pathlib import Path
 
 import imageio.v3 as imageio
+import mouse
 import numpy as np
 import pandas as pd
 import pytest
-
-if importlib.util.find_spec("napari") is None:
-    pytest.skip("napari is not installed", allow_module_level=True)
-
-import mouse
 from napari.layers import Points, Shapes
 from napari.settings import get_settings
 from napari.utils.notifications import notification_manager

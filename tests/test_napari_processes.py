@@ -1,15 +1,10 @@
 """In processes of their own: what would end a whole napari, and a test run with it."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-if importlib.util.find_spec("napari") is None:
-    pytest.skip("napari is not installed", allow_module_level=True)
-
 from qtpy.QtWidgets import QApplication
 
 from wbc_batch.classifier import Bundle, Rejection

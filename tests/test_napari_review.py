@@ -1,15 +1,10 @@
 """A review without a window: labels and their history, the queue, the journal, a session on a viewer."""
 
-import importlib.util
 import json
 
 import numpy as np
 import pandas as pd
 import pytest
-
-if importlib.util.find_spec("napari") is None:
-    pytest.skip("napari is not installed", allow_module_level=True)
-
 from napari.components import ViewerModel
 from napari.layers import Image, Layer, Points
 from report_runs import a_row, draw, finished_run, page_of

@@ -1,14 +1,8 @@
 """The dock on cells that were classified before, on a viewer without a window: readers, blindness, keys."""
 
-import importlib.util
-
 import numpy as np
 import pandas as pd
 import pytest
-
-if importlib.util.find_spec("napari") is None:
-    pytest.skip("napari is not installed", allow_module_level=True)
-
 from napari.components import ViewerModel
 from napari.layers import Layer
 from napari.utils.colormaps.standardize_color import transform_color

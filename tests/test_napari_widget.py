@@ -1,6 +1,5 @@
 """The dock widget on a viewer that is not shown: what buttons do, and what bad input does."""
 
-import importlib.util
 import json
 import shlex
 import threading
@@ -10,11 +9,6 @@ import imageio.v3 as imageio
 import numpy as np
 import pandas as pd
 import pytest
-from report_runs import write_blanks
-
-if importlib.util.find_spec("napari") is None:
-    pytest.skip("napari is not installed", allow_module_level=True)
-
 from napari.layers import Image, Layer, Points
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import Qt
@@ -30,6 +24,7 @@ from qtpy.QtWidgets import (
     QProgressBar,
     QPushButton,
 )
+from report_runs import write_blanks
 from superqt.utils import WorkerBase
 
 from wbc_batch.classifier import Classifier
