@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -74,6 +75,17 @@ def job(tmp_path: Path) -> Job:
     (tmp_path / SHARDS).mkdir()
     digest = model_digest(read_bundle())
     return Job("default", digest, "cpu", "fp32", 2, str(tmp_path), str(tmp_path / SHARDS))
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Small networks gain nothing by threads, and lose much where the machine is busy."""
+    import torch  # takes seconds, which most tests need not wait for
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
