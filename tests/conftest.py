@@ -71,6 +71,12 @@ def real_drawings() -> None:
 
 
 @pytest.fixture
+def own_journals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the journals of reviews out of the user's folder."""
+    monkeypatch.setattr("platformdirs.user_data_path", lambda *_, **__: tmp_path / "journals")
+
+
+@pytest.fixture
 def job(tmp_path: Path) -> Job:
     (tmp_path / SHARDS).mkdir()
     digest = model_digest(read_bundle())

@@ -146,10 +146,9 @@ class Desk:
 
 
 @pytest.fixture
-def desk(make_napari_viewer, qtbot, tmp_path, monkeypatch):
+def desk(make_napari_viewer, qtbot, own_journals):
     if QApplication.platformName() == "offscreen":
         pytest.skip("a real window needs an X server (pytest-xvfb starts one) or a desktop")
-    monkeypatch.setattr("platformdirs.user_data_path", lambda *_, **__: tmp_path / "journals")
     there = Desk(make_napari_viewer(show=True), qtbot)
     yield there
     vars(there).clear()  # napari looks for what still holds its window

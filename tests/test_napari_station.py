@@ -4,29 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from napari.components import ViewerModel
-from napari.layers import Layer
 from napari.utils.colormaps.standardize_color import transform_color
 from napari.utils.notifications import notification_manager
 from qtpy.QtWidgets import QWidget
+from reviews import add_cells, noise
 
-from wbc_napari.appearance import points_layer
 from wbc_napari.blinding import whole_table
-from wbc_napari.layers import crop_stack
 from wbc_napari.station import StationWidget
-from wbc_napari.tables import cell_table
 
-MODEL = {"name": "m", "sha256": "ab" * 32, "device": "cpu", "preprocessing": {}}
-
-
-def add_cells(viewer, name="slide", seed=0, count=6):
-    """Add a stack of crops to a viewer, and the layer of its cells, the first one the most doubtful."""
-    pixels = np.random.default_rng(seed).integers(0, 255, (count, 40, 40, 3)).astype(np.uint8)
-    image = viewer.add_image(pixels, rgb=True, name=name)
-    crops = crop_stack(image)
-    table = cell_table(crops).assign(status="ok", label="monocyte", predicted="monocyte")
-    numbers = np.linspace(0.4, 0.9, count, dtype=np.float32)
-    table = table.assign(confidence=numbers, margin=numbers, novelty=numbers, prob_monocyte=numbers)
-    return viewer.add_layer(Layer.create(*points_layer(image, crops, table, MODEL)))
+CONFIDENCE = [0.4, 0.5, 0.6, 0.7, 0.8, 0.9]  # the first cell is the most doubtful
 
 
 @pytest.fixture
@@ -35,10 +21,9 @@ def viewer():
 
 
 @pytest.fixture
-def dock(viewer, qtbot, tmp_path, monkeypatch):
+def dock(viewer, qtbot, own_journals):
     """The dock, its page Review open, on six cells."""
-    monkeypatch.setattr("platformdirs.user_data_path", lambda *_, **__: tmp_path / "journals")
-    add_cells(viewer)
+    add_cells(viewer, noise(6), confidence=CONFIDENCE)
     widget = StationWidget(viewer)
     qtbot.addWidget(widget)
     widget.show()
@@ -106,7 +91,10 @@ def test_the_keys_are_the_reviews_whatever_layer_is_selected(dock, viewer):
 def test_a_layer_that_is_left_in_a_blind_review_shows_all_again(dock, viewer):
     layer = dock.session.layer
     colours = layer.border_color.copy()
-    for leave in (lambda: dock.review_layer(add_cells(viewer, "other", 1)), lambda: close(dock)):
+    for leave in (
+        lambda: dock.review_layer(add_cells(viewer, noise(6, seed=1), name="other")),
+        lambda: close(dock),
+    ):
         dock.review_layer(layer)
         dock.review._blind.setChecked(True)
         assert set(layer.text.values) == {""}

@@ -53,9 +53,8 @@ def crops():
 
 
 @pytest.fixture
-def dock(make_napari_viewer, qtbot, tmp_path, monkeypatch):
+def dock(make_napari_viewer, qtbot, own_journals):
     """Return a viewer with the dock, and what tests do with the two."""
-    monkeypatch.setattr("platformdirs.user_data_path", lambda *_, **__: tmp_path / "journals")
     viewer = make_napari_viewer()
     widget = StationWidget(viewer)
     viewer.window.add_dock_widget(widget, name="Classify cells")
