@@ -152,7 +152,7 @@ def test_a_pasted_box_is_taken_up_by_the_review(dock, field, tmp_path):
     session = dock.widget.session
     assert len(session.review.cell_ids) == len(session.crops) == 4
     for key in ("2", "Right", "Space"):
-        dock.widget._act(key)
+        dock.widget.review.acted.emit(key)
     dock.button("Classify").click()
     dock.finish()
     assert (shapes.features["status"] == "ok").all()

@@ -26,7 +26,7 @@ from trainings import SMALL, write_cells
 from wbc_batch.classifier import Bundle, Classifier, read_bundle
 from wbc_batch.classifier.network import build_network
 from wbc_batch.classifier.preprocessing import Preprocessing
-from wbc_batch.classifier.torch_backend import _BATCH
+from wbc_batch.classifier.torch_backend import BATCH_SIZES
 from wbc_batch.datasets.held_out import held_out
 from wbc_batch.datasets.labelled import LabelledCells, read_dataset
 from wbc_batch.datasets.naming import named_folders
@@ -447,7 +447,7 @@ def test_what_is_frozen_stays_as_it_started(trained, start, tmp_path, freeze, st
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_trains(start, tmp_path, name, monkeypatch):
     # Batches are filled up, and these networks are the large ones.
-    monkeypatch.setitem(_BATCH, "cpu", 8)
+    monkeypatch.setitem(BATCH_SIZES, "cpu", 8)
     quick = replace(
         preset(name), start="random", epochs=1, cells_per_epoch=4, batch_size=4, device="cpu"
     )
