@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from commands import invoke
-from trainings import SMALL, write_cells
+from trainings import SMALL, blank_histories, write_cells
 
 from wbc_batch.classifier import Classifier, read_bundle
 from wbc_batch.classifier.preprocessing import Preprocessing
@@ -31,6 +31,12 @@ TINY = replace(
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _blank_histories():
+    with blank_histories():
+        yield
 
 
 @pytest.fixture(scope="module")

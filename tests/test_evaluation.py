@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from commands import invoke, room_for
-from trainings import SMALL, write_cells
+from trainings import SMALL, blank_histories, write_cells
 
 from wbc_batch.classifier import Classifier, Predictions, read_bundle
 from wbc_batch.datasets.naming import named_folders
@@ -33,6 +33,12 @@ TINY = replace(SMALL, epochs=2, cells_per_epoch=128, noisy=("a",))
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 ODD = "<b>&'\" $1"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _blank_histories():
+    with blank_histories():
+        yield
 
 
 @pytest.fixture(scope="module")

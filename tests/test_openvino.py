@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +93,7 @@ def test_every_architecture_gives_the_logits_of_torch(architecture, arguments, c
 
 
 def test_probabilities_and_novelty_are_those_of_torch(crops):
-    ours = Classifier.load(device="cpu", precision="fp32").predict_prepared(crops)
+    ours = _predictions("fp32", crops)
     theirs = Classifier.load(device="cpu", precision="fp32", backend="torch")
     expected = theirs.predict_prepared(crops)
     np.testing.assert_allclose(ours.probabilities, expected.probabilities, atol=1e-5)
@@ -101,16 +102,20 @@ def test_probabilities_and_novelty_are_those_of_torch(crops):
 
 
 def test_labels_in_bf16_are_those_of_fp32(crops):
-    small = _predictions("bf16", crops)
-    exact = Classifier.load(device="cpu", precision="fp32").predict_prepared(crops)
+    small, exact = _predictions("bf16", crops), _predictions("fp32", crops)
     assert np.mean(small.predicted == exact.predicted) >= 0.97
     assert np.abs(small.confidence - exact.confidence).mean() < 0.01
     assert np.abs(small.novelty - exact.novelty).mean() < 0.04
 
 
+@cache
+def _classifier(precision: str) -> Classifier:
+    return Classifier.load(device="cpu", precision=precision)
+
+
 def _predictions(precision: str, crops: np.ndarray):
     try:
-        return Classifier.load(device="cpu", precision=precision).predict_prepared(crops)
+        return _classifier(precision).predict_prepared(crops)
     except InputError as error:
         pytest.skip(str(error))
 
@@ -122,7 +127,7 @@ def test_company_and_threads_do_not_change_a_bit(precision, crops):
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        slowly = _predictions(precision, crops)
+        slowly = Classifier.load(device="cpu", precision=precision).predict_prepared(crops)
     finally:
         torch.set_num_threads(before)
     assert alone.probabilities[0].tolist() == together.probabilities[7].tolist()
@@ -186,7 +191,7 @@ def test_without_openvino_torch_does_it():
 def folders(tmp_path_factory) -> dict[str, Path]:
     """Drawn cells in class folders: to calibrate on, and to compare on."""
     return {
-        name: write_cells(tmp_path_factory.mktemp(name), 32, seed, size=240)
+        name: write_cells(tmp_path_factory.mktemp(name), 20, seed)
         for name, seed in (("calibration", 100), ("validation", 200))
     }
 
@@ -208,7 +213,7 @@ def _command(folders: dict[str, Path], output: Path, *more: str, model: str = "d
 
 
 def test_int8_says_what_fp32_says(quantised, crops):
-    exact = Classifier.load(quantised, device="cpu", precision="fp32").predict_prepared(crops)
+    exact = _predictions("fp32", crops)
     classifier = Classifier.load(quantised, device="cpu", precision="int8")
     small = classifier.predict_prepared(crops)
     assert (classifier.backend, classifier.precision) == ("openvino", "int8")

@@ -21,7 +21,7 @@ import pytest
 import torch
 from commands import room_for
 from torchvision.models import get_model
-from trainings import SMALL, write_cells
+from trainings import SMALL, blank_histories, write_cells
 
 from wbc_batch.classifier import Bundle, Classifier, read_bundle
 from wbc_batch.classifier.network import build_network
@@ -85,6 +85,13 @@ def trained(start, tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("training") / "run"
     start(output)
     return output
+
+
+@pytest.fixture(autouse=True)
+def _blank_histories(trained):
+    """Leave all pictures empty but that of the first training."""
+    with blank_histories():
+        yield
 
 
 def unknown_sizes(count: int) -> np.ndarray:
@@ -445,13 +452,14 @@ def test_what_is_frozen_stays_as_it_started(trained, start, tmp_path, freeze, st
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_trains(start, tmp_path, name, monkeypatch):
-    # Batches are filled up, and these networks are the large ones.
+def test_every_preset_trains(start, folders, tmp_path, name, monkeypatch):
+    # These networks are the large ones: few cells, and batches, which are filled up, of few.
     monkeypatch.setitem(BATCH_SIZES, "cpu", 8)
     quick = replace(
         preset(name), start="random", epochs=1, cells_per_epoch=4, batch_size=4, device="cpu"
     )
-    bundle = start(tmp_path / "run", quick)
+    few = {"training": folders["val"], "validation": {"b": folders["new"]}}
+    bundle = start(tmp_path / "run", quick, **few)
     assert Classifier.load(bundle.path, device="cpu").input_size == quick.preprocessing.size
 
 
