@@ -144,7 +144,7 @@ def write_random_rows(spec: "ShardSpec") -> "ShardResult":
     idle = SimpleNamespace(device="none", precision="none", backend="none")
     with (
         patch.object(work, "refuse_blind", lambda _: None),
-        patch.object(work, "_load_classifier", lambda _: idle),
+        patch.object(work, "load_classifier", lambda _: idle),
         patch.object(work, "_classify", random_rows),
     ):
         return work.run_shard(spec)

@@ -87,15 +87,15 @@ class Ours:
 
 def only_prepare(spec: ShardSpec) -> None:
     """Read, decode and cut out, without a network: the bound of decoding."""
-    classifier = work._load_classifier(spec.job)
-    for _ in work._crops(classifier, spec):
+    classifier = work.load_classifier(spec.job)
+    for _ in work.crops_of_shard(classifier, spec):
         pass
 
 
 def only_predict(spec: ShardSpec) -> None:
     """Classify as many crops that lie in memory: the bound of the network."""
-    classifier = work._load_classifier(spec.job)
-    count = work._at_once(classifier)
+    classifier = work.load_classifier(spec.job)
+    count = work.cells_at_once(classifier)
     shape = (classifier.input_size, classifier.input_size, 3)
     crop = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     batch = np.repeat(crop[None], count, axis=0)

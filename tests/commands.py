@@ -9,9 +9,9 @@ from typer.testing import CliRunner, Result
 from wbc_batch.cli import app
 
 
-def invoke(*arguments: object) -> Result:
-    """Run the command; what it does not catch is raised."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+def invoke(*arguments: object, input: str | None = None) -> Result:
+    """Run the command, with some text as its standard input; what it does not catch is raised."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], input=input)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result
 

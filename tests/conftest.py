@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,9 +19,16 @@ from wbc_batch.run import classify_paths
 from wbc_batch.schema import SHARDS
 
 # Without an X server Qt does not raise, it ends the process.
-WINDOWS = sys.platform != "linux" or bool(os.environ.get("DISPLAY") or shutil.which("Xvfb"))
+HAS_DISPLAY = sys.platform != "linux" or bool(os.environ.get("DISPLAY") or shutil.which("Xvfb"))
 
 REPOSITORY = Path(__file__).parents[1]
+
+# These import napari.
+collect_ignore_glob = [] if find_spec("napari") else ["test_napari_*.py"]
+
+
+def pytest_report_header() -> list[str]:
+    return ["napari is not installed: its tests are left out"] if collect_ignore_glob else []
 
 
 @pytest.fixture(scope="session")
@@ -62,10 +71,27 @@ def real_drawings() -> None:
 
 
 @pytest.fixture
+def own_journals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the journals of reviews out of the user's folder."""
+    monkeypatch.setattr("platformdirs.user_data_path", lambda *_, **__: tmp_path / "journals")
+
+
+@pytest.fixture
 def job(tmp_path: Path) -> Job:
     (tmp_path / SHARDS).mkdir()
     digest = model_digest(read_bundle())
     return Job("default", digest, "cpu", "fp32", 2, str(tmp_path), str(tmp_path / SHARDS))
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Small networks gain nothing by threads, and lose much where the machine is busy."""
+    import torch  # takes seconds, which most tests need not wait for
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
@@ -76,16 +102,21 @@ def traps(tmp_path_factory: pytest.TempPathFactory) -> str:
     return json.dumps([str(path)])
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by marker
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip what takes minutes unless asked for, and what opens a window where there is no X server."""
-    if any("make_napari_viewer" in getattr(item, "fixturenames", ()) for item in items):
+    """Skip what takes minutes unless asked for; mark what uses Qt, and skip it where there is no X server."""
+    # Its fixtures all bring `qapp`.
+    windows = [item for item in items if "qapp" in getattr(item, "fixturenames", ())]
+    if windows:
         # It brings an LLVM, which must come before that of Mesa: see wbc_napari.torchvision_loader.
         import torchvision  # noqa: F401
-    asked = "chaos" in config.option.markexpr
-    long = pytest.mark.skip(reason="takes minutes; ask for it with -m chaos")
     skip = pytest.mark.skip(reason="no X server; tests/debian-packages.sh names what to install")
-    for item in items:
-        if not asked and item.get_closest_marker("chaos"):
-            item.add_marker(long)
-        if not WINDOWS and "make_napari_viewer" in getattr(item, "fixturenames", ()):
+    for item in windows:
+        item.add_marker("window")
+        if not HAS_DISPLAY:
             item.add_marker(skip)
+    if "chaos" not in config.option.markexpr:
+        long = pytest.mark.skip(reason="takes minutes; ask for it with -m chaos")
+        for item in items:
+            if item.get_closest_marker("chaos"):
+                item.add_marker(long)

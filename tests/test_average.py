@@ -5,15 +5,14 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
+from commands import invoke
+from trainings import SMALL, blank_histories, write_cells
 
 from wbc_batch.classifier import Classifier, read_bundle
 from wbc_batch.classifier.preprocessing import Preprocessing
-from wbc_batch.cli import app
 from wbc_batch.errors import ExitCode
 from wbc_batch.evaluation.folders import evaluate_folders
 from wbc_batch.evaluation.leave_one_out import leave_one_out
@@ -21,31 +20,33 @@ from wbc_batch.schema import CLASSES
 from wbc_batch.synthetic import draw_cell
 from wbc_batch.training.calibrate import BIAS, told_bias
 from wbc_batch.training.folders import train_folders
-from wbc_batch.training.settings import USUAL_DIFFERENTIAL, Settings
+from wbc_batch.training.settings import USUAL_DIFFERENTIAL
 
-TINY = Settings(
-    arguments={"widths": [16, 16, 32, 32], "dropout": 0.1},
-    preprocessing=Preprocessing(size=40),
+TINY = replace(
+    SMALL,
     epochs=1,
     cells_per_epoch=64,
-    batch_size=16,
     learning_rate=2e-2,  # far enough for means to be told from what they are of
     averaging=0.0,
-    device="cpu",
 )
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _blank_histories():
+    with blank_histories():
+        yield
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
     """Cells of two data sets, two models trained on one of them, and one of another kind."""
     root = tmp_path_factory.mktemp("average")
-    for seed, name in enumerate(("train", "val")):
-        for label in CLASSES:
-            (root / name / label).mkdir(parents=True)
-            for n in range(6):
-                image = draw_cell(label, 100 * seed + n, size=160)
-                cv2.imwrite(str(root / name / label / f"{n}.png"), image[..., ::-1])
-    data = {"a": root / "train"}, {"b": root / "val"}
+    data = (
+        {"a": write_cells(root / "train", 6, 0)},
+        {"b": write_cells(root / "val", 6, 100)},
+    )
     train_folders("one", *data, root / "one", TINY)
     train_folders("two", *data, root / "two", TINY, drawn=5)
     train_folders("seeded", *data, root / "seeded", replace(TINY, seed=1))
@@ -58,7 +59,7 @@ def place(tmp_path_factory) -> Path:
 
 def average(place: Path, *words: object):
     data = ["model", "average", f"a={place / 'train'}", "--validation", f"b={place / 'val'}"]
-    return CliRunner().invoke(app, [*data, *map(str, words)])
+    return invoke(*data, *words)
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +164,7 @@ def test_cells_that_nothing_could_be_trained_on_are_refused(place, tmp_path):
     words = ["model", "average", *models, "-o", str(tmp_path / "mean")]
     train, val = f"a={place / 'train'}", f"b={place / 'val'}"
     for data, said in (((train, f"b={one}"), "validation"), ((f"a={one}", val), "training")):
-        result = CliRunner().invoke(app, [*words, data[0], "--validation", data[1]])
+        result = invoke(*words, data[0], "--validation", data[1])
         assert result.exit_code == ExitCode.USAGE
         assert f"there are no {said} cells of basophil" in result.stderr
     assert not (tmp_path / "mean").exists()
@@ -190,7 +191,7 @@ def test_what_is_left_out_is_left_out_of_every_member(place, averaged, tmp_path)
 def test_without_validation_cells_a_part_is_held_out(place, tmp_path):
     models = ["--of", str(place / "one/bundle"), "--of", str(place / "two/bundle")]
     words = ["model", "average", f"a={place / 'train'}", *models, "-o", str(tmp_path / "mean")]
-    assert CliRunner().invoke(app, words).exit_code == ExitCode.OK
+    assert invoke(*words).exit_code == ExitCode.OK
     training = read_bundle(tmp_path / "mean").training
     assert training["cells"] == {"a": dict.fromkeys(CLASSES, 5)}
     assert training["validation_cells"] == {"a": dict.fromkeys(CLASSES, 1)}

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from wbc_batch.classifier import Classifier, read_bundle, torch_backend
+from wbc_batch.classifier import Classifier, read_bundle
 from wbc_batch.classifier.bundle import WEIGHTS_FILE, find_bundle
 from wbc_batch.classifier.calibration import expected_calibration_error, fit_temperature
 from wbc_batch.classifier.network import CompactResNet
 from wbc_batch.classifier.novelty import fit_novelty
 from wbc_batch.classifier.predictions import Rejection, decide
-from wbc_batch.classifier.torch_backend import TorchBackend
+from wbc_batch.classifier.torch_backend import BATCH_SIZES, TorchBackend
 from wbc_batch.errors import ImageError, ModelError, WbcError
 from wbc_batch.schema import CLASSES, PROBABILITY_COLUMNS, UNIDENTIFIED
 from wbc_batch.synthetic import draw_cells
@@ -61,7 +61,7 @@ def test_the_company_of_a_cell_does_not_matter(exact, drawn):
 
 def test_reduced_precision_agrees_with_full(exact, drawn, monkeypatch):
     # torch computes in bf16 on any CPU, OpenVINO on those that have it; emulated, a cell takes seconds.
-    monkeypatch.setitem(torch_backend._BATCH, "cpu", 2)
+    monkeypatch.setitem(BATCH_SIZES, "cpu", 2)
     images = drawn[0][:2]
     reduced = Classifier.load(device="cpu", precision="bf16", backend="torch").predict(images)
     full = exact.predict(images)

@@ -11,13 +11,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
-from commands import room_for
-from typer.testing import CliRunner
+from commands import invoke, room_for
+from trainings import SMALL, blank_histories, write_cells
 
 from wbc_batch.classifier import Classifier, Predictions, read_bundle
-from wbc_batch.classifier.preprocessing import Preprocessing
-from wbc_batch.cli import app
 from wbc_batch.datasets.naming import named_folders
 from wbc_batch.datasets.prepare import prepare_dataset
 from wbc_batch.errors import IncompleteRunError, InputError, RunError
@@ -29,45 +26,25 @@ from wbc_batch.evaluation.pictures import coverage
 from wbc_batch.evaluation.unknown import auroc, read_unknown
 from wbc_batch.report.limits import exact_limits
 from wbc_batch.schema import CLASSES
-from wbc_batch.synthetic import draw_cells
 from wbc_batch.training.folders import train_folders
-from wbc_batch.training.settings import Settings
 
-TINY = Settings(
-    arguments={"widths": [16, 16, 32, 32], "dropout": 0.0},
-    preprocessing=Preprocessing(size=40),
-    epochs=2,
-    cells_per_epoch=128,
-    batch_size=16,
-    averaging=0.8,
-    noisy=("a",),
-    device="cpu",
-)
+TINY = replace(SMALL, epochs=2, cells_per_epoch=128, noisy=("a",))
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 ODD = "<b>&'\" $1"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def _write(folder: Path, count: int, seed: int, names: str = "cell-{}") -> Path:
-    images, labels = draw_cells(count, seed=seed)
-    for n, (image, label) in enumerate(zip(images, labels, strict=True)):
-        path = folder / label / (names.format(n) + ".png")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        assert cv2.imwrite(str(path), image[..., ::-1])
-    return folder
+def _blank_histories():
+    with blank_histories():
+        yield
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("cells")
-    sets = {name: _write(root / name, 30, seed) for seed, name in enumerate("abc", 1)}
+    sets = {name: write_cells(root / name, 6, 100 * n) for n, name in enumerate("abc")}
     (root / "other" / "ghost <i>").mkdir(parents=True)
     (root / "other" / "blot").mkdir()
     rng = np.random.default_rng(0)
@@ -426,7 +403,9 @@ def test_what_would_end_a_later_training_is_said_before_the_first(bundle, folder
     shutil.rmtree(lacking / "basophil")
     with pytest.raises(InputError, match="no training cells of basophil"):
         leave_one_out(bundle, {"b": lacking, "a": folders["a"]}, {}, out, 1, "cpu")
-    few = {name: _write(tmp_path / name, 15, seed) for seed, name in enumerate(("a b", "a_b"), 50)}
+    few = {
+        name: write_cells(tmp_path / name, 3, 100 * n) for n, name in enumerate(("a b", "a_b"), 5)
+    }
     with pytest.raises(
         InputError, match=r"without 'a b' .* too few cells of basophil.* 10% of them"
     ):
@@ -453,7 +432,7 @@ def test_a_model_without_a_novelty_score_has_no_area(bundle, folders, tmp_path):
     model = Path(shutil.copytree(bundle, tmp_path / "model"))
     replace(read_bundle(model), novelty_scale=None).describe("")
     arguments = (model, f"b={folders['b']}", "--unknown", f"o={folders['other']}", "--card")
-    told = run("evaluate", *arguments, "--device", "cpu", "-o", tmp_path / "out")
+    told = invoke("evaluate", *arguments, "--device", "cpu", "-o", tmp_path / "out")
     assert told.exit_code == 0, told.output
     page = re.sub(
         r"(?s)<svg.*?</svg>|base64,[\w+/=]*", "", (tmp_path / "out/evaluation.html").read_text()
@@ -462,18 +441,14 @@ def test_a_model_without_a_novelty_score_has_no_area(bundle, folders, tmp_path):
         assert not re.search(r"\bnan\b", text)
 
 
-def run(*arguments: object):
-    return CliRunner().invoke(app, [str(a) for a in arguments])
-
-
 def test_evaluate_is_a_command(bundle, folders, tmp_path):
     arguments = ("evaluate", bundle, f"b={folders['b']}", "--unknown", f"o={folders['other']}")
-    told = run(*arguments, "--device", "cpu", "-o", tmp_path / "out")
+    told = invoke(*arguments, "--device", "cpu", "-o", tmp_path / "out")
     assert told.exit_code == 0, told.output
     assert "b: 30 cells, accuracy" in told.stdout
     assert "AUROC against" in told.stdout
     assert str(tmp_path / "out" / "evaluation.html") in told.stdout.replace("\n", "")
-    asked = run(*arguments, "--device", "cpu", "--json")
+    asked = invoke(*arguments, "--device", "cpu", "--json")
     assert json.loads(asked.stdout)["unknown"]["o"]["overall"]["cells"] == 6
 
 
@@ -486,14 +461,14 @@ def test_evaluate_is_a_command(bundle, folders, tmp_path):
     ],
 )
 def test_options_that_do_not_go_together_are_named(bundle, folders, arguments, reason):
-    told = run("evaluate", bundle, f"b={folders['b']}", *arguments)
+    told = invoke("evaluate", bundle, f"b={folders['b']}", *arguments)
     assert told.exit_code == 2
     assert reason in told.stderr
 
 
 @pytest.mark.realdata
 def test_real_cells_of_no_class(real_cells, tmp_path):
-    told = run(
+    told = invoke(
         "evaluate", "default", f"pbc_val={real_cells / 'pbc' / 'val'}",
         "--unknown", f"other={real_cells / 'pbc_other'}", "-o", tmp_path / "out", "--json",
     )  # fmt: skip

@@ -10,12 +10,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from commands import room_for
+from commands import invoke, room_for
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 from torchvision import models, transforms
-from typer.testing import CliRunner
 
 from wbc_batch.classifier import Classifier, read_bundle
 from wbc_batch.classifier.bundle import Bundle, write_bundle
@@ -23,7 +22,6 @@ from wbc_batch.classifier.network import build_network
 from wbc_batch.classifier.predictions import Rejection
 from wbc_batch.classifier.preprocessing import Preprocessing, canonical_crop
 from wbc_batch.classifier.torch_backend import TorchBackend
-from wbc_batch.cli import app
 from wbc_batch.errors import ExitCode, InputError, ModelError, RunError
 from wbc_batch.exchange.importing import Foreign
 from wbc_batch.exchange.onnx_export import export_onnx
@@ -32,13 +30,7 @@ from wbc_batch.synthetic import draw_cells
 
 ORDER = ",".join(CLASSES)
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -48,16 +40,15 @@ def drawn() -> list[np.ndarray]:
 
 def run(*arguments: object) -> str:
     """Run a command that has to succeed; return what it printed."""
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    result = invoke(*arguments)
     assert result.exit_code == 0, result.output
     return result.stdout
 
 
 def refuse(*arguments: object) -> str:
     """Run a command that has to end in one sentence; return it."""
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    result = invoke(*arguments)
     assert result.exit_code in (1, 2), result.output
-    assert isinstance(result.exception, SystemExit), result.exception
     assert result.stderr.startswith("wbc-batch: ")
     assert result.stderr.count("\n") == 1
     return result.stderr
@@ -288,9 +279,9 @@ def test_wrong_numbers_are_refused(checkpoint, tmp_path):
 
 
 def test_a_full_disk_leaves_nothing_of_a_model(checkpoint, tmp_path):
-    command = [str(argument) for argument in importing(checkpoint, tmp_path)]
+    command = importing(checkpoint, tmp_path)
     with room_for(1_000_000):
-        result = CliRunner().invoke(app, command)
+        result = invoke(*command)
     assert result.exit_code == ExitCode.INCOMPLETE
     assert "bundle cannot be written (" in result.stderr
     run(*command)
@@ -301,8 +292,7 @@ def test_nothing_is_written_over(checkpoint, imported, tmp_path):
     assert "already exists" in refuse(*importing(checkpoint, imported.parent))
     assert (imported / "model.json").read_bytes() == before
     (tmp_path / "a.onnx").write_text("mine")
-    command = ["model", "export", "default", "-o", str(tmp_path / "a.onnx")]
-    refused = CliRunner().invoke(app, command)
+    refused = invoke("model", "export", "default", "-o", tmp_path / "a.onnx")
     assert refused.exit_code == ExitCode.FATAL
     assert "already exists" in refused.stderr
 

@@ -1,6 +1,5 @@
 """Adapting a model to reviewed cells: the training is a process, the comparison is on cells held out."""
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -13,10 +12,6 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-
-if importlib.util.find_spec("napari") is None:
-    pytest.skip("napari is not installed", allow_module_level=True)
-
 from napari.utils.notifications import notification_manager
 from qtpy.QtWidgets import QApplication, QLabel, QPushButton
 

@@ -1,14 +1,8 @@
 """Gallery, card and differential of a review, by real keys, clicks and drops."""
 
-import importlib.util
-
 import numpy as np
 import pandas as pd
 import pytest
-
-if importlib.util.find_spec("napari") is None:
-    pytest.skip("napari is not installed", allow_module_level=True)
-
 from napari.components import ViewerModel
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import QMimeData, QPointF, Qt
@@ -22,20 +16,18 @@ from qtpy.QtWidgets import (
     QPushButton,
     QTableWidget,
 )
+from reviews import add_cells
 
 from wbc_batch.errors import ImageError
 from wbc_batch.report import differential, group_flags, read_profile
 from wbc_batch.schema import CLASSES
 from wbc_batch.synthetic import draw_cells
-from wbc_napari.appearance import points_layer
 from wbc_napari.cell_card import CellCard
 from wbc_napari.differential_view import DifferentialView
 from wbc_napari.gallery_model import CELL_ROWS
 from wbc_napari.gallery_view import GalleryView
-from wbc_napari.layers import crop_stack
 from wbc_napari.pictures import fitted
 from wbc_napari.session import Session
-from wbc_napari.tables import cell_table
 
 LEFT = Qt.MouseButton.LeftButton
 
@@ -48,16 +40,10 @@ def drawn():
 def session_of(tmp_path, drawn, count):
     """Begin a review of drawn cells whose confidence falls with their number."""
     crops, labels = drawn
-    crops = np.resize(crops, (count, *crops.shape[1:]))
     viewer = ViewerModel()
-    image = viewer.add_image(crops, name="slide")
-    stack = crop_stack(image)
-    table = cell_table(stack).assign(status="ok", margin=0.5, novelty=0.5)
-    table["label"] = table["predicted"] = pd.Series(np.resize(np.array(labels, object), count))
-    table["confidence"] = np.linspace(0.99, 0.3, count, dtype=np.float32)
-    data, attributes, _ = points_layer(image, stack, table, {"name": "m", "sha256": "0" * 64})
-    points = viewer.add_points(data, **attributes)
-    return Session(viewer, points, "ann", tmp_path / "journal.csv")
+    pixels = np.resize(crops, (count, *crops.shape[1:]))
+    cells = add_cells(viewer, pixels, labels, np.linspace(0.99, 0.3, count))
+    return Session(viewer, cells, "ann", tmp_path / "journal.csv")
 
 
 @pytest.fixture

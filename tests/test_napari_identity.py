@@ -1,19 +1,13 @@
 """What was said of cells stays with these cells: under other names, readers, layers and marks."""
 
-import importlib.util
-
 import numpy as np
 import pytest
-
-if importlib.util.find_spec("napari") is None:
-    pytest.skip("napari is not installed", allow_module_level=True)
-
 from napari.components import ViewerModel
-from napari.layers import Layer
+from reviews import MODEL, add_cells, classified, noise
 
 from wbc_batch.errors import ImageError
 from wbc_batch.synthetic import draw_field
-from wbc_napari.appearance import dress, points_layer
+from wbc_napari.appearance import dress
 from wbc_napari.companions import adopt_reopened, has_pixels
 from wbc_napari.crops import CropStack
 from wbc_napari.images import remember_source
@@ -23,35 +17,19 @@ from wbc_napari.session import Session
 from wbc_napari.tables import cell_table, resumed, review_of_other_size
 from wbc_napari.thumbnails import Thumbnails
 
-MODEL = {"name": "m", "sha256": "ab" * 32, "device": "cpu", "preprocessing": {}}
+pytestmark = pytest.mark.usefixtures("own_journals")
 
 
-@pytest.fixture(autouse=True)
-def _own_journals(tmp_path, monkeypatch):
-    monkeypatch.setattr("platformdirs.user_data_path", lambda *_, **__: tmp_path / "journals")
-
-
-def stack(seed=0):
-    return np.random.default_rng(seed).integers(0, 255, (4, 40, 40, 3)).astype(np.uint8)
-
-
-def classified(crops):
-    table = cell_table(crops)
-    return table.assign(status="ok", label="monocyte", predicted="monocyte", confidence=0.9)
-
-
-def shown(pixels, name="slide"):
+def shown(pixels):
     """A viewer with a stack, and the layer of its cells."""
     viewer = ViewerModel()
-    image = viewer.add_image(pixels, rgb=True, name=name)
-    crops = crop_stack(image)
-    data = points_layer(image, crops, classified(crops), MODEL)
-    remember_source(image)
-    return viewer, viewer.add_layer(Layer.create(*data))
+    cells = add_cells(viewer, pixels)
+    remember_source(viewer.layers["slide"])
+    return viewer, cells
 
 
 def test_what_another_reader_said_outlives_that_it_is_not_shown():
-    viewer, cells = shown(stack())
+    viewer, cells = shown(noise(4))
     cells.features.loc[[0, 2], ["reviewed_label", "reviewed_by"]] = ["basophil", "Anna"]
     session = Session(viewer, cells, "Bob")
     assert session.others == {"Anna": 2}
@@ -62,7 +40,7 @@ def test_what_another_reader_said_outlives_that_it_is_not_shown():
 
 
 def test_labels_are_not_restored_onto_other_cells_of_the_same_name():
-    first, second = stack(), stack(seed=1)
+    first, second = noise(4), noise(4, seed=1)
     second[0] = first[0]
     viewer, cells = shown(first)
     Session(viewer, cells, "ann").relabel([1, 2], "basophil")
@@ -74,33 +52,33 @@ def test_labels_are_not_restored_onto_other_cells_of_the_same_name():
 
 def test_pixels_that_were_exchanged_under_a_file_take_no_labels(tmp_path):
     journal = tmp_path / "slide.tif.review.jsonl"
-    viewer, cells = shown(stack())
+    viewer, cells = shown(noise(4))
     Session(viewer, cells, "ann", journal).relabel([1], "basophil")
-    viewer, cells = shown(stack(seed=1))
+    viewer, cells = shown(noise(4, seed=1))
     assert Session(viewer, cells, "ann", journal).restored == 0
 
 
 def test_a_review_outlives_that_its_layers_are_renamed():
-    viewer, cells = shown(stack())
+    viewer, cells = shown(noise(4))
     Session(viewer, cells, "ann").relabel([1], "basophil")
     viewer.layers["slide"].name, cells.name = "other", "mine"
     image = viewer.layers["other"]
     again = resumed(cell_table(crop_stack(image)), cells.features, results=True)
     assert again["reviewed_label"].tolist() == ["", "basophil", "", ""]
     Session(viewer, cells, "ann").relabel([2], "basophil")
-    viewer, cells = shown(stack())
+    viewer, cells = shown(noise(4))
     assert Session(viewer, cells, "ann").restored == 2
 
 
 def test_an_image_that_is_opened_again_is_that_of_its_cells():
-    viewer, cells = shown(stack())
+    viewer, cells = shown(noise(4))
     viewer.layers.remove("slide")
     assert not has_pixels(viewer, cells)
-    viewer.add_image(stack()[:3], rgb=True, name="slide")  # another one
+    viewer.add_image(noise(4)[:3], rgb=True, name="slide")  # another one
     adopt_reopened(viewer)
     assert not has_pixels(viewer, cells)
     viewer.layers.remove("slide")
-    viewer.add_image(stack(), rgb=True, name="slide")
+    viewer.add_image(noise(4), rgb=True, name="slide")
     adopt_reopened(viewer)
     assert has_pixels(viewer, cells)
     Session(viewer, cells, "ann")
@@ -174,11 +152,11 @@ class Damaged:
 
 
 def test_a_crop_that_cannot_be_read_is_an_error_and_its_neighbours_are_read():
-    crops = CropStack("slide", "slide", Damaged(stack()), 3)
+    crops = CropStack("slide", "slide", Damaged(noise(4)), 3)
     read = list(crops.read(range(4)))
     assert [isinstance(crop, ImageError) for crop in read] == [False, False, True, False]
     assert "chunk is damaged" in str(read[2])
-    assert np.array_equal(read[3], stack()[3])
+    assert np.array_equal(read[3], noise(4)[3])
 
 
 def test_pictures_of_crops_come_though_one_cannot_be_read(qtbot):
@@ -188,7 +166,7 @@ def test_pictures_of_crops_come_though_one_cannot_be_read(qtbot):
                 raise KeyError("no such file")
             return super().read(wanted)
 
-    pictures = Thumbnails(Breaking("slide", "slide", stack(), 3), 20)
+    pictures = Thumbnails(Breaking("slide", "slide", noise(4), 3), 20)
     came = []
     pictures.ready.connect(came.append)
     for row in range(4):
@@ -218,9 +196,9 @@ def test_a_run_that_fails_for_a_reason_that_nobody_foresaw_says_so():
     ],
 )
 def test_of_what_a_table_and_the_journal_say_the_later_counts(at, label):
-    viewer, cells = shown(stack())
+    viewer, cells = shown(noise(4))
     Session(viewer, cells, "ann").relabel([0], "eosinophil")
-    viewer, cells = shown(stack())  # as from a table that was written over meanwhile
+    viewer, cells = shown(noise(4))  # as from a table that was written over meanwhile
     review = ["reviewed_label", "reviewed_by", "reviewed_at"]
     cells.features.loc[0, review] = ["monocyte", "ann", at]
     assert Session(viewer, cells, "ann").cells["reviewed_label"][0] == label

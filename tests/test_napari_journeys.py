@@ -3,7 +3,6 @@
 With ``WBC_SCREENSHOT_DIR`` set, the pictures of the documentation are written there.
 """
 
-import importlib.util
 import os
 import shlex
 import subprocess
@@ -11,14 +10,10 @@ import sys
 from pathlib import Path
 
 import imageio.v3 as imageio
+import mouse
 import numpy as np
 import pandas as pd
 import pytest
-
-if importlib.util.find_spec("napari") is None:
-    pytest.skip("napari is not installed", allow_module_level=True)
-
-import mouse
 from napari.layers import Points, Shapes
 from napari.settings import get_settings
 from napari.utils.notifications import notification_manager
@@ -46,8 +41,6 @@ from wbc_batch.schema import CLASSES
 from wbc_batch.synthetic import write_slides
 from wbc_napari.adapt_widget import AdaptWidget
 from wbc_napari.zoom import camera
-
-pytestmark = pytest.mark.window
 
 WIDTH, HEIGHT = 1366, 768
 LEFT = Qt.MouseButton.LeftButton
@@ -153,10 +146,9 @@ class Desk:
 
 
 @pytest.fixture
-def desk(make_napari_viewer, qtbot, tmp_path, monkeypatch):
+def desk(make_napari_viewer, qtbot, own_journals):
     if QApplication.platformName() == "offscreen":
         pytest.skip("a real window needs an X server (pytest-xvfb starts one) or a desktop")
-    monkeypatch.setattr("platformdirs.user_data_path", lambda *_, **__: tmp_path / "journals")
     there = Desk(make_napari_viewer(show=True), qtbot)
     yield there
     vars(there).clear()  # napari looks for what still holds its window

@@ -1,14 +1,8 @@
 """Layers to crops and predictions to layers, without a window."""
 
-import importlib.util
-
 import numpy as np
 import pandas as pd
 import pytest
-
-if importlib.util.find_spec("napari") is None:
-    pytest.skip("napari is not installed", allow_module_level=True)
-
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer, Points, Shapes
 

@@ -1,14 +1,8 @@
 """What napari is told of the plugin."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
-
-if importlib.util.find_spec("napari") is None:
-    pytest.skip("napari is not installed", allow_module_level=True)
 
 import npe2
 

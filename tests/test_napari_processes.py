@@ -1,15 +1,10 @@
 """In processes of their own: what would end a whole napari, and a test run with it."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-if importlib.util.find_spec("napari") is None:
-    pytest.skip("napari is not installed", allow_module_level=True)
-
 from qtpy.QtWidgets import QApplication
 
 from wbc_batch.classifier import Bundle, Rejection
@@ -17,8 +12,6 @@ from wbc_batch.classifier.bundle import write_bundle
 from wbc_batch.classifier.network import all_arguments, build_network
 from wbc_batch.classifier.preprocessing import Preprocessing
 from wbc_batch.schema import CLASSES
-
-pytestmark = pytest.mark.window
 
 #: A user whose napari has drawn something, and who then classifies with the model of a folder.
 _SCRIPT = """

@@ -1,18 +1,13 @@
 """What File > Open and File > Save offer."""
 
-import importlib.util
 import shutil
 from types import SimpleNamespace
 
+import npe2
 import numpy as np
 import pandas as pd
 import pytest
 import zarr
-
-if importlib.util.find_spec("napari") is None:
-    pytest.skip("napari is not installed", allow_module_level=True)
-
-import npe2
 from napari.components import ViewerModel
 from napari.layers import Layer
 from napari.utils.notifications import notification_manager

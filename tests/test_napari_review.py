@@ -1,25 +1,20 @@
 """A review without a window: labels and their history, the queue, the journal, a session on a viewer."""
 
-import importlib.util
 import json
 
 import numpy as np
 import pandas as pd
 import pytest
-
-if importlib.util.find_spec("napari") is None:
-    pytest.skip("napari is not installed", allow_module_level=True)
-
 from napari.components import ViewerModel
-from napari.layers import Image, Layer, Points
+from napari.layers import Image, Points
 from report_runs import a_row, draw, finished_run, page_of
+from reviews import MODEL, add_cells, classified, noise
 
 from wbc_batch.errors import InputError, RunError
 from wbc_batch.rebuild import rebuild_report
 from wbc_batch.report import read_profile
 from wbc_batch.schema import BOX_COLUMNS, CELL_COLUMNS, CLASSES
 from wbc_batch.sources import Cell
-from wbc_napari.appearance import points_layer
 from wbc_napari.batch_run import is_run, listed_crops, open_run, run_layers
 from wbc_napari.commands import classify_command, report_command
 from wbc_napari.crops import ListedCrops
@@ -31,31 +26,13 @@ from wbc_napari.review import ORDERS, Change, Review, queue
 from wbc_napari.session import Session
 from wbc_napari.tables import cell_table, resumed
 
-SHA = "ab" * 32
-
-
-def classified(crops, labels, confidence):
-    """Return the table of crops as a model would leave it."""
-    table = cell_table(crops)
-    table["status"] = "ok"
-    table["label"] = table["predicted"] = np.array(labels, object)
-    table["confidence"] = np.array(confidence, np.float32)
-    table["margin"] = table["confidence"] / 2
-    table["novelty"] = 1 - table["confidence"]
-    return table
-
 
 @pytest.fixture
 def viewer():
     """A viewer with four classified crops: confidences 0.9, 0.5, 0.7, 0.6."""
     model = ViewerModel()
-    data = np.random.default_rng(0).integers(0, 255, (4, 40, 40, 3)).astype(np.uint8)
-    image = model.add_image(data, rgb=True, name="slide")
-    crops = crop_stack(image)
     labels = ["monocyte", "basophil", "monocyte", "neutrophil"]
-    cells = classified(crops, labels, [0.9, 0.5, 0.7, 0.6])
-    about = {"name": "m", "sha256": SHA, "device": "cpu", "preprocessing": {}}
-    model.add_layer(Layer.create(*points_layer(image, crops, cells, about)))
+    add_cells(model, noise(4), labels, [0.9, 0.5, 0.7, 0.6])
     return model
 
 
@@ -173,7 +150,7 @@ def test_every_change_is_appended_with_who_when_old_new_and_the_model(session, t
         ("", "basophil", "label"),
         ("basophil", "", "undo"),
     ]
-    assert {(line["who"], line["model"]) for line in lines} == {("ann", SHA)}
+    assert {(line["who"], line["model"]) for line in lines} == {("ann", MODEL["sha256"])}
     assert lines[0]["cell_id"] == session.cells["cell_id"][0]
     pd.Timestamp(lines[0]["when"])
 
@@ -437,13 +414,9 @@ def test_on_windows_commands_are_the_lines_for_its_terminal(monkeypatch):
 def many(tmp_path):
     """A session of ten thousand cells."""
     viewer = ViewerModel()
-    image = viewer.add_image(np.zeros((10_000, 8, 8, 3), np.uint8), rgb=True, name="many")
-    crops = crop_stack(image)
-    labels = np.resize(np.array(CLASSES, object), 10_000)
-    cells = classified(crops, labels, np.linspace(0.3, 1, 10_000))
-    about = {"name": "m", "sha256": SHA, "device": "cpu"}
-    viewer.add_layer(Layer.create(*points_layer(image, crops, cells, about)))
-    return Session(viewer, viewer.layers[-1], "ann", tmp_path / "j.jsonl")
+    pixels = np.zeros((10_000, 8, 8, 3), np.uint8)
+    cells = add_cells(viewer, pixels, CLASSES, np.linspace(0.3, 1, 10_000), "many")
+    return Session(viewer, cells, "ann", tmp_path / "j.jsonl")
 
 
 def test_the_table_of_features_follows_and_of_many_cells_when_it_is_time(session, many):

@@ -1,16 +1,10 @@
 """Classifying layers on a viewer without a window, with the bundled model."""
 
-import importlib.util
-
 import dask
 import dask.array as da
 import numpy as np
 import pytest
 import zarr
-
-if importlib.util.find_spec("napari") is None:
-    pytest.skip("napari is not installed", allow_module_level=True)
-
 from napari.components import ViewerModel
 from napari.layers import Layer
 

@@ -1,38 +1,18 @@
 """The dock on cells that were classified before, on a viewer without a window: readers, blindness, keys."""
 
-import importlib.util
-
 import numpy as np
 import pandas as pd
 import pytest
-
-if importlib.util.find_spec("napari") is None:
-    pytest.skip("napari is not installed", allow_module_level=True)
-
 from napari.components import ViewerModel
-from napari.layers import Layer
 from napari.utils.colormaps.standardize_color import transform_color
 from napari.utils.notifications import notification_manager
-from qtpy.QtWidgets import QWidget
+from qtpy.QtWidgets import QCheckBox, QWidget
+from reviews import add_cells, noise
 
-from wbc_napari.appearance import points_layer
 from wbc_napari.blinding import whole_table
-from wbc_napari.layers import crop_stack
 from wbc_napari.station import StationWidget
-from wbc_napari.tables import cell_table
 
-MODEL = {"name": "m", "sha256": "ab" * 32, "device": "cpu", "preprocessing": {}}
-
-
-def add_cells(viewer, name="slide", seed=0, count=6):
-    """Add a stack of crops to a viewer, and the layer of its cells, the first one the most doubtful."""
-    pixels = np.random.default_rng(seed).integers(0, 255, (count, 40, 40, 3)).astype(np.uint8)
-    image = viewer.add_image(pixels, rgb=True, name=name)
-    crops = crop_stack(image)
-    table = cell_table(crops).assign(status="ok", label="monocyte", predicted="monocyte")
-    numbers = np.linspace(0.4, 0.9, count, dtype=np.float32)
-    table = table.assign(confidence=numbers, margin=numbers, novelty=numbers, prob_monocyte=numbers)
-    return viewer.add_layer(Layer.create(*points_layer(image, crops, table, MODEL)))
+CONFIDENCE = [0.4, 0.5, 0.6, 0.7, 0.8, 0.9]  # the first cell is the most doubtful
 
 
 @pytest.fixture
@@ -41,10 +21,9 @@ def viewer():
 
 
 @pytest.fixture
-def dock(viewer, qtbot, tmp_path, monkeypatch):
+def dock(viewer, qtbot, own_journals):
     """The dock, its page Review open, on six cells."""
-    monkeypatch.setattr("platformdirs.user_data_path", lambda *_, **__: tmp_path / "journals")
-    add_cells(viewer)
+    add_cells(viewer, noise(6), confidence=CONFIDENCE)
     widget = StationWidget(viewer)
     qtbot.addWidget(widget)
     widget.show()
@@ -59,9 +38,14 @@ def read_as(dock, name):
     dock.review.reader.editingFinished.emit()
 
 
+def tick(dock, text, checked):
+    (box,) = (box for box in dock.review.findChildren(QCheckBox) if box.text() == text)
+    box.setChecked(checked)
+
+
 def press(dock, *keys):
     for key in keys:
-        dock._act(key)
+        dock.review.acted.emit(key)
 
 
 def test_a_reader_undoes_own_changes_only(dock):
@@ -79,7 +63,7 @@ def test_a_reader_undoes_own_changes_only(dock):
 
 
 def test_a_second_reader_begins_with_the_first_of_all_cells(dock):
-    dock.review._open.setChecked(True)
+    tick(dock, "not yet reviewed", True)
     press(dock, "1", "2", "3")
     dock.review.order_queue()
     assert dock.session.rows.tolist() == [3, 4, 5]
@@ -112,9 +96,12 @@ def test_the_keys_are_the_reviews_whatever_layer_is_selected(dock, viewer):
 def test_a_layer_that_is_left_in_a_blind_review_shows_all_again(dock, viewer):
     layer = dock.session.layer
     colours = layer.border_color.copy()
-    for leave in (lambda: dock.review_layer(add_cells(viewer, "other", 1)), lambda: close(dock)):
+    for leave in (
+        lambda: dock.review_layer(add_cells(viewer, noise(6, seed=1), name="other")),
+        lambda: close(dock),
+    ):
         dock.review_layer(layer)
-        dock.review._blind.setChecked(True)
+        tick(dock, "blind", True)
         assert set(layer.text.values) == {""}
         leave()
         assert layer.text.values[0] == "monocyte 40%"
@@ -129,7 +116,7 @@ def close(dock):
 
 
 def test_history_place_and_order_outlive_that_a_cell_is_deleted(dock):
-    dock.review._blind.setChecked(True)
+    tick(dock, "blind", True)
     session, layer = dock.session, dock.session.layer
     session.go(int(session.rows[0]))
     press(dock, "1", "2", "3")
@@ -169,7 +156,7 @@ def test_a_blind_reader_is_told_nothing_of_the_model_by_napari(dock):
         return f"{words} {layer.get_status(layer.data[0], **place)} {layer.features.to_csv()}"
 
     assert "prob_monocyte" in told()
-    dock.review._blind.setChecked(True)
+    tick(dock, "blind", True)
     for word in ("monocyte", "0.4", "predicted", "confidence"):
         assert word not in told()
     dock.session.go(0)
@@ -178,7 +165,7 @@ def test_a_blind_reader_is_told_nothing_of_the_model_by_napari(dock):
     assert "reviewed_label: basophil" in told()
     assert dock.session.cells["reviewed_label"][0] == "basophil"
     whole = whole_table(layer)
-    dock.review._blind.setChecked(False)
+    tick(dock, "blind", False)
     pd.testing.assert_frame_equal(layer.features, whole)
     unreviewed = [name for name in before if not name.startswith("reviewed")]
     pd.testing.assert_frame_equal(layer.features[unreviewed], before[unreviewed])
@@ -190,22 +177,22 @@ def test_a_blind_review_begins_with_its_first_cell_and_shows_no_colour_of_a_clas
     grey[3] = 1
     for row in range(len(layer.data)):
         dock.session.go(row)
-        dock.review._blind.setChecked(True)
+        tick(dock, "blind", True)
         assert dock.session.place == 0
         np.testing.assert_allclose(transform_color(layer.current_border_color)[0], grey)
         np.testing.assert_allclose(layer.border_color, np.tile(grey, (len(layer.data), 1)))
         here = dock.session.row
-        dock.review._blind.setChecked(False)
+        tick(dock, "blind", False)
         assert dock.session.row == here
 
 
 def test_what_the_model_said_stays_with_its_cells_where_one_is_deleted_meanwhile(dock):
     layer = dock.session.layer
     before = layer.features.set_index("cell_id")["confidence"]
-    dock.review._blind.setChecked(True)
+    tick(dock, "blind", True)
     layer.selected_data = {2}
     layer.remove_selected()
     assert "confidence" not in layer.features
-    dock.review._blind.setChecked(False)
+    tick(dock, "blind", False)
     after = layer.features.set_index("cell_id")["confidence"]
     pd.testing.assert_series_equal(after, before.drop(before.index[2]))

@@ -1,6 +1,5 @@
 """The dock widget on a viewer that is not shown: what buttons do, and what bad input does."""
 
-import importlib.util
 import json
 import shlex
 import threading
@@ -10,11 +9,6 @@ import imageio.v3 as imageio
 import numpy as np
 import pandas as pd
 import pytest
-from report_runs import write_blanks
-
-if importlib.util.find_spec("napari") is None:
-    pytest.skip("napari is not installed", allow_module_level=True)
-
 from napari.layers import Image, Layer, Points
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import Qt
@@ -30,6 +24,7 @@ from qtpy.QtWidgets import (
     QProgressBar,
     QPushButton,
 )
+from report_runs import write_blanks
 from superqt.utils import WorkerBase
 
 from wbc_batch.classifier import Classifier
@@ -58,9 +53,8 @@ def crops():
 
 
 @pytest.fixture
-def dock(make_napari_viewer, qtbot, tmp_path, monkeypatch):
+def dock(make_napari_viewer, qtbot, own_journals):
     """Return a viewer with the dock, and what tests do with the two."""
-    monkeypatch.setattr("platformdirs.user_data_path", lambda *_, **__: tmp_path / "journals")
     viewer = make_napari_viewer()
     widget = StationWidget(viewer)
     viewer.window.add_dock_widget(widget, name="Classify cells")
@@ -158,7 +152,7 @@ def test_a_pasted_box_is_taken_up_by_the_review(dock, field, tmp_path):
     session = dock.widget.session
     assert len(session.review.cell_ids) == len(session.crops) == 4
     for key in ("2", "Right", "Space"):
-        dock.widget._act(key)
+        dock.widget.review.acted.emit(key)
     dock.button("Classify").click()
     dock.finish()
     assert (shapes.features["status"] == "ok").all()

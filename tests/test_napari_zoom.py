@@ -1,14 +1,8 @@
 """Captions of cells in a field of view, on a viewer without a window."""
 
-import importlib.util
-
 import numpy as np
 import pandas as pd
 import pytest
-
-if importlib.util.find_spec("napari") is None:
-    pytest.skip("napari is not installed", allow_module_level=True)
-
 from napari.components import ViewerModel
 
 from wbc_napari.zoom import LEAST_PIXELS, camera, show_captions

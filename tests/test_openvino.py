@@ -6,13 +6,14 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from typer.testing import CliRunner
+from commands import invoke
+from trainings import write_cells
 
 from wbc_batch.classifier import Bundle, Classifier, Rejection, openvino_backend, read_bundle
 from wbc_batch.classifier.bundle import QUANTISED_FILES, write_bundle
@@ -20,7 +21,6 @@ from wbc_batch.classifier.network import all_arguments, build_network
 from wbc_batch.classifier.openvino_backend import OpenVinoBackend
 from wbc_batch.classifier.preprocessing import Preprocessing
 from wbc_batch.classifier.torch_backend import TorchBackend
-from wbc_batch.cli import app
 from wbc_batch.datasets.labelled import read_dataset
 from wbc_batch.engine.plan import model_digest
 from wbc_batch.errors import InputError, ModelError
@@ -93,7 +93,7 @@ def test_every_architecture_gives_the_logits_of_torch(architecture, arguments, c
 
 
 def test_probabilities_and_novelty_are_those_of_torch(crops):
-    ours = Classifier.load(device="cpu", precision="fp32").predict_prepared(crops)
+    ours = _predictions("fp32", crops)
     theirs = Classifier.load(device="cpu", precision="fp32", backend="torch")
     expected = theirs.predict_prepared(crops)
     np.testing.assert_allclose(ours.probabilities, expected.probabilities, atol=1e-5)
@@ -102,16 +102,20 @@ def test_probabilities_and_novelty_are_those_of_torch(crops):
 
 
 def test_labels_in_bf16_are_those_of_fp32(crops):
-    small = _predictions("bf16", crops)
-    exact = Classifier.load(device="cpu", precision="fp32").predict_prepared(crops)
+    small, exact = _predictions("bf16", crops), _predictions("fp32", crops)
     assert np.mean(small.predicted == exact.predicted) >= 0.97
     assert np.abs(small.confidence - exact.confidence).mean() < 0.01
     assert np.abs(small.novelty - exact.novelty).mean() < 0.04
 
 
+@cache
+def _classifier(precision: str) -> Classifier:
+    return Classifier.load(device="cpu", precision=precision)
+
+
 def _predictions(precision: str, crops: np.ndarray):
     try:
-        return Classifier.load(device="cpu", precision=precision).predict_prepared(crops)
+        return _classifier(precision).predict_prepared(crops)
     except InputError as error:
         pytest.skip(str(error))
 
@@ -123,7 +127,7 @@ def test_company_and_threads_do_not_change_a_bit(precision, crops):
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        slowly = _predictions(precision, crops)
+        slowly = Classifier.load(device="cpu", precision=precision).predict_prepared(crops)
     finally:
         torch.set_num_threads(before)
     assert alone.probabilities[0].tolist() == together.probabilities[7].tolist()
@@ -186,23 +190,17 @@ def test_without_openvino_torch_does_it():
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> dict[str, Path]:
     """Drawn cells in class folders: to calibrate on, and to compare on."""
-    found = {}
-    for name, seed in (("calibration", 3), ("validation", 4)):
-        root = tmp_path_factory.mktemp(name)
-        for number, (image, label) in enumerate(
-            zip(*draw_cells(160, seed=seed, size=240), strict=True)
-        ):
-            (root / label).mkdir(exist_ok=True)
-            Image.fromarray(image).save(root / label / f"{number}.png")
-        found[name] = root
-    return found
+    return {
+        name: write_cells(tmp_path_factory.mktemp(name), 20, seed)
+        for name, seed in (("calibration", 100), ("validation", 200))
+    }
 
 
 @pytest.fixture(scope="module")
 def quantised(folders, tmp_path_factory) -> Path:
     """The bundled model with an int8 network, made on the command line."""
     output = tmp_path_factory.mktemp("quantised") / "bundle"
-    done = CliRunner().invoke(app, _command(folders, output, "--json"))
+    done = invoke(*_command(folders, output, "--json"))
     assert done.exit_code == 0, done.output
     facts = json.loads(done.stdout)
     assert facts["accuracy_fp32"] - facts["accuracy"] <= LARGEST_LOSS
@@ -210,12 +208,12 @@ def quantised(folders, tmp_path_factory) -> Path:
 
 
 def _command(folders: dict[str, Path], output: Path, *more: str, model: str = "default") -> list:
-    named = [str(folders["calibration"]), "--validation", str(folders["validation"])]
-    return ["model", "quantise", model, *named, "-o", str(output), *more]
+    named = [folders["calibration"], "--validation", folders["validation"]]
+    return ["model", "quantise", model, *named, "-o", output, *more]
 
 
 def test_int8_says_what_fp32_says(quantised, crops):
-    exact = Classifier.load(quantised, device="cpu", precision="fp32").predict_prepared(crops)
+    exact = _predictions("fp32", crops)
     classifier = Classifier.load(quantised, device="cpu", precision="int8")
     small = classifier.predict_prepared(crops)
     assert (classifier.backend, classifier.precision) == ("openvino", "int8")
@@ -253,21 +251,21 @@ def test_int8_that_says_something_else_is_not_written(quantised, folders, tmp_pa
     # It would be made anew, as it was for `quantised`.
     monkeypatch.setattr("wbc_batch.exchange.quantise._quantised", lambda *_: made)
     monkeypatch.setattr("wbc_batch.exchange.quantise.LARGEST_LOSS", -100.0)
-    done = CliRunner().invoke(app, _command(folders, tmp_path / "bundle"))
+    done = invoke(*_command(folders, tmp_path / "bundle"))
     assert done.exit_code == 1
     assert "points of accuracy" in done.stderr
     assert not (tmp_path / "bundle").exists()
 
 
 def test_cells_to_compare_on_are_asked_for(folders, tmp_path):
-    arguments = ["model", "quantise", "default", str(folders["calibration"])]
-    done = CliRunner().invoke(app, [*arguments, "-o", str(tmp_path / "bundle")])
+    arguments = ["model", "quantise", "default", folders["calibration"]]
+    done = invoke(*arguments, "-o", tmp_path / "bundle")
     assert (done.exit_code, "--validation" in done.stderr) == (2, True)
 
 
 def test_cells_are_not_used_twice(folders, tmp_path):
     same = {name: folders["calibration"] for name in folders}
-    done = CliRunner().invoke(app, _command(same, tmp_path / "bundle"))
+    done = invoke(*_command(same, tmp_path / "bundle"))
     assert (done.exit_code, "both training and validation cells" in done.stderr) == (2, True)
 
 
@@ -295,7 +293,7 @@ def test_real_cells_keep_their_accuracy_in_int8(real_cells, tmp_path):
     training = [f"{name}={real_cells / place}" for name, place in _TRAINING.items()]
     held = str(real_cells / "pbc" / "val")
     arguments = ["model", "quantise", "default", *training, "--validation", held]
-    done = CliRunner().invoke(app, [*arguments, "-o", str(tmp_path / "bundle"), "--json"])
+    done = invoke(*arguments, "-o", tmp_path / "bundle", "--json")
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["same_label"] >= 97.0
 

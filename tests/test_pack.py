@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from commands import invoke
 from PIL import Image
 from runs import draw
-from typer.testing import CliRunner
 
 from wbc_batch.classifier import read_bundle
 from wbc_batch.classifier.preprocessing import CanonicalCrop, Preprocessing
-from wbc_batch.cli import app
 from wbc_batch.errors import (
     ExitCode,
     ImageError,
@@ -429,7 +428,7 @@ def test_a_run_on_canonical_crops_makes_the_same_table(
     for number in range(40):
         draw(Path("slides") / f"slide-{number % 2}" / f"{number:02d}.png", number)
     Path("slides/slide-1/damaged.png").write_bytes(b"none")
-    result = CliRunner().invoke(app, ["pack", "slides", "-o", "all.zarr", "--model", "default"])
+    result = invoke("pack", "slides", "-o", "all.zarr", "--model", "default")
     assert result.exit_code == ExitCode.CELL_ERRORS, result.output
     assert "The next run with default reads and prepares" in result.stdout
     classify_paths(["slides"], "plain", device="cpu", workers=1)
@@ -438,8 +437,7 @@ def test_a_run_on_canonical_crops_makes_the_same_table(
 
 
 def test_an_unknown_model_is_refused_before_packing(slides: Path) -> None:
-    words = ["pack", "slides", "-o", "all.zarr", "--model", "nowhere"]
-    result = CliRunner().invoke(app, words)
+    result = invoke("pack", "slides", "-o", "all.zarr", "--model", "nowhere")
     assert result.exit_code == ExitCode.FATAL
     assert "there is no model 'nowhere'" in result.stderr
     assert not Path("all.zarr").exists()
@@ -447,13 +445,13 @@ def test_an_unknown_model_is_refused_before_packing(slides: Path) -> None:
 
 def test_the_command_says_what_was_gained(slides: Path) -> None:
     listed = "\0".join(str(path) for path in sorted((slides / "slide-0").iterdir()))
-    result = CliRunner().invoke(app, ["pack", "-", "-o", "crops.zarr"], input=listed)
+    result = invoke("pack", "-", "-o", "crops.zarr", input=listed)
     assert result.exit_code == ExitCode.OK, result.output
     assert "5 cells, up to" in result.stdout
     assert "The next run reads" in result.stdout
-    result = CliRunner().invoke(app, ["pack", "slides", "-o", "all.zarr", "--json"])
+    result = invoke("pack", "slides", "-o", "all.zarr", "--json")
     assert result.exit_code == ExitCode.CELL_ERRORS
     assert json.loads(result.stdout)["errors"] == 1
-    result = CliRunner().invoke(app, ["pack", "slides", "-o", "all.zarr"])
+    result = invoke("pack", "slides", "-o", "all.zarr")
     assert result.exit_code == ExitCode.FATAL
     assert "already exists" in result.stderr

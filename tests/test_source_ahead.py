@@ -54,7 +54,7 @@ sys.stdin.read()
 def test_cells_come_as_they_would_from_threads(
     slides: Path, tmp_path: Path, memory: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ahead._crew.cache_clear()
+    ahead.dismiss()
     if not memory:  # but on Linux
         monkeypatch.delattr(os, "memfd_create", raising=False)
     (tmp_path / "damaged.jpg").write_bytes(b"\xff\xd8\xff\xe0 and no more")
@@ -72,7 +72,7 @@ def test_cells_come_as_they_would_from_threads(
         else:
             np.testing.assert_array_equal(one.pixels, other.pixels)
             np.testing.assert_equal(one.nucleus_size, other.nucleus_size)
-    ahead._crew.cache_clear()
+    ahead.dismiss()
 
 
 def test_a_store_is_packed_the_same_by_processes(slides: Path, tmp_path: Path) -> None:
@@ -110,9 +110,9 @@ def test_files_of_the_current_folder_are_no_libraries(
     for name in ("random", "statistics", "pickle"):
         (tmp_path / f"{name}.py").write_text("raise RuntimeError('not the library')\n")
     monkeypatch.chdir(tmp_path)
-    ahead._crew.cache_clear()
+    ahead.dismiss()
     assert list(ahead.map_apart(sorted, [2, 1, 3], 1)) == [1, 2, 3]
-    ahead._crew.cache_clear()
+    ahead.dismiss()
 
 
 def _reading(slides: Path, how: str) -> subprocess.Popen:

@@ -17,8 +17,7 @@ import pytest
 import zarr
 from PIL import Image
 
-from wbc_batch.classifier import read_bundle
-from wbc_batch.engine.plan import Job, Listing, model_digest, plan_shards, survey
+from wbc_batch.engine.plan import Job, Listing, plan_shards, survey
 from wbc_batch.engine.run_folder import Settings
 from wbc_batch.engine.work import run_shard
 from wbc_batch.errors import ExitCode, InputError
@@ -47,13 +46,6 @@ def folder(crops: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.fromarray(crop).save(path)
     (folder / "slide-0" / "zz.png").write_bytes(b"not a picture")
     return folder
-
-
-@pytest.fixture
-def job(tmp_path: Path) -> Job:
-    (tmp_path / "shards").mkdir()
-    digest = model_digest(read_bundle())
-    return Job("default", digest, "cpu", "fp32", 2, str(tmp_path), str(tmp_path / "shards"))
 
 
 def rows_of(inputs: list[Path], job: Job, group_by: str | None = None) -> pd.DataFrame:

@@ -15,12 +15,11 @@ import numpy as np
 import pytest
 import zarr
 from aiohttp import web
+from commands import invoke
 from moto.server import ThreadedMotoServer
 from report_runs import write_blanks
 from runs import draw
-from typer.testing import CliRunner
 
-from wbc_batch.cli import app
 from wbc_batch.engine.plan import Job, plan_shards
 from wbc_batch.engine.work import run_shard
 from wbc_batch.errors import ExitCode, InputError
@@ -122,10 +121,10 @@ def test_the_crops_of_an_array_by_url_are_its_crops(folder: Path, server: str) -
 
 
 def rows_of(store: str, run_dir: Path) -> bytes:
-    options = ["-o", str(run_dir), "--device", "cpu", "--workers", "2"]
+    options = ["-o", run_dir, "--device", "cpu", "--workers", 2]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("wbc_batch.report.drawings.write_drawings", write_blanks)
-        result = CliRunner().invoke(app, ["classify", store, *options])
+        result = invoke("classify", store, *options)
     assert result.exit_code == ExitCode.CELL_ERRORS, result.output
     return (run_dir / "cells.csv").read_bytes()
 

@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,12 @@ import pytest
 import torch
 from commands import room_for
 from torchvision.models import get_model
+from trainings import SMALL, blank_histories, write_cells
 
 from wbc_batch.classifier import Bundle, Classifier, read_bundle
 from wbc_batch.classifier.network import build_network
 from wbc_batch.classifier.preprocessing import Preprocessing
-from wbc_batch.classifier.torch_backend import _BATCH
+from wbc_batch.classifier.torch_backend import BATCH_SIZES
 from wbc_batch.datasets.held_out import held_out
 from wbc_batch.datasets.labelled import LabelledCells, read_dataset
 from wbc_batch.datasets.naming import named_folders
@@ -51,44 +52,18 @@ from wbc_batch.training.settings import (
 )
 from wbc_batch.training.start import starting_network
 
-TINY = Settings(
-    arguments={"widths": [16, 16, 32, 32], "dropout": 0.1},
-    preprocessing=Preprocessing(size=40),
-    epochs=3,
-    cells_per_epoch=256,
-    batch_size=16,
-    mixup=0.3,
-    prior=0.0,
-    averaging=0.8,
-    device="cpu",
-)
+TINY = replace(SMALL, epochs=3, cells_per_epoch=256, mixup=0.3, prior=0.0)
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Small networks gain nothing by threads, and lose much where the machine is busy."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def _write(folder: Path, per_class: int, seed: int) -> Path:
-    for label in CLASSES:
-        (folder / label).mkdir(parents=True)
-        for n in range(per_class):
-            image = draw_cell(label, seed + n, size=160)
-            cv2.imwrite(str(folder / label / f"cell-{n}.png"), image[..., ::-1])
-    return folder
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("cells")
     return {
-        "train": _write(root / "train", 8, 100),
-        "val": _write(root / "val", 3, 900),
-        "new": _write(root / "new", 2, 2000),
+        "train": write_cells(root / "train", 8, 100),
+        "val": write_cells(root / "val", 3, 900),
+        "new": write_cells(root / "new", 2, 2000),
     }
 
 
@@ -110,6 +85,13 @@ def trained(start, tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("training") / "run"
     start(output)
     return output
+
+
+@pytest.fixture(autouse=True)
+def _blank_histories(trained):
+    """Leave all pictures empty but that of the first training."""
+    with blank_histories():
+        yield
 
 
 def unknown_sizes(count: int) -> np.ndarray:
@@ -423,8 +405,8 @@ def test_images_that_a_model_was_trained_on_are_known_by_any_name(
     trained, renamed, start, tmp_path, caplog
 ):
     settings = choose(None, str(trained / "bundle"), epochs=1, cells_per_epoch=32, device="cpu")
-    own = {"own": _write(tmp_path / "own", 2, 3000)}
-    held = {"held": _write(tmp_path / "held", 1, 4000)}
+    own = {"own": write_cells(tmp_path / "own", 2, 3000)}
+    held = {"held": write_cells(tmp_path / "held", 1, 4000)}
     adapted = start(tmp_path / "run", settings, training=own, validation=held)
     for model in (trained / "bundle", adapted.path):
         caplog.clear()
@@ -470,13 +452,14 @@ def test_what_is_frozen_stays_as_it_started(trained, start, tmp_path, freeze, st
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_trains(start, tmp_path, name, monkeypatch):
-    # Batches are filled up, and these networks are the large ones.
-    monkeypatch.setitem(_BATCH, "cpu", 8)
+def test_every_preset_trains(start, folders, tmp_path, name, monkeypatch):
+    # These networks are the large ones: few cells, and batches, which are filled up, of few.
+    monkeypatch.setitem(BATCH_SIZES, "cpu", 8)
     quick = replace(
         preset(name), start="random", epochs=1, cells_per_epoch=4, batch_size=4, device="cpu"
     )
-    bundle = start(tmp_path / "run", quick)
+    few = {"training": folders["val"], "validation": {"b": folders["new"]}}
+    bundle = start(tmp_path / "run", quick, **few)
     assert Classifier.load(bundle.path, device="cpu").input_size == quick.preprocessing.size
 
 
@@ -587,7 +570,7 @@ def test_progress_is_a_line_per_epoch():
 
 
 def test_cells_too_few_to_hold_any_out_are_refused_before_training(trained, start, tmp_path):
-    few = _write(tmp_path / "few", 2, 300)
+    few = write_cells(tmp_path / "few", 2, 300)
     settings = choose(None, str(trained / "bundle"), epochs=1, cells_per_epoch=32, device="cpu")
     with pytest.raises(InputError, match=r"no validation cells: .*--validation"):
         start(tmp_path / "run", settings, training=few, validation={})

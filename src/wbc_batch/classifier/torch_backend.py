@@ -14,12 +14,20 @@ from wbc_batch.classifier.architecture import Network
 from wbc_batch.classifier.backend import Measure, as_they_are
 from wbc_batch.errors import InputError, WbcError
 
-__all__ = ["PRECISIONS", "TorchBackend", "choose_device", "choose_precision", "fold_normalisation"]
+__all__ = [
+    "BATCH_SIZES",
+    "PRECISIONS",
+    "TorchBackend",
+    "choose_device",
+    "choose_precision",
+    "fold_normalisation",
+]
 
 _log = logging.getLogger(__name__)
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_BATCH = {"cpu": 64, "cuda": 512}
+#: Cells that a kind of device computes at once, as long as its memory allows.
+BATCH_SIZES = {"cpu": 64, "cuda": 512}
 
 # How CUDA's libraries say that memory is short, where it is not torch that does.
 _SHORT = ("ALLOC_FAILED", "unable to find an engine", "CUDA error: out of memory")
@@ -41,7 +49,7 @@ def choose_device(device: str) -> torch.device:
         chosen = torch.device("meta")
     if chosen.type == "mps":
         raise InputError("the device 'mps', Apple's GPU, is not supported; use auto or cpu")
-    if chosen.type not in _BATCH:
+    if chosen.type not in BATCH_SIZES:
         raise InputError(f"unknown device {device!r}; use auto, cpu, cuda or cuda:N")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise InputError(
@@ -118,7 +126,7 @@ class TorchBackend:
         self.device = str(device)
         self._device = device
         self.precision = precision
-        self.batch_size = batch_size or _BATCH[device.type]
+        self.batch_size = batch_size or BATCH_SIZES[device.type]
         self._dtype = PRECISIONS[precision]
         network = _moved(network.eval().requires_grad_(False), device)
         fold_normalisation(network)

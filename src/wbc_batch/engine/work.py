@@ -48,6 +48,9 @@ __all__ = [
     "WorkerError",
     "attempt",
     "attempt_packed",
+    "cells_at_once",
+    "crops_of_shard",
+    "load_classifier",
     "read_cells",
     "run_shard",
 ]
@@ -138,8 +141,8 @@ def run_shard(spec: ShardSpec) -> ShardResult:
     """
     refuse_blind(spec)
     with _loading:
-        classifier = _load_classifier(spec.job)
-    crops = _begun(_crops(classifier, spec))
+        classifier = load_classifier(spec.job)
+    crops = _begun(crops_of_shard(classifier, spec))
     with _turn:
         started = time.perf_counter()
         rows = _classify(classifier, spec, crops)
@@ -177,7 +180,7 @@ def read_cells(spec: ShardSpec, positions: Sequence[int], trail: Path) -> None:
     trail : Path
         Always holds the position that is being read. It tells where the process died, if it does.
     """
-    classifier = _load_classifier(spec.job)
+    classifier = load_classifier(spec.job)
     cells = (spec.cells[position] for position in positions)
     reads = prepared_readers(cells, classifier.bundle.preprocessing, Path(spec.job.base))
     for position in positions:
@@ -187,7 +190,16 @@ def read_cells(spec: ShardSpec, positions: Sequence[int], trail: Path) -> None:
 
 
 @lru_cache(maxsize=1)
-def _load_classifier(job: Job) -> Classifier:
+def load_classifier(job: Job) -> Classifier:
+    """Load the model of a run, once in a process.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be loaded here, or is another one than the run's.
+    ClusterError
+        If it cannot be used here as the run does, such as in its precision.
+    """
     import torch
 
     torch.set_num_threads(job.threads)
@@ -230,29 +242,34 @@ def _classify(classifier: Classifier, spec: ShardSpec, crops: _Crops) -> pa.Tabl
             continue
         positions.append(position)
         some.append(crop)
-        if len(some) >= _at_once(classifier):
+        if len(some) >= cells_at_once(classifier):
             predict()
     if some:
         predict()
     return _rows(spec.job, spec.cells, pd.concat(frames), errors)
 
 
-def _at_once(classifier: Classifier) -> int:
+def cells_at_once(classifier: Classifier) -> int:
     """Choose how many cells to classify at once: whole batches, whose size may fall on the way."""
     return classifier.batch_size * -(-_AT_ONCE // classifier.batch_size)
 
 
-def _crops(classifier: Classifier, spec: ShardSpec) -> _Crops:
+def crops_of_shard(classifier: Classifier, spec: ShardSpec) -> _Crops:
     """Read and prepare the cells of a shard, a bounded number ahead of the consumer, in order.
 
     A process that dies of an image takes this one along, as if it had been read here: the run finds out
     which image it was.
+
+    Yields
+    ------
+    tuple of int and (CanonicalCrop or ImageError)
+        The position of a cell in the shard, and its crop, or why there is none; fatal ones are left out.
     """
     fatal = frozenset(spec.fatal)
     positions = [position for position in range(len(spec.cells)) if position not in fatal]
     cells = [spec.cells[position] for position in positions]
     numbers, base = classifier.bundle.preprocessing, Path(spec.job.base)
-    ahead = _AHEAD * _at_once(classifier)
+    ahead = _AHEAD * cells_at_once(classifier)
     try:
         crops = prepared_crops(cells, numbers, base, spec.job.threads, ahead)
         yield from zip(positions, crops, strict=True)

@@ -26,7 +26,7 @@ import numpy as np
 
 from wbc_batch.errors import UnreachableError
 
-__all__ = ["map_apart", "run_ahead"]
+__all__ = ["dismiss", "map_apart", "run_ahead"]
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -121,7 +121,7 @@ def map_apart(
             _send(child, (function, some))
             results: list[_Result] | UnreachableError = _receive(child)
         except (EOFError, OSError, pickle.UnpicklingError) as error:
-            _crew.cache_clear()
+            dismiss()
             raise ChildProcessError("a process that reads images has died") from error
         finally:
             crew.put(child)  # a dead one, too: those that wait for it shall hear of it
@@ -133,6 +133,11 @@ def map_apart(
     tasks = iter(lambda: tuple(islice(todo, at_once)), ())
     for results in run_ahead(call, tasks, processes, _AHEAD * processes):
         yield from results
+
+
+def dismiss() -> None:
+    """Have the next call of `map_apart` start new processes; the present ones end when no call uses them."""
+    _crew.cache_clear()
 
 
 @lru_cache(maxsize=1)
