@@ -1,4 +1,4 @@
-"""Adapt a model to a laboratory: train it on from reviewed cells, compare it on others that were held out.
+"""Adapt a model to a laboratory: fine-tune it with reviewed cells, compare it on others that were held out.
 
 The training itself is ``wbc-batch train --init`` in a process of its own: a window does not train.
 """

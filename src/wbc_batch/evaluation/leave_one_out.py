@@ -142,7 +142,7 @@ def recipes(bundle: Bundle) -> list[Recipe]:
     Raises
     ------
     InputError
-        If the model was not trained here, or was itself trained on from another model: nobody can leave
+        If the model was not trained here, or was itself fine-tuned from another model: nobody can leave
         out what that one has seen.
     """
     members = bundle.training.get(AVERAGE_OF) or [bundle.training]
@@ -153,7 +153,7 @@ def _recipe(bundle: Bundle) -> Recipe:
     settings = recorded_settings(bundle)
     if settings.start not in ("random", "imagenet"):
         raise InputError(
-            f"the model {bundle.name!r} was trained further from {settings.start}, which may have seen the "
+            f"the model {bundle.name!r} was fine-tuned from {settings.start}, which may have seen the "
             "data set that is left out; choose a model that started from random or ImageNet weights"
         )
     return Recipe(settings, sum(bundle.training.get("cells", {}).get(DRAWN, {}).values()))

@@ -218,7 +218,7 @@ def preset(name: str) -> Settings:
 
 
 def fine_tuning(bundle: Bundle) -> Settings:
-    """Return settings to train a model on with a laboratory's own cells: gently, and not for long."""
+    """Return settings to fine-tune a model with a laboratory's own cells: gently, and not for long."""
     return Settings(
         architecture=bundle.architecture,
         arguments=bundle.arguments,
