@@ -42,7 +42,7 @@ def train(
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="Continue training this model, gently: a bundled model's name, or a bundle's "
+            help="Fine-tune this model, gently: a bundled model's name, or a bundle's "
             "directory.",
         ),
     ] = None,
