@@ -136,7 +136,7 @@ def test_the_average_says_what_it_is_made_of(place, averaged):
     assert "- 1 x: seed 0, with 5 drawn cells." in card
     assert "| b | chosen on | 30 |" in card
     assert "| c | trained on | 30 |" in card
-    assert "| drawn | the like trained on | 5 |" in card
+    assert "| drawn | similar to training | 5 |" in card
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ __all__ = [
     "GIVEN_LABEL_COLUMN",
     "LABELS",
     "LEFT_OUT",
-    "LIKE_TRAINED_ON",
     "NEVER_TRAINED_ON",
     "NOT_KNOWN",
     "NOT_TRAINED_ON",
@@ -33,6 +32,7 @@ __all__ = [
     "REVIEW_COLUMNS",
     "SET_COLUMN",
     "SHARDS",
+    "SIMILAR_TO_TRAINING",
     "STATUS_ERROR",
     "STATUS_OK",
     "TRAINED_ON",
@@ -150,7 +150,7 @@ DRAWN = "drawn"
 
 #: What a data set was to a model, as the figures of an evaluation say. Synthetic cells of an evaluation are
 #: like those of the training, and never the same; the epoch of a model is chosen on the validation cells.
-TRAINED_ON, LIKE_TRAINED_ON = "trained on", "the like trained on"
+TRAINED_ON, SIMILAR_TO_TRAINING = "trained on", "similar to training"
 CHOSEN_ON, NOT_TRAINED_ON, NOT_KNOWN = "chosen on", "not trained on", "not known"
 
 #: The same, where models are trained anew without one data set at a time.

@@ -42,8 +42,7 @@ def train(
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="Fine-tune this model, gently: a bundled model's name, or a bundle's "
-            "directory.",
+            help="Fine-tune this model, gently: a bundled model's name, or a bundle's directory.",
         ),
     ] = None,
     freeze: Annotated[

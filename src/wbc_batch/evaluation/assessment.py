@@ -16,9 +16,9 @@ from wbc_batch.evaluation.unknown import JudgedUnknown, UnknownEvaluation
 from wbc_batch.schema import (
     CHOSEN_ON,
     DRAWN,
-    LIKE_TRAINED_ON,
     NOT_KNOWN,
     NOT_TRAINED_ON,
+    SIMILAR_TO_TRAINING,
     TRAINED_ON,
 )
 from wbc_batch.training.lineage import trainings, uses_of
@@ -100,7 +100,7 @@ def role(bundle: Bundle, name: str, cells: LabelledCells) -> str:
     Returns
     -------
     str
-        ``trained on``, ``the like trained on`` (drawn cells), ``chosen on``, ``not trained on`` or
+        ``trained on``, ``similar to training`` (drawn cells), ``chosen on``, ``not trained on`` or
         ``not known``.
 
     Raises
@@ -111,7 +111,7 @@ def role(bundle: Bundle, name: str, cells: LabelledCells) -> str:
     records = list(trainings(bundle.training))
     uses = uses_of(bundle, cells.hashes)
     for use, part, found in (
-        ("training", "cells", LIKE_TRAINED_ON if name == DRAWN else TRAINED_ON),
+        ("training", "cells", SIMILAR_TO_TRAINING if name == DRAWN else TRAINED_ON),
         ("validation", "validation_cells", CHOSEN_ON),
     ):
         if any(name in record.get(part, {}) for record in records):
