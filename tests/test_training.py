@@ -68,7 +68,7 @@ def folders(tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def start(folders) -> Callable[..., Bundle]:
+def start(one_thread, folders) -> Callable[..., Bundle]:
     """Train the tiny network on the drawn cells; keyword arguments change settings, or the call."""
 
     def run(output: Path, settings: Settings = TINY, **other: Any) -> Bundle:
