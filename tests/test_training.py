@@ -185,6 +185,18 @@ def test_a_killed_training_goes_on_and_ends_as_if_it_never_stopped(
     assert not (output / "checkpoint.pt").exists()
 
 
+def test_a_training_on_the_cpu_leaves_cuda_alone(killed, trained, start, tmp_path, monkeypatch):
+    """A driver that is too old for this torch raises whenever CUDA is used."""
+
+    def too_old(*_: Any) -> None:
+        raise RuntimeError("The NVIDIA driver on your system is too old")
+
+    for name in ("get_rng_state", "get_rng_state_all", "set_rng_state", "set_rng_state_all"):
+        monkeypatch.setattr(torch.cuda, name, too_old)
+    output = Path(shutil.copytree(killed, tmp_path / "run"))
+    assert start(output).sha256 == read_bundle(trained / "bundle").sha256
+
+
 def test_a_training_goes_on_with_nothing_else_than_it_began_with(killed, folders, start, tmp_path):
     output = Path(shutil.copytree(killed, tmp_path / "run"))
     with pytest.raises(RunError, match="seed was '0' and is now '1'"):

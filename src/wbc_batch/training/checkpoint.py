@@ -49,7 +49,8 @@ class State:
 def save(state: State, output: Path) -> None:
     """Write ``checkpoint.pt``, wholly or not at all."""
     content: dict[str, Any] = {part: getattr(state, part).state_dict() for part in _PARTS}
-    content |= {"history": state.history.rows, "best": state.best, "random": _random_states()}
+    random = _random_states(_device(state))
+    content |= {"history": state.history.rows, "best": state.best, "random": random}
     buffer = io.BytesIO()
     torch.save(content, buffer)
     write_file(output / CHECKPOINT, buffer.getbuffer())
@@ -70,7 +71,7 @@ def restore(state: State, output: Path) -> bool:
             getattr(state, part).load_state_dict(content[part])
         state.history.go_on(content["history"])
         state.best = content["best"]
-        _set_random_states(content["random"])
+        _set_random_states(content["random"], _device(state))
     except FileNotFoundError:
         return False
     except (
@@ -89,11 +90,17 @@ def restore(state: State, output: Path) -> bool:
     return True
 
 
-def _random_states() -> list[Tensor]:
-    return [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+def _device(state: State) -> torch.device:
+    return next(state.network.parameters()).device
 
 
-def _set_random_states(states: list[Tensor]) -> None:
+def _random_states(device: torch.device) -> list[Tensor]:
+    # CUDA is asked only where the training uses it: a driver that is too old would end one on the CPU.
+    on_gpu = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
+    return [torch.get_rng_state(), *on_gpu]
+
+
+def _set_random_states(states: list[Tensor], device: torch.device) -> None:
     torch.set_rng_state(states[0])
-    if torch.cuda.device_count() == len(states) - 1:  # else it goes on on another machine
-        torch.cuda.set_rng_state_all(states[1:])
+    if device.type == "cuda" and len(states) > 1:  # else it began on the CPU
+        torch.cuda.set_rng_state(states[1], device)
