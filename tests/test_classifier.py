@@ -137,9 +137,13 @@ def test_numbers_that_are_none_leave_a_cell_unidentified():
     [
         torch.OutOfMemoryError("too much"),
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+        RuntimeError(
+            "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"
+        ),
         RuntimeError("GET was unable to find an engine to execute this computation"),
     ],
-    ids=["torch", "cuDNN", "engine"],
+    ids=["torch", "cuDNN", "cuDNN 9", "cuBLAS", "engine"],
 )
 def test_memory_that_runs_out_halves_the_batch(drawn, shortage):
     network = CompactResNet(5, widths=(16, 16, 16, 16)).eval()
@@ -199,6 +203,22 @@ def test_memory_for_not_even_the_model_is_said(monkeypatch):
         TorchBackend(network, torch.device("cpu"), "fp32")
 
 
+@pytest.mark.parametrize(
+    "place",
+    [
+        "wbc_batch.classifier.torch_backend.fold_normalisation",
+        "wbc_batch.classifier.novelty.NoveltyModel.scorer",
+    ],
+)
+def test_memory_for_only_a_part_of_the_model_is_said(monkeypatch, place):
+    def no_memory(*_):
+        raise torch.OutOfMemoryError("too much")
+
+    monkeypatch.setattr(place, no_memory)
+    with pytest.raises(WbcError, match="not have enough memory for the model"):
+        Classifier.load(device="cpu", backend="torch")
+
+
 def test_apples_gpu_is_said_not_to_be_used() -> None:
     with pytest.raises(WbcError, match="'mps', Apple's GPU, is not supported; use auto or cpu"):
         Classifier.load(device="mps")
@@ -240,7 +260,7 @@ def _fake_gpus(monkeypatch: pytest.MonkeyPatch, built: str, *capabilities: tuple
 )
 def test_a_gpu_that_torch_was_not_built_for_is_not_used(monkeypatch, caplog, built, capability):
     _fake_gpus(monkeypatch, built, capability)
-    with pytest.raises(InputError, match="torch .* was not built for GPU.*capability is"):
+    with pytest.raises(InputError, match=r"torch .* was not built for GPU.*capability is"):
         choose_device("cuda")
     assert [choose_device("auto").type for _ in range(2)] == ["cpu", "cpu"]
     assert caplog.text.count("the CPU is used, not the GPU") == 1

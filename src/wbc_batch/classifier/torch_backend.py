@@ -3,7 +3,8 @@
 import logging
 import platform
 import re
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 
 import numpy as np
@@ -16,7 +17,14 @@ from wbc_batch.classifier.architecture import Network
 from wbc_batch.classifier.backend import Measure, as_they_are
 from wbc_batch.errors import InputError, WbcError
 
-__all__ = ["PRECISIONS", "TorchBackend", "choose_device", "choose_precision", "fold_normalisation"]
+__all__ = [
+    "PRECISIONS",
+    "TorchBackend",
+    "choose_device",
+    "choose_precision",
+    "enough_memory",
+    "fold_normalisation",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -24,7 +32,13 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 _BATCH = {"cpu": 64, "cuda": 512}
 
 # How CUDA's libraries say that memory is short, where it is not torch that does.
-_SHORT = ("ALLOC_FAILED", "unable to find an engine", "CUDA error: out of memory")
+_SHORT = (
+    "ALLOC_FAILED",
+    "ALLOCATION_FAILED",
+    "STATUS_NOT_INITIALIZED",  # no room for the library itself
+    "unable to find an engine",
+    "CUDA error: out of memory",
+)
 
 
 def choose_device(device: str) -> torch.device:
@@ -173,12 +187,13 @@ class TorchBackend:
         self.precision = precision
         self.batch_size = batch_size or _BATCH[device.type]
         self._dtype = PRECISIONS[precision]
-        network = _moved(network.eval().requires_grad_(False), device)
-        fold_normalisation(network)
-        self._network = network.to(memory_format=torch.channels_last)
-        for part in self._network.children():
-            if part is not self._network.head:
-                part.to(self._dtype)
+        with enough_memory(device, "the model"):
+            network = network.eval().requires_grad_(False).to(device)
+            fold_normalisation(network)
+            self._network = network.to(memory_format=torch.channels_last)
+            for part in self._network.children():
+                if part is not self._network.head:
+                    part.to(self._dtype)
 
     def run(
         self, crops: NDArray[np.uint8], measure: Measure = as_they_are
@@ -233,14 +248,21 @@ class TorchBackend:
         return logits[:count].cpu().numpy(), measured[:count].cpu().numpy()
 
 
-def _moved(network: Network, device: torch.device) -> Network:
+@contextmanager
+def enough_memory(device: torch.device | str, what: str) -> Iterator[None]:
+    """Say it in a sentence if the device runs out of memory for something, such as ``the model``.
+
+    Raises
+    ------
+    WbcError
+    """
     try:
-        return network.to(device)
+        yield
     except RuntimeError as error:
         if not _memory_is_short(error):
             raise
         raise WbcError(
-            f"{device} does not have enough memory for the model; check what else is using it, "
+            f"{device} does not have enough memory for {what}; check what else is using it, "
             "or choose another device"
         ) from error
 

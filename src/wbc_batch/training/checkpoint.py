@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from wbc_batch.classifier.architecture import Network
+from wbc_batch.classifier.torch_backend import enough_memory
 from wbc_batch.errors import RunError, in_a_line
 from wbc_batch.files import write_file
 from wbc_batch.training.history import History
@@ -67,8 +68,11 @@ def restore(state: State, output: Path) -> bool:
     path = output / CHECKPOINT
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        for part in _PARTS:
-            getattr(state, part).load_state_dict(content[part])
+        if not content["scaler"]:  # an idle one's, of another device; a busy one refuses it
+            content["scaler"] = state.scaler.state_dict()
+        with enough_memory(_device(state), "the training"):
+            for part in _PARTS:
+                getattr(state, part).load_state_dict(content[part])
         state.history.go_on(content["history"])
         state.best = content["best"]
         _set_random_states(content["random"], _device(state))
