@@ -14,8 +14,13 @@ from wbc_batch.classifier.calibration import expected_calibration_error, fit_tem
 from wbc_batch.classifier.network import CompactResNet
 from wbc_batch.classifier.novelty import fit_novelty
 from wbc_batch.classifier.predictions import Rejection, decide
-from wbc_batch.classifier.torch_backend import BATCH_SIZES, TorchBackend
-from wbc_batch.errors import ImageError, ModelError, WbcError
+from wbc_batch.classifier.torch_backend import (
+    BATCH_SIZES,
+    TorchBackend,
+    choose_device,
+    choose_precision,
+)
+from wbc_batch.errors import ImageError, InputError, ModelError, WbcError
 from wbc_batch.schema import CLASSES, PROBABILITY_COLUMNS, UNIDENTIFIED
 from wbc_batch.synthetic import draw_cells
 
@@ -137,9 +142,13 @@ def test_numbers_that_are_none_leave_a_cell_unidentified():
     [
         torch.OutOfMemoryError("too much"),
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+        RuntimeError(
+            "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"
+        ),
         RuntimeError("GET was unable to find an engine to execute this computation"),
     ],
-    ids=["torch", "cuDNN", "engine"],
+    ids=["torch", "cuDNN", "cuDNN 9", "cuBLAS", "engine"],
 )
 def test_memory_that_runs_out_halves_the_batch(drawn, shortage):
     network = CompactResNet(5, widths=(16, 16, 16, 16)).eval()
@@ -199,6 +208,22 @@ def test_memory_for_not_even_the_model_is_said(monkeypatch):
         TorchBackend(network, torch.device("cpu"), "fp32")
 
 
+@pytest.mark.parametrize(
+    "place",
+    [
+        "wbc_batch.classifier.torch_backend.fold_normalisation",
+        "wbc_batch.classifier.novelty.NoveltyModel.scorer",
+    ],
+)
+def test_memory_for_only_a_part_of_the_model_is_said(monkeypatch, place):
+    def no_memory(*_):
+        raise torch.OutOfMemoryError("too much")
+
+    monkeypatch.setattr(place, no_memory)
+    with pytest.raises(WbcError, match="not have enough memory for the model"):
+        Classifier.load(device="cpu", backend="torch")
+
+
 def test_apples_gpu_is_said_not_to_be_used() -> None:
     with pytest.raises(WbcError, match="'mps', Apple's GPU, is not supported; use auto or cpu"):
         Classifier.load(device="mps")
@@ -208,6 +233,65 @@ def test_apples_gpu_is_said_not_to_be_used() -> None:
 def test_a_device_that_is_not_there_is_said(device):
     with pytest.raises(WbcError, match=device):
         Classifier.load(device=device)
+
+
+def test_a_gpu_whose_driver_is_too_old_is_said(monkeypatch):
+    """NVML counts GPUs with any driver; CUDA does not start."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match=r"'cuda' cannot be used: .*driver is too old"):
+        choose_device("cuda")
+    assert choose_device("auto").type == "cpu"
+
+
+def _fake_gpus(monkeypatch: pytest.MonkeyPatch, built: str, *capabilities: tuple[int, int]) -> None:
+    def capability(device: torch.device) -> tuple[int, int]:
+        return capabilities[device.index or 0]
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(capabilities))
+    monkeypatch.setattr(torch.cuda, "get_arch_list", built.split)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: f"GPU for {built}")
+
+
+@pytest.mark.parametrize(
+    ("built", "capability"),
+    [
+        ("sm_75 sm_80 sm_120", (6, 1)),  # Pascal
+        ("sm_75 sm_80 sm_120 compute_120", (7, 0)),
+        ("sm_86", (8, 0)),
+    ],
+)
+def test_a_gpu_that_torch_was_not_built_for_is_not_used(monkeypatch, caplog, built, capability):
+    _fake_gpus(monkeypatch, built, capability)
+    with pytest.raises(InputError, match=r"torch .* was not built for GPU.*capability is"):
+        choose_device("cuda")
+    assert [choose_device("auto").type for _ in range(2)] == ["cpu", "cpu"]
+    assert caplog.text.count("the CPU is used, not the GPU") == 1
+
+
+@pytest.mark.parametrize(
+    ("built", "capability"),
+    [
+        ("sm_75 sm_80 sm_90a", (8, 9)),  # machine code of its generation
+        ("sm_75 sm_80", (8, 0)),
+        ("sm_90 compute_90", (12, 0)),  # PTX, compiled as it is loaded
+        ("sm_100f", (10, 3)),
+        ("gfx906 gfx90a gfx1100", (9, 0)),  # ROCm
+        ("", (9, 0)),
+    ],
+)
+def test_a_gpu_that_torch_can_use_is_used(monkeypatch, caplog, built, capability):
+    _fake_gpus(monkeypatch, built, capability)
+    assert choose_device("cuda").type == choose_device("auto").type == "cuda"
+    assert not caplog.text
+
+
+def test_the_precision_suits_the_gpu_that_was_chosen(monkeypatch):
+    _fake_gpus(monkeypatch, "sm_75 sm_80", (8, 0), (7, 5))
+    chosen = [choose_precision("auto", choose_device(f"cuda:{n}")) for n in range(2)]
+    assert chosen == ["bf16", "bf16" if torch.version.hip else "fp16"]
 
 
 @pytest.mark.parametrize(("native", "warned"), [(True, False), (False, True)])

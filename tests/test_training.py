@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -30,7 +31,7 @@ from wbc_batch.classifier.torch_backend import BATCH_SIZES
 from wbc_batch.datasets.held_out import held_out
 from wbc_batch.datasets.labelled import LabelledCells, read_dataset
 from wbc_batch.datasets.naming import named_folders
-from wbc_batch.errors import IncompleteRunError, InputError, ModelError, RunError
+from wbc_batch.errors import IncompleteRunError, InputError, ModelError, RunError, WbcError
 from wbc_batch.evaluation.assessment import role
 from wbc_batch.evaluation.folders import evaluate_folders
 from wbc_batch.schema import CLASSES
@@ -165,6 +166,44 @@ def test_a_killed_training_goes_on_and_ends_as_if_it_never_stopped(
     )  # the same seed, the same weights
     assert _history(output) == _history(trained)
     assert not (output / "checkpoint.pt").exists()
+
+
+def test_a_training_on_the_cpu_leaves_cuda_alone(killed, trained, start, tmp_path, monkeypatch):
+    """A driver that is too old for this torch raises whenever CUDA is used."""
+
+    def too_old(*_: Any) -> None:
+        raise RuntimeError("The NVIDIA driver on your system is too old")
+
+    for name in ("get_rng_state", "get_rng_state_all", "set_rng_state", "set_rng_state_all"):
+        monkeypatch.setattr(torch.cuda, name, too_old)
+    output = Path(shutil.copytree(killed, tmp_path / "run"))
+    assert start(output).sha256 == read_bundle(trained / "bundle").sha256
+
+
+def test_a_training_goes_on_in_fp16_on_a_device_without_bf16(killed, start, tmp_path, monkeypatch):
+    output = Path(shutil.copytree(killed, tmp_path / "run"))
+    monkeypatch.setattr("wbc_batch.training.loop.training_precision", lambda *_: torch.float16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        start(output)
+    assert len(_history(output)) == TINY.epochs
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_a_training_that_runs_out_of_memory_ends_in_a_sentence(
+    killed, start, tmp_path, monkeypatch, goes_on
+):
+    def no_memory(*_: Any) -> None:
+        raise torch.OutOfMemoryError("too much")
+
+    output = tmp_path / "run"
+    if goes_on:
+        shutil.copytree(killed, output)
+        monkeypatch.setattr(torch.optim.AdamW, "load_state_dict", no_memory)
+    else:
+        monkeypatch.setattr("wbc_batch.training.loop.random_blend", no_memory)
+    with pytest.raises(WbcError, match="not have enough memory for the training; check"):
+        start(output)
 
 
 def test_a_training_goes_on_with_nothing_else_than_it_began_with(killed, folders, start, tmp_path):

@@ -15,7 +15,7 @@ from wbc_batch.classifier.novelty import NoveltyModel
 from wbc_batch.classifier.predictions import Predictions, decide
 from wbc_batch.classifier.preprocessing import CanonicalCrop, canonical_crop, stacked
 from wbc_batch.classifier.runtime import choose_runtime
-from wbc_batch.classifier.torch_backend import TorchBackend
+from wbc_batch.classifier.torch_backend import TorchBackend, enough_memory
 from wbc_batch.errors import ImageError
 
 __all__ = ["Classifier"]
@@ -36,7 +36,8 @@ class Classifier:
     def __init__(self, bundle: Bundle, backend: Backend, novelty: NoveltyModel | None) -> None:
         self.bundle = bundle
         self._backend = backend
-        self._score = novelty and novelty.scorer(backend.device)
+        with enough_memory(backend.device, "the model"):
+            self._score = novelty and novelty.scorer(backend.device)
 
     @classmethod
     def load(

@@ -2,7 +2,10 @@
 
 import logging
 import platform
-from contextlib import AbstractContextManager, nullcontext
+import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -20,6 +23,7 @@ __all__ = [
     "TorchBackend",
     "choose_device",
     "choose_precision",
+    "enough_memory",
     "fold_normalisation",
 ]
 
@@ -30,7 +34,13 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 BATCH_SIZES = {"cpu": 64, "cuda": 512}
 
 # How CUDA's libraries say that memory is short, where it is not torch that does.
-_SHORT = ("ALLOC_FAILED", "unable to find an engine", "CUDA error: out of memory")
+_SHORT = (
+    "ALLOC_FAILED",
+    "ALLOCATION_FAILED",
+    "STATUS_NOT_INITIALIZED",  # no room for the library itself
+    "unable to find an engine",
+    "CUDA error: out of memory",
+)
 
 
 def choose_device(device: str) -> torch.device:
@@ -39,10 +49,10 @@ def choose_device(device: str) -> torch.device:
     Raises
     ------
     InputError
-        If the device is unknown or not there.
+        If the device is unknown, not there, or torch cannot use it.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return _choose_freely()
     try:
         chosen = torch.device(device)
     except RuntimeError:
@@ -56,7 +66,53 @@ def choose_device(device: str) -> torch.device:
             f"the device {device!r} was not found: torch sees {torch.cuda.device_count()} CUDA devices; "
             "use auto or cpu"
         )
+    trouble = _why_useless(chosen) if chosen.type == "cuda" else None
+    if trouble:
+        raise InputError(f"the device {device!r} cannot be used: {trouble}, or use auto or cpu")
     return chosen
+
+
+def _choose_freely() -> torch.device:
+    gpu = torch.device("cuda")
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    trouble = _why_useless(gpu)
+    if trouble is None:
+        return gpu
+    _warn_once(f"the CPU is used, not the GPU: {trouble}")
+    return torch.device("cpu")
+
+
+@lru_cache
+def _warn_once(sentence: str) -> None:
+    _log.warning("%s", sentence)
+
+
+def _why_useless(gpu: torch.device) -> str | None:
+    """Say why torch cannot compute on a GPU that the driver lists, and what to do; None where it can."""
+    if not torch.cuda.is_available():
+        return (
+            f"torch {torch.__version__} cannot start CUDA, most likely because the GPU's driver is too old "
+            f"for CUDA {torch.version.cuda}; update the driver, install a torch for an older CUDA"
+        )
+    # Machine code runs on its own generation from its own version on, PTX ("compute") on all later ones.
+    # ROCm lists its GPUs by other names, and says itself what it cannot do.
+    names = torch.cuda.get_arch_list()
+    built = [re.fullmatch(r"(sm|compute)_(\d+)(\d)[af]?", name) for name in names]
+    has = torch.cuda.get_device_capability(gpu)
+    for match in built:
+        if match is None:
+            return None
+        kind, major, minor = match[1], int(match[2]), int(match[3])
+        if has >= (major, minor) and (kind == "compute" or has[0] == major):
+            return None
+    if not built:
+        return None
+    return (
+        f"torch {torch.__version__} was not built for {torch.cuda.get_device_name(gpu)}, whose compute "
+        f"capability is {has[0]}.{has[1]} (it was built for {', '.join(names)}); install a build of torch "
+        "that supports it"
+    )
 
 
 def choose_precision(precision: str, device: torch.device) -> str:
@@ -69,7 +125,7 @@ def choose_precision(precision: str, device: torch.device) -> str:
     """
     if precision == "auto":
         if device.type == "cuda":
-            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+            return "bf16" if _gpu_has_bf16(device) else "fp16"
         return "bf16" if _cpu_has_bf16() else "fp32"
     if precision not in PRECISIONS:
         raise InputError(
@@ -86,6 +142,11 @@ def choose_precision(precision: str, device: torch.device) -> str:
             precision,
         )
     return precision
+
+
+def _gpu_has_bf16(device: torch.device) -> bool:
+    # torch.cuda.is_bf16_supported looks at the current device, which need not be this one.
+    return torch.version.hip is not None or torch.cuda.get_device_capability(device)[0] >= 8
 
 
 def _cpu_has_bf16() -> bool:
@@ -128,12 +189,13 @@ class TorchBackend:
         self.precision = precision
         self.batch_size = batch_size or BATCH_SIZES[device.type]
         self._dtype = PRECISIONS[precision]
-        network = _moved(network.eval().requires_grad_(False), device)
-        fold_normalisation(network)
-        self._network = network.to(memory_format=torch.channels_last)
-        for part in self._network.children():
-            if part is not self._network.head:
-                part.to(self._dtype)
+        with enough_memory(device, "the model"):
+            network = network.eval().requires_grad_(False).to(device)
+            fold_normalisation(network)
+            self._network = network.to(memory_format=torch.channels_last)
+            for part in self._network.children():
+                if part is not self._network.head:
+                    part.to(self._dtype)
 
     def run(
         self, crops: NDArray[np.uint8], measure: Measure = as_they_are
@@ -188,14 +250,21 @@ class TorchBackend:
         return logits[:count].cpu().numpy(), measured[:count].cpu().numpy()
 
 
-def _moved(network: Network, device: torch.device) -> Network:
+@contextmanager
+def enough_memory(device: torch.device | str, what: str) -> Iterator[None]:
+    """Say it in a sentence if the device runs out of memory for something, such as ``the model``.
+
+    Raises
+    ------
+    WbcError
+    """
     try:
-        return network.to(device)
+        yield
     except RuntimeError as error:
         if not _memory_is_short(error):
             raise
         raise WbcError(
-            f"{device} does not have enough memory for the model; check what else is using it, "
+            f"{device} does not have enough memory for {what}; check what else is using it, "
             "or choose another device"
         ) from error
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from wbc_batch.classifier.architecture import Network
+from wbc_batch.classifier.torch_backend import enough_memory
 from wbc_batch.errors import RunError, in_a_line
 from wbc_batch.files import write_file
 from wbc_batch.training.history import History
@@ -49,7 +50,8 @@ class State:
 def save(state: State, output: Path) -> None:
     """Write ``checkpoint.pt``, wholly or not at all."""
     content: dict[str, Any] = {part: getattr(state, part).state_dict() for part in _PARTS}
-    content |= {"history": state.history.rows, "best": state.best, "random": _random_states()}
+    random = _random_states(_device(state))
+    content |= {"history": state.history.rows, "best": state.best, "random": random}
     buffer = io.BytesIO()
     torch.save(content, buffer)
     write_file(output / CHECKPOINT, buffer.getbuffer())
@@ -66,11 +68,14 @@ def restore(state: State, output: Path) -> bool:
     path = output / CHECKPOINT
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        for part in _PARTS:
-            getattr(state, part).load_state_dict(content[part])
+        if not content["scaler"]:  # an idle one's, of another device; a busy one refuses it
+            content["scaler"] = state.scaler.state_dict()
+        with enough_memory(_device(state), "the training"):
+            for part in _PARTS:
+                getattr(state, part).load_state_dict(content[part])
         state.history.go_on(content["history"])
         state.best = content["best"]
-        _set_random_states(content["random"])
+        _set_random_states(content["random"], _device(state))
     except FileNotFoundError:
         return False
     except (
@@ -89,11 +94,17 @@ def restore(state: State, output: Path) -> bool:
     return True
 
 
-def _random_states() -> list[Tensor]:
-    return [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+def _device(state: State) -> torch.device:
+    return next(state.network.parameters()).device
 
 
-def _set_random_states(states: list[Tensor]) -> None:
+def _random_states(device: torch.device) -> list[Tensor]:
+    # CUDA is asked only where the training uses it: a driver that is too old would end one on the CPU.
+    on_gpu = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
+    return [torch.get_rng_state(), *on_gpu]
+
+
+def _set_random_states(states: list[Tensor], device: torch.device) -> None:
     torch.set_rng_state(states[0])
-    if torch.cuda.device_count() == len(states) - 1:  # else it goes on on another machine
-        torch.cuda.set_rng_state_all(states[1:])
+    if device.type == "cuda" and len(states) > 1:  # else it began on the CPU
+        torch.cuda.set_rng_state(states[1], device)

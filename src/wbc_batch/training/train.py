@@ -12,7 +12,7 @@ import torch
 from wbc_batch.classifier.bundle import Bundle, bundles_in, read_bundle, write_bundle
 from wbc_batch.classifier.network import all_arguments
 from wbc_batch.classifier.predictions import Rejection
-from wbc_batch.classifier.torch_backend import choose_device
+from wbc_batch.classifier.torch_backend import choose_device, enough_memory
 from wbc_batch.datasets.labelled import LabelledCells, refuse_shared_images
 from wbc_batch.errors import InputError, RunError
 from wbc_batch.schema import CLASSES
@@ -77,6 +77,8 @@ def train(
     RunError
         If `output` holds something else, the same training with other settings or cells, or a finished one
         without its model, or if the training diverges.
+    WbcError
+        If the device runs out of memory.
     """
     device = choose_device(settings.device)
     torch.manual_seed(settings.seed)
@@ -93,10 +95,11 @@ def train(
         if run_folder.is_finished(output, identity, force):
             return _tell_finished(output)
         run_folder.begin(output, identity, force)
-        network = start.network.to(device).to(memory_format=torch.channels_last)
-        best, history = fit(network, cells, validation, output, settings, shown)
-        network.load_state_dict(best)
-        found = calibrate(network, cells, validation, settings, start)
+        with enough_memory(device, "the training"):
+            network = start.network.to(device).to(memory_format=torch.channels_last)
+            best, history = fit(network, cells, validation, output, settings, shown)
+            network.load_state_dict(best)
+            found = calibrate(network, cells, validation, settings, start)
         written = write_bundle(
             output / run_folder.BUNDLE,
             _describe(name, cells, validation, settings, start, history, found),
