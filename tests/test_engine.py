@@ -49,7 +49,7 @@ from wbc_batch.ledger import ShardResult, committed, committed_shards
 from wbc_batch.rebuild import rebuild_report
 from wbc_batch.run import classify_paths
 from wbc_batch.schema import CELL_COLUMNS, CLASSES, SHARDS, UNIDENTIFIED
-from wbc_batch.sources import Cell, list_cells, prepared_crops
+from wbc_batch.sources import Cell, ahead, list_cells, prepared_crops
 
 pytestmark = pytest.mark.usefixtures("blank_drawings")
 
@@ -220,6 +220,23 @@ def test_a_name_that_no_text_can_hold_is_a_row(job: Job, tmp_path: Path) -> None
     assert list(rows["member"]) == ["1.png", r"a\xed\xa0\xbd.png"]
     assert list(rows["status"]) == ["error", "error"]
     assert rows["cell_id"].nunique() == 2
+
+
+def test_a_shard_that_fails_lets_the_next_one_read(
+    job: Job, slides: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(self: Classifier, crops: np.ndarray, *arguments: Any) -> Predictions:
+        if len(crops):
+            raise ModelError("what is wrong")
+        return classify(self, crops, *arguments)
+
+    classify = Classifier.predict_prepared
+    monkeypatch.setattr(Classifier, "predict_prepared", failing)
+    (spec,) = plan_shards(8 * list(list_cells([slides])), job, 2000)
+    with pytest.raises(ModelError, match="what is wrong") as kept:
+        run_shard(spec)
+    assert not ahead._turn.locked(), kept.tb
+    ahead._crew.cache_clear()
 
 
 @pytest.mark.parametrize("kind", ["crops.zarr", "stack.tif"])

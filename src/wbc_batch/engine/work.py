@@ -6,6 +6,7 @@ import platform
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from functools import lru_cache
 from importlib.metadata import version
 from itertools import chain, islice
@@ -139,10 +140,12 @@ def run_shard(spec: ShardSpec) -> ShardResult:
     refuse_blind(spec)
     with _loading:
         classifier = _load_classifier(spec.job)
-    crops = _begun(_crops(classifier, spec))
-    with _turn:
-        started = time.perf_counter()
-        rows = _classify(classifier, spec, crops)
+    # Closed, so that a failed one does not keep the next one from reading.
+    with closing(_crops(classifier, spec)) as crops:
+        begun = _begun(crops)
+        with _turn:
+            started = time.perf_counter()
+            rows = _classify(classifier, spec, begun)
     if rows["error"].null_count < rows.num_rows - len(spec.fatal):
         refuse_blind(spec)  # it may have gone meanwhile,
         refuse_emptied(spec)  # or before, and left a place
