@@ -16,6 +16,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import dask
@@ -23,6 +24,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+import torch
 import zarr
 from distributed.protocol.pickle import dumps, loads
 from runs import command, draw, powerless, stopped_run
@@ -342,6 +344,30 @@ def test_errors_of_workers_can_travel(raised: type[Exception], arrives: type[Exc
     with pytest.raises(arrives, match="what is wrong") as caught:
         attempt(version("wbc-napari"), fail)
     assert isinstance(loads(dumps(caught.value)), arrives)
+
+
+@pytest.mark.parametrize(
+    ("told", "nanny", "ends"),
+    [
+        ("CUDA error: an illegal memory access was encountered", "tcp://127.0.0.1:1", True),
+        ("CUDA error: an illegal memory access was encountered", None, False),
+        ("CUDA error: out of memory", "tcp://127.0.0.1:1", False),
+    ],
+)
+def test_a_worker_whose_gpu_is_broken_ends_if_it_is_replaced(
+    told: str, nanny: str | None, ends: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failed(RuntimeError):
+        """As torch raises it since 2.8."""
+
+    def fail() -> None:
+        raise Failed(told)
+
+    monkeypatch.setattr(torch, "AcceleratorError", Failed, raising=False)
+    monkeypatch.setattr(work.os, "_exit", sys.exit)
+    monkeypatch.setattr(work, "get_worker", lambda: SimpleNamespace(nanny=nanny))
+    with pytest.raises(SystemExit if ends else WorkerError):
+        attempt(version("wbc-napari"), fail)
 
 
 # --- ledger

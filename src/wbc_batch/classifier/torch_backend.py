@@ -14,7 +14,14 @@ from wbc_batch.classifier.architecture import Network
 from wbc_batch.classifier.backend import Measure, as_they_are
 from wbc_batch.errors import InputError, WbcError
 
-__all__ = ["PRECISIONS", "TorchBackend", "choose_device", "choose_precision", "fold_normalisation"]
+__all__ = [
+    "PRECISIONS",
+    "TorchBackend",
+    "choose_device",
+    "choose_precision",
+    "fold_normalisation",
+    "is_broken",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -202,6 +209,12 @@ def _faithful(device: torch.device) -> AbstractContextManager[None]:
 def _memory_is_short(error: RuntimeError) -> bool:
     told = str(error)
     return isinstance(error, torch.OutOfMemoryError) or any(words in told for words in _SHORT)
+
+
+def is_broken(error: Exception) -> bool:
+    """Tell whether the GPU failed in a way that stays: nothing works on it in this process any more."""
+    kind = getattr(torch, "AcceleratorError", ())  # since torch 2.8
+    return isinstance(error, kind) and not _memory_is_short(error)
 
 
 def fold_normalisation(network: nn.Module) -> None:

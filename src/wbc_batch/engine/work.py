@@ -1,5 +1,6 @@
-"""What happens on a worker: one shard in, one Parquet file out. Plain functions, without Dask."""
+"""What happens on a worker: one shard in, one Parquet file out. Plain functions, almost without Dask."""
 
+import logging
 import os
 import pickle
 import platform
@@ -18,9 +19,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from distributed import get_worker
 
 from wbc_batch.classifier import Classifier
 from wbc_batch.classifier.preprocessing import CanonicalCrop, stacked
+from wbc_batch.classifier.torch_backend import is_broken
 from wbc_batch.engine.plan import Job, ShardSpec, model_digest
 from wbc_batch.engine.sight import refuse_blind, refuse_emptied
 from wbc_batch.errors import ClusterError, ImageError, InputError, ModelError, WbcError
@@ -52,6 +55,8 @@ __all__ = [
     "read_cells",
     "run_shard",
 ]
+
+_log = logging.getLogger(__name__)
 
 #: The ``error`` of a cell that is not read because it kills the process that reads it.
 FATAL_REASON = "reading this image kills the process that reads it"
@@ -85,6 +90,10 @@ def attempt(wanted: str, function: Callable[..., Any], *arguments: Any) -> Any:
     except (WbcError, OSError) as error:
         failure: Exception = error
     except Exception as error:  # noqa: BLE001 - raised below
+        if is_broken(error) and _has_nanny():
+            # This process would fail whatever it is given next, at once. The nanny starts another one.
+            _log.exception("The GPU failed, so this worker ends")
+            os._exit(1)
         failure = WorkerError(f"{type(error).__name__}: {error}")
         failure.add_note(traceback.format_exc())
     failure.__cause__ = failure.__context__ = None
@@ -94,6 +103,14 @@ def attempt(wanted: str, function: Callable[..., Any], *arguments: Any) -> Any:
 def attempt_packed(wanted: str, task: bytes) -> Any:
     """Do as `attempt` with what `distributed.protocol.pickle` packed: a function and its arguments."""
     return attempt(wanted, _call, task)
+
+
+def _has_nanny() -> bool:
+    """Tell whether this is the process of a worker that is replaced when it dies, and nobody else's."""
+    try:
+        return get_worker().nanny is not None
+    except ValueError:
+        return False
 
 
 def _call(task: bytes) -> Any:
