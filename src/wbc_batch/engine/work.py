@@ -6,7 +6,7 @@ import pickle
 import platform
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from functools import lru_cache
 from importlib.metadata import version
@@ -262,7 +262,9 @@ def _at_once(classifier: Classifier) -> int:
     return classifier.batch_size * -(-_AT_ONCE // classifier.batch_size)
 
 
-def _crops(classifier: Classifier, spec: ShardSpec) -> _Crops:
+def _crops(
+    classifier: Classifier, spec: ShardSpec
+) -> Generator[tuple[int, CanonicalCrop | ImageError], None, None]:
     """Read and prepare the cells of a shard, a bounded number ahead of the consumer, in order.
 
     A process that dies of an image takes this one along, as if it had been read here: the run finds out

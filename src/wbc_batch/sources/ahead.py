@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -138,7 +138,7 @@ def map_apart(
             yield from results
 
 
-def _in_turn(tasks: Iterator[_Item]) -> Iterator[_Item]:
+def _in_turn(tasks: Iterator[_Item]) -> Generator[_Item, None, None]:
     with _turn:
         yield from tasks
 
