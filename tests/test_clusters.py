@@ -182,6 +182,25 @@ def test_gpu_runs_use_workers_that_offer_a_gpu_only(
     slides: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     """The GPU is a resource that Dask counts, so that this can be seen without one."""
+
+    def pretend(device: str | None) -> None:
+        """Let a worker say that it would compute on a device, or cannot."""
+        from dataclasses import replace
+
+        import torch
+
+        from wbc_batch.engine import preflight
+        from wbc_batch.errors import InputError
+
+        plain = preflight.try_model
+
+        def tried(*arguments):
+            if device is None:
+                raise InputError("the device 'cuda' was not found")
+            return replace(plain(*arguments), device=torch.device(device))
+
+        preflight.try_model = tried
+
     with LocalCluster(
         n_workers=0,
         threads_per_worker=1,
@@ -195,11 +214,15 @@ def test_gpu_runs_use_workers_that_offer_a_gpu_only(
         cluster.sync(cluster._correct_state)
         with Client(cluster) as client:
             client.wait_for_workers(2)
+            names = {w["name"]: at for at, w in client.scheduler_info()["workers"].items()}
+            with pytest.raises(
+                ClusterError, match=f"{names['gpu']} offers a GPU but would compute"
+            ):
+                classify_paths(slides, tmp_path / "run", scheduler=cluster.scheduler_address)
+            client.run(pretend, "cuda", workers=[names["gpu"]])
+            client.run(pretend, None, workers=[names["cpu"]])  # which does not matter
             classify_paths(slides, tmp_path / "run", scheduler=cluster.scheduler_address)
             ran = client.run(lambda dask_worker: bool(dask_worker.state.executed_count))
-            names = {
-                w["name"]: address for address, w in client.scheduler_info()["workers"].items()
-            }
     assert ran == {names["gpu"]: True, names["cpu"]: False}
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["workers"] == 1

@@ -16,6 +16,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import dask
@@ -23,6 +24,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+import torch
 import zarr
 from distributed.protocol.pickle import dumps, loads
 from runs import command, draw, powerless, stopped_run
@@ -49,7 +51,7 @@ from wbc_batch.ledger import ShardResult, committed, committed_shards
 from wbc_batch.rebuild import rebuild_report
 from wbc_batch.run import classify_paths
 from wbc_batch.schema import CELL_COLUMNS, CLASSES, SHARDS, UNIDENTIFIED
-from wbc_batch.sources import Cell, list_cells, prepared_crops
+from wbc_batch.sources import Cell, ahead, list_cells, prepared_crops
 
 pytestmark = pytest.mark.usefixtures("blank_drawings")
 
@@ -222,6 +224,23 @@ def test_a_name_that_no_text_can_hold_is_a_row(job: Job, tmp_path: Path) -> None
     assert rows["cell_id"].nunique() == 2
 
 
+def test_a_shard_that_fails_lets_the_next_one_read(
+    job: Job, slides: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(self: Classifier, crops: np.ndarray, *arguments: Any) -> Predictions:
+        if len(crops):
+            raise ModelError("what is wrong")
+        return classify(self, crops, *arguments)
+
+    classify = Classifier.predict_prepared
+    monkeypatch.setattr(Classifier, "predict_prepared", failing)
+    (spec,) = plan_shards(8 * list(list_cells([slides])), job, 2000)
+    with pytest.raises(ModelError, match="what is wrong") as kept:
+        run_shard(spec)
+    assert not ahead._turn.locked(), kept.tb
+    ahead._crew.cache_clear()
+
+
 @pytest.mark.parametrize("kind", ["crops.zarr", "stack.tif"])
 def test_a_store_that_is_gone_makes_no_rows(kind: str, job: Job, tmp_path: Path) -> None:
     store = tmp_path / kind
@@ -325,6 +344,30 @@ def test_errors_of_workers_can_travel(raised: type[Exception], arrives: type[Exc
     with pytest.raises(arrives, match="what is wrong") as caught:
         attempt(version("wbc-napari"), fail)
     assert isinstance(loads(dumps(caught.value)), arrives)
+
+
+@pytest.mark.parametrize(
+    ("told", "nanny", "ends"),
+    [
+        ("CUDA error: an illegal memory access was encountered", "tcp://127.0.0.1:1", True),
+        ("CUDA error: an illegal memory access was encountered", None, False),
+        ("CUDA error: out of memory", "tcp://127.0.0.1:1", False),
+    ],
+)
+def test_a_worker_whose_gpu_is_broken_ends_if_it_is_replaced(
+    told: str, nanny: str | None, ends: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failed(RuntimeError):
+        """As torch raises it since 2.8."""
+
+    def fail() -> None:
+        raise Failed(told)
+
+    monkeypatch.setattr(torch, "AcceleratorError", Failed, raising=False)
+    monkeypatch.setattr(work.os, "_exit", sys.exit)
+    monkeypatch.setattr(work, "get_worker", lambda: SimpleNamespace(nanny=nanny))
+    with pytest.raises(SystemExit if ends else WorkerError):
+        attempt(version("wbc-napari"), fail)
 
 
 # --- ledger

@@ -3,6 +3,9 @@
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +116,48 @@ def test_files_of_the_current_folder_are_no_libraries(
     ahead.dismiss()
     assert list(ahead.map_apart(sorted, [2, 1, 3], 1)) == [1, 2, 3]
     ahead.dismiss()
+
+
+def test_a_call_is_read_to_its_end_before_the_next_one() -> None:
+    taken: list[str] = []
+    next_begun = threading.Event()
+
+    def first() -> Iterator[int]:
+        for number in range(12):
+            taken.append("first")
+            if number == 6:  # room for the next one to push in
+                next_begun.wait(0.5)
+            yield number
+
+    def second() -> Iterator[int]:
+        for number in range(12):
+            next_begun.set()
+            taken.append("second")
+            yield number
+
+    ahead._crew.cache_clear()
+    going = ahead.map_apart(sorted, first(), 1, 1)
+    next(going)
+    with ThreadPoolExecutor(1) as pool:
+        later = pool.submit(list, ahead.map_apart(sorted, second(), 1, 1))
+        assert list(going) == list(range(1, 12))
+        assert later.result(60) == list(range(12))
+    assert taken == 12 * ["first"] + 12 * ["second"]
+    ahead._crew.cache_clear()
+
+
+def test_a_call_that_is_given_up_lets_the_next_one_read() -> None:
+    ahead._crew.cache_clear()
+    closed = ahead.map_apart(sorted, range(12), 1, 1)
+    next(closed)
+    closed.close()
+    assert list(ahead.map_apart(sorted, [2, 1], 1)) == [1, 2]
+    silent = 12 * ["http://127.0.0.1:1/a.zarr"]
+    with pytest.raises(ConnectionError) as kept:
+        list(ahead.map_apart(refuse_silent, silent, 1, 1))
+    assert list(ahead.map_apart(sorted, [2, 1], 1)) == [1, 2]
+    assert kept.tb
+    ahead._crew.cache_clear()
 
 
 def _reading(slides: Path, how: str) -> subprocess.Popen:

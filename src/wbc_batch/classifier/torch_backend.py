@@ -25,6 +25,7 @@ __all__ = [
     "choose_precision",
     "enough_memory",
     "fold_normalisation",
+    "is_broken",
 ]
 
 _log = logging.getLogger(__name__)
@@ -279,6 +280,12 @@ def _faithful(device: torch.device) -> AbstractContextManager[None]:
 def _memory_is_short(error: RuntimeError) -> bool:
     told = str(error)
     return isinstance(error, torch.OutOfMemoryError) or any(words in told for words in _SHORT)
+
+
+def is_broken(error: Exception) -> bool:
+    """Tell whether the GPU failed in a way that stays: nothing works on it in this process any more."""
+    kind = getattr(torch, "AcceleratorError", ())  # since torch 2.8
+    return isinstance(error, kind) and not _memory_is_short(error)
 
 
 def fold_normalisation(network: nn.Module) -> None:

@@ -32,18 +32,19 @@ _TRIES = 3
 class _View:
     """What a worker has and sees; `trouble` is empty where all is well.
 
-    The precision is the one that it computes in; `probe` is the file that it wrote among the results.
+    Precision and device are what it computes in and on; `probe` is the file that it wrote among the results.
     """
 
     version: str
     cores: int
     precision: str
+    device: str
     trouble: str
     probe: Path
 
 
 def check_workers(client: Client, job: Job, samples: Sequence[Cell]) -> tuple[int, str]:
-    """Make sure that every worker can do its part, before any work.
+    """Make sure that every worker can do its part, before any work; if some offer a GPU, only they matter.
 
     Parameters
     ----------
@@ -75,6 +76,9 @@ def check_workers(client: Client, job: Job, samples: Sequence[Cell]) -> tuple[in
             answers = _answers(client, partial(_look_around, token, job, tuple(samples)))
             if not any(isinstance(answer, OSError) for answer in answers.values()):
                 break
+        gpus = gpus_of_workers(client, job.device)
+        if gpus:
+            answers = {worker: answer for worker, answer in answers.items() if worker in gpus}
         ours = version("wbc-napari")
         complaints = {worker: _complaint(answer, ours) for worker, answer in answers.items()}
     finally:
@@ -83,12 +87,13 @@ def check_workers(client: Client, job: Job, samples: Sequence[Cell]) -> tuple[in
     for worker, complaint in sorted(complaints.items()):
         if complaint:
             raise ClusterError(f"the Dask worker {worker} {complaint}")
-    gpus = gpus_of_workers(client, job.device)
-    views = {
-        worker: view
-        for worker, view in answers.items()
-        if isinstance(view, _View) and (not gpus or worker in gpus)
-    }
+    views = {worker: view for worker, view in answers.items() if isinstance(view, _View)}
+    for worker, view in sorted(views.items()):
+        if gpus and view.device == "cpu":
+            raise ClusterError(
+                f"the Dask worker {worker} offers a GPU but would compute on its CPU; install a torch "
+                "there that sees the GPU, or use --device cpu for all workers"
+            )
     if not views:
         raise IncompleteRunError(
             "no Dask worker is left; find out why they ended, then repeat the command to continue"
@@ -124,11 +129,11 @@ def _answers(client: Client, look: Callable[[], _View]) -> dict[str, _View | Exc
 def _look_around(token: Path, job: Job, samples: Sequence[Cell]) -> _View:
     """Tell, on a worker, what it has and sees."""
     troubles = [_sample_trouble(cell, Path(job.base)) for cell in samples]
-    model_trouble, precision = _try_model(job)
+    model_trouble, precision, device = _try_model(job)
     probe = token.with_name(f"{token.name}-{uuid4().hex}")
     troubles += [_place_trouble(token, probe), model_trouble]
     trouble = next(filter(None, troubles), "")
-    return _View(version("wbc-napari"), CPU_COUNT, precision, trouble, probe)
+    return _View(version("wbc-napari"), CPU_COUNT, precision, device, trouble, probe)
 
 
 def _sample_trouble(cell: Cell, base: Path) -> str:
@@ -162,19 +167,23 @@ def _place_trouble(token: Path, probe: Path) -> str:
     return ""
 
 
-def _try_model(job: Job) -> tuple[str, str]:
-    """Why this worker cannot use the model, or else the precision that it would compute in."""
+def _try_model(job: Job) -> tuple[str, str, str]:
+    """Why this worker cannot use the model, or else what precision it would compute in, and on what."""
     try:
         bundle = read_bundle(job.model)
-        precision = try_model(bundle, job.device, job.precision, job.backend).precision
+        runtime = try_model(bundle, job.device, job.precision, job.backend)
     except WbcError as error:
-        return f"cannot load the model ({error})", ""
+        return f"cannot load the model ({error})", "", ""
     if model_digest(bundle) != job.model_digest:
         return (
-            f"has a different model at {bundle.path} than this machine; install the same version "
-            "of wbc-napari everywhere, or give a bundle that all can read"
-        ), ""
-    return "", precision
+            (
+                f"has a different model at {bundle.path} than this machine; install the same version "
+                "of wbc-napari everywhere, or give a bundle that all can read"
+            ),
+            "",
+            "",
+        )
+    return "", runtime.precision, runtime.device.type
 
 
 def _complaint(answer: _View | Exception, ours: str) -> str:

@@ -1,11 +1,13 @@
-"""What happens on a worker: one shard in, one Parquet file out. Plain functions, without Dask."""
+"""What happens on a worker: one shard in, one Parquet file out. Plain functions, almost without Dask."""
 
+import logging
 import os
 import pickle
 import platform
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from functools import lru_cache
 from importlib.metadata import version
 from itertools import chain, islice
@@ -17,9 +19,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from distributed import get_worker
 
 from wbc_batch.classifier import Classifier
 from wbc_batch.classifier.preprocessing import CanonicalCrop, stacked
+from wbc_batch.classifier.torch_backend import is_broken
 from wbc_batch.engine.plan import Job, ShardSpec, model_digest
 from wbc_batch.engine.sight import refuse_blind, refuse_emptied
 from wbc_batch.errors import ClusterError, ImageError, InputError, ModelError, WbcError
@@ -55,6 +59,8 @@ __all__ = [
     "run_shard",
 ]
 
+_log = logging.getLogger(__name__)
+
 #: The ``error`` of a cell that is not read because it kills the process that reads it.
 FATAL_REASON = "reading this image kills the process that reads it"
 
@@ -87,6 +93,10 @@ def attempt(wanted: str, function: Callable[..., Any], *arguments: Any) -> Any:
     except (WbcError, OSError) as error:
         failure: Exception = error
     except Exception as error:  # noqa: BLE001 - raised below
+        if is_broken(error) and _has_nanny():
+            # This process would fail whatever it is given next, at once. The nanny starts another one.
+            _log.exception("The GPU failed, so this worker ends")
+            os._exit(1)
         failure = WorkerError(f"{type(error).__name__}: {error}")
         failure.add_note(traceback.format_exc())
     failure.__cause__ = failure.__context__ = None
@@ -96,6 +106,14 @@ def attempt(wanted: str, function: Callable[..., Any], *arguments: Any) -> Any:
 def attempt_packed(wanted: str, task: bytes) -> Any:
     """Do as `attempt` with what `distributed.protocol.pickle` packed: a function and its arguments."""
     return attempt(wanted, _call, task)
+
+
+def _has_nanny() -> bool:
+    """Tell whether this is the process of a worker that is replaced when it dies, and nobody else's."""
+    try:
+        return get_worker().nanny is not None
+    except ValueError:
+        return False
 
 
 def _call(task: bytes) -> Any:
@@ -142,10 +160,12 @@ def run_shard(spec: ShardSpec) -> ShardResult:
     refuse_blind(spec)
     with _loading:
         classifier = load_classifier(spec.job)
-    crops = _begun(crops_of_shard(classifier, spec))
-    with _turn:
-        started = time.perf_counter()
-        rows = _classify(classifier, spec, crops)
+    # Closed, so that a failed one does not keep the next one from reading.
+    with closing(crops_of_shard(classifier, spec)) as crops:
+        begun = _begun(crops)
+        with _turn:
+            started = time.perf_counter()
+            rows = _classify(classifier, spec, begun)
     if rows["error"].null_count < rows.num_rows - len(spec.fatal):
         refuse_blind(spec)  # it may have gone meanwhile,
         refuse_emptied(spec)  # or before, and left a place
@@ -254,7 +274,9 @@ def cells_at_once(classifier: Classifier) -> int:
     return classifier.batch_size * -(-_AT_ONCE // classifier.batch_size)
 
 
-def crops_of_shard(classifier: Classifier, spec: ShardSpec) -> _Crops:
+def crops_of_shard(
+    classifier: Classifier, spec: ShardSpec
+) -> Generator[tuple[int, CanonicalCrop | ImageError], None, None]:
     """Read and prepare the cells of a shard, a bounded number ahead of the consumer, in order.
 
     A process that dies of an image takes this one along, as if it had been read here: the run finds out

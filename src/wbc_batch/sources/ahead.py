@@ -12,8 +12,9 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -35,8 +36,8 @@ _Result = TypeVar("_Result")
 _AHEAD = 2
 _CODE = "from wbc_batch.sources.ahead import _serve; _serve({})"
 _SINGLE = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-# Threads of one process share one crew.
-_hiring = Lock()
+# Threads of one process share one crew: one call gives it tasks until it has no more, then the next one.
+_hiring, _turn = Lock(), Lock()
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ def map_apart(
 ) -> Iterator[_Result]:
     """Call a function for some items at a time, in processes, a bounded number ahead of the consumer.
 
-    The processes stay for the next call, and end with this one.
+    The processes stay for the next call, and end with this one. Of calls on several threads one waits until
+    the other has given out its last items, or is closed: those that are wanted first are done first.
 
     Parameters
     ----------
@@ -131,8 +133,14 @@ def map_apart(
 
     todo = iter(items)
     tasks = iter(lambda: tuple(islice(todo, at_once)), ())
-    for results in run_ahead(call, tasks, processes, _AHEAD * processes):
-        yield from results
+    with closing(_in_turn(tasks)) as ours:  # what is raised may be kept, and this with it
+        for results in run_ahead(call, ours, processes, _AHEAD * processes):
+            yield from results
+
+
+def _in_turn(tasks: Iterator[_Item]) -> Generator[_Item, None, None]:
+    with _turn:
+        yield from tasks
 
 
 def dismiss() -> None:
