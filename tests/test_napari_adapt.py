@@ -117,7 +117,7 @@ def test_other_corrections_are_not_mixed_with_those_of_an_adaptation(reviewed, t
     some = ~plan.held_out | (plan.labels != "basophil")
     parts = {name: getattr(plan, name)[some] for name in ("rows", "labels", "names", "held_out")}
     *_, last = adapt(replace(plan, **parts, left_out=2), Event())
-    assert "no basophil:" in last.notes[0]
+    assert "no basophil among the held-out cells" in last.notes[0]
     assert last.notes[1].startswith("2 reviewed cells")
     stop, steps = Event(), []
     for step in adapt(plan, stop):
