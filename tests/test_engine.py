@@ -617,6 +617,29 @@ def test_cells_of_finished_shards_are_let_go(slides: Path, job: Job, tmp_path: P
     assert 0 < max(alive) < 60  # of 120: those of the shards in flight
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("last", [False, True])
+def test_ctrl_c_is_not_lost_while_an_object_is_thrown_away(
+    slides: Path, job: Job, last: bool
+) -> None:
+    class Stubborn:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)  # Python drops what is raised here
+
+    done: list[int] = []
+
+    def count(result: ShardResult) -> None:
+        done.append(result.number)
+        if len(done) == (30 if last else 1):
+            Stubborn()
+
+    handler = signal.getsignal(signal.SIGINT)
+    with local_workers(1, 1, 2 << 30) as client, pytest.raises(KeyboardInterrupt):
+        execute(client, plan_shards(list_cells([slides]), job, 4), count, 60)
+    assert len(done) == (30 if last else 1)
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
 def test_a_shard_that_was_damaged_since_is_made_anew(
     slides: Path, undisturbed: Path, tmp_path: Path
 ) -> None:

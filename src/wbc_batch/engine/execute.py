@@ -27,6 +27,7 @@ from distributed.scheduler import KilledWorker
 from wbc_batch.engine.capacity import GPU, gpu_workers
 from wbc_batch.engine.connection import asked, connected, connection_lost, lacks_package
 from wbc_batch.engine.plan import SHARDS_AT_ONCE, ShardSpec
+from wbc_batch.engine.starting import interrupts_remembered
 from wbc_batch.engine.work import attempt_packed, read_cells, run_shard
 from wbc_batch.errors import ClusterError, IncompleteRunError, UnreachableError, WbcError
 from wbc_batch.files import UNFINISHED
@@ -80,27 +81,34 @@ def execute(
     WbcError
         What else a worker raised on purpose, such as that the model is missing.
     """
-    flight = _Flight(client, stall_timeout, on_gpu)
+    with interrupts_remembered() as interrupts:
+        flight = _Flight(client, stall_timeout, on_gpu, interrupts)
+        try:
+            _run_all(flight, specs, on_commit)
+        finally:
+            flight.cancel()
+
+
+def _run_all(
+    flight: "_Flight", specs: Iterable[ShardSpec], on_commit: Callable[[ShardResult], None]
+) -> None:
     again: deque[_Shard] = deque()
     suspects: list[ShardSpec] = []
     fresh = map(_Shard, specs)
-    try:
-        while True:
-            for shard in islice(chain(_drain(again), fresh), flight.room()):
-                flight.launch(shard, run_shard, shard.spec)
-            if not flight.size:
-                break
-            shard, outcome = flight.next_ended()
-            if isinstance(outcome, ShardResult):
-                on_commit(outcome)
-            elif isinstance(outcome, KilledWorker) and _deaths(shard, outcome) >= _DEATHS:
-                suspects.append(shard.spec)
-            else:
-                again.append(_after(shard, outcome))
-        for spec in suspects:
-            on_commit(_run_alone(flight, spec))
-    finally:
-        flight.cancel()
+    while True:
+        for shard in islice(chain(_drain(again), fresh), flight.room()):
+            flight.launch(shard, run_shard, shard.spec)
+        if not flight.size:
+            break
+        shard, outcome = flight.next_ended()
+        if isinstance(outcome, ShardResult):
+            on_commit(outcome)
+        elif isinstance(outcome, KilledWorker) and _deaths(shard, outcome) >= _DEATHS:
+            suspects.append(shard.spec)
+        else:
+            again.append(_after(shard, outcome))
+    for spec in suspects:
+        on_commit(_run_alone(flight, spec))
 
 
 def find_fatal(
@@ -133,8 +141,11 @@ def find_fatal(
 class _Flight:
     """What is on the workers now. Nothing here waits for ever."""
 
-    def __init__(self, client: Client, stall_timeout: float, on_gpu: bool) -> None:
+    def __init__(
+        self, client: Client, stall_timeout: float, on_gpu: bool, interrupts: Sequence[int]
+    ) -> None:
         self._client = client
+        self._interrupts = interrupts
         self._stall_timeout = stall_timeout
         self._on_gpu = on_gpu
         self._version = version("wbc-napari")
@@ -171,6 +182,8 @@ class _Flight:
         """Wait for any task to end; its tag, and its result or the exception that ended it."""
         deadline = time.monotonic() + self._stall_timeout
         while True:
+            if self._interrupts:
+                raise KeyboardInterrupt
             try:
                 # A short wait lets Ctrl-C through on every system.
                 tag, future = self._launched.pop(self._ended.get(timeout=_TICK))

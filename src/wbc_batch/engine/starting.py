@@ -1,4 +1,4 @@
-"""What it takes to start what may hang: no wait for ever, and Ctrl-C where it belongs."""
+"""What it takes to start what may hang: no wait for ever, and Ctrl-C where it belongs, never lost."""
 
 import logging
 import os
@@ -15,7 +15,16 @@ from distributed import Client
 
 from wbc_batch.errors import in_a_line
 
-__all__ = ["OverdueError", "apart", "connect", "deaf", "quiet", "restored", "short"]
+__all__ = [
+    "OverdueError",
+    "apart",
+    "connect",
+    "deaf",
+    "interrupts_remembered",
+    "quiet",
+    "restored",
+    "short",
+]
 
 _Made = TypeVar("_Made")
 
@@ -104,6 +113,43 @@ def _interrupts_later() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if came:
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def interrupts_remembered() -> Iterator[list[int]]:
+    """Keep Ctrl-C and SIGTERM in mind: one that comes while Python throws an object away is else lost.
+
+    Yields
+    ------
+    list of int
+        The signals that came. They raise KeyboardInterrupt at once, as ever; what goes on all the same should
+        raise it when it sees one here.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        In the end, if one of them came.
+    """
+    came: list[int] = []
+
+    def remember(number: int, _: object) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    here = threading.current_thread() is threading.main_thread()
+    plain = signal.default_int_handler  # other handlers are somebody's own
+    numbers = [
+        it for it in (signal.SIGINT, signal.SIGTERM) if here and signal.getsignal(it) is plain
+    ]
+    for number in numbers:
+        signal.signal(number, remember)
+    try:
+        yield came
+    finally:
+        for number in numbers:
+            signal.signal(number, plain)
     if came:
         raise KeyboardInterrupt
 
