@@ -119,12 +119,12 @@ def _interrupts_later() -> Iterator[None]:
 
 @contextmanager
 def interrupts_remembered() -> Iterator[list[int]]:
-    """Keep Ctrl-C and SIGTERM in mind: one that comes while Python throws an object away is else lost.
+    """Remember Ctrl-C and SIGTERM: Python drops one that comes while it throws an object away.
 
     Yields
     ------
     list of int
-        The signals that came. They raise KeyboardInterrupt at once, as ever; what goes on all the same should
+        The signals that came. Each raises KeyboardInterrupt at once; code that runs on all the same should
         raise it when it sees one here.
 
     Raises

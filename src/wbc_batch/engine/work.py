@@ -1,4 +1,7 @@
-"""What happens on a worker: one shard in, one Parquet file out. Plain functions, almost without Dask."""
+"""What happens on a worker: one shard in, one Parquet file out.
+
+Plain functions; Dask is asked only whether this process is a worker that is replaced when it ends.
+"""
 
 import logging
 import os
