@@ -207,7 +207,8 @@ def test_a_model_tells_what_it_is() -> None:
     rows = [line.split() for line in as_text.stdout.splitlines()]
     assert "{" not in as_text.stdout
     for name, found in facts["metrics"]["data_sets"].items():
-        (row,) = (row for row in rows if row[:1] == [name] and "on" in row)
+        role = found["role"].split()
+        (row,) = (row for row in rows if row[: 1 + len(role)] == [name, *role])
         assert f"{100 * found['accuracy']:.1f}" in row
         assert f"{100 * found['accuracy_identified']:.1f}" == row[-1]
 
