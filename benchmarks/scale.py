@@ -145,10 +145,14 @@ def write_random_rows(spec: "ShardSpec") -> "ShardResult":
     with (
         patch.object(work, "refuse_blind", lambda _: None),
         patch.object(work, "load_classifier", lambda _: idle),
-        patch.object(work, "crops_of_shard", lambda *_: (crop for crop in ())),
+        patch.object(work, "crops_of_shard", no_crops),
         patch.object(work, "_classify", random_rows),
     ):
         return work.run_shard(spec)
+
+
+def no_crops(*_: object) -> Iterator[None]:
+    yield from ()
 
 
 def random_rows(_: object, spec: "ShardSpec", _crops: object) -> "Table":
