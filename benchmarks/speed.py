@@ -33,7 +33,7 @@ import torch
 from ways import Ours, only_predict, only_prepare
 
 from wbc_batch.classifier import read_bundle
-from wbc_batch.classifier.torch_backend import choose_device
+from wbc_batch.classifier.devices import choose_device
 from wbc_batch.engine.crew import choose_crew
 from wbc_batch.engine.machine import cores
 from wbc_batch.exchange.importing import Foreign, import_checkpoint

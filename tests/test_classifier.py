@@ -2,6 +2,9 @@
 
 import json
 import shutil
+from collections.abc import Callable, Iterator
+from functools import reduce
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +14,11 @@ import torch
 from wbc_batch.classifier import Classifier, read_bundle
 from wbc_batch.classifier.bundle import WEIGHTS_FILE, find_bundle
 from wbc_batch.classifier.calibration import expected_calibration_error, fit_temperature
+from wbc_batch.classifier.devices import BATCH_SIZES, choose_device, choose_precision, faithful
 from wbc_batch.classifier.network import CompactResNet
 from wbc_batch.classifier.novelty import fit_novelty
 from wbc_batch.classifier.predictions import Rejection, decide
-from wbc_batch.classifier.torch_backend import (
-    BATCH_SIZES,
-    TorchBackend,
-    choose_device,
-    choose_precision,
-)
+from wbc_batch.classifier.torch_backend import TorchBackend
 from wbc_batch.errors import ImageError, InputError, ModelError, WbcError
 from wbc_batch.schema import CLASSES, PROBABILITY_COLUMNS, UNIDENTIFIED
 from wbc_batch.synthetic import draw_cells
@@ -292,6 +291,41 @@ def test_the_precision_suits_the_gpu_that_was_chosen(monkeypatch):
     _fake_gpus(monkeypatch, "sm_75 sm_80", (8, 0), (7, 5))
     chosen = [choose_precision("auto", choose_device(f"cuda:{n}")) for n in range(2)]
     assert chosen == ["bf16", "bf16" if torch.version.hip else "fp16"]
+
+
+@pytest.fixture
+def settings_of_torch() -> Iterator[Callable[[], dict[str, str | bool]]]:
+    """Tells what torch is set to, and puts it back in the end."""
+    if not hasattr(torch.backends.cudnn, "conv"):
+        pytest.skip("fp32_precision came with torch 2.9")
+    names = ["fp32_precision", "cudnn.conv.fp32_precision", "cuda.matmul.fp32_precision"]
+    names += ["cudnn.benchmark", "cudnn.deterministic"]
+    found = {name: attrgetter(name)(torch.backends) for name in names}
+    yield lambda: {name: attrgetter(name)(torch.backends) for name in names}
+    for name, value in found.items():
+        _set_torch(name, value)
+
+
+def _set_torch(name: str, value: str | bool) -> None:
+    *path, last = name.split(".")
+    setattr(reduce(getattr, path, torch.backends), last, value)
+
+
+@pytest.mark.parametrize(
+    "allowed", ["fp32_precision", "cudnn.conv.fp32_precision", "cuda.matmul.fp32_precision"]
+)
+def test_tf32_is_neither_used_nor_forbidden_to_others(settings_of_torch, allowed):
+    _set_torch(allowed, "tf32")
+    _set_torch("cudnn.benchmark", True)
+    found = settings_of_torch()
+    with faithful(torch.device("cuda")):
+        assert settings_of_torch() == found | {
+            "cudnn.conv.fp32_precision": "ieee",
+            "cuda.matmul.fp32_precision": "ieee",
+            "cudnn.benchmark": False,
+            "cudnn.deterministic": True,
+        }
+    assert settings_of_torch() == found
 
 
 @pytest.mark.parametrize(("native", "warned"), [(True, False), (False, True)])

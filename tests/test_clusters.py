@@ -241,11 +241,11 @@ def test_workers_with_a_gpu_share_the_cores_of_their_machine() -> None:
 
 def test_workers_that_would_not_compute_alike_are_refused(slides: Path, tmp_path: Path) -> None:
     (tmp_path / "other.py").write_text(
-        "from wbc_batch.classifier import torch_backend\n"
-        "plain = torch_backend.choose_precision\n"
+        "from wbc_batch.classifier import devices\n"
+        "plain = devices.choose_precision\n"
         "def choose(precision, device):\n"
         "    return 'fp16' if precision == 'auto' else plain(precision, device)\n"
-        "torch_backend.choose_precision = choose\n"
+        "devices.choose_precision = choose\n"
     )
     preload = {"DASK_DISTRIBUTED__WORKER__PRELOAD": json.dumps([str(tmp_path / "other.py")])}
     options = ("--no-nanny", "--no-dashboard", "--local-directory", str(tmp_path))

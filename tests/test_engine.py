@@ -674,9 +674,9 @@ def test_a_run_that_is_made_whole_again_keeps_its_review(
 
 #: Makes a process choose another precision, as on another kind of node.
 ELSEWHERE = """
-from wbc_batch.classifier import openvino_backend, torch_backend
+from wbc_batch.classifier import devices, openvino_backend
 
-for module in openvino_backend, torch_backend:
+for module in openvino_backend, devices:
     plain = module.choose_precision
     module.choose_precision = lambda wanted, *more, plain=plain: (
         {other!r} if wanted == "auto" else plain(wanted, *more)
@@ -694,7 +694,7 @@ def test_a_continued_run_keeps_its_precision(
     begun_in = committed(run_dir)[0].precision
     file = tmp_path / "elsewhere.py"
     file.write_text(ELSEWHERE.format(other="bf16" if begun_in == "fp32" else "fp32"))
-    for module in ("openvino_backend", "torch_backend"):  # taken back in the end
+    for module in ("openvino_backend", "devices"):  # taken back in the end
         name = f"wbc_batch.classifier.{module}.choose_precision"
         monkeypatch.setattr(name, pkgutil.resolve_name(name))
     runpy.run_path(str(file))

@@ -25,9 +25,9 @@ from torchvision.models import get_model
 from trainings import SMALL, blank_histories, write_cells
 
 from wbc_batch.classifier import Bundle, Classifier, read_bundle
+from wbc_batch.classifier.devices import BATCH_SIZES
 from wbc_batch.classifier.network import build_network
 from wbc_batch.classifier.preprocessing import Preprocessing
-from wbc_batch.classifier.torch_backend import BATCH_SIZES
 from wbc_batch.datasets.held_out import held_out
 from wbc_batch.datasets.labelled import LabelledCells, read_dataset
 from wbc_batch.datasets.naming import named_folders

@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from wbc_batch.classifier.architecture import Network
 from wbc_batch.classifier.backend import Backend, as_they_are
 from wbc_batch.classifier.bundle import Bundle, read_bundle
+from wbc_batch.classifier.devices import enough_memory
 from wbc_batch.classifier.images import as_rgb
 from wbc_batch.classifier.novelty import NoveltyModel
 from wbc_batch.classifier.predictions import Predictions, decide
 from wbc_batch.classifier.preprocessing import CanonicalCrop, canonical_crop, stacked
 from wbc_batch.classifier.runtime import choose_runtime
-from wbc_batch.classifier.torch_backend import TorchBackend, enough_memory
+from wbc_batch.classifier.torch_backend import TorchBackend
 from wbc_batch.errors import ImageError
 
 __all__ = ["Classifier"]

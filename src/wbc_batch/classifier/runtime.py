@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from wbc_batch.classifier import torch_backend
+from wbc_batch.classifier import devices
 from wbc_batch.classifier.backend import choose_backend
 from wbc_batch.classifier.bundle import Bundle
 from wbc_batch.errors import InputError
@@ -47,13 +47,13 @@ def choose_runtime(bundle: Bundle, device: str, precision: str, backend: str) ->
     InputError
         If one of them is unknown, or neither this machine nor the model has it.
     """
-    chosen = torch_backend.choose_device(device)
+    chosen = devices.choose_device(device)
     refuse_impossible(bundle, device, precision, backend)
     if chosen.type == "cpu" and choose_backend(backend) == "openvino":
         from wbc_batch.classifier import openvino_backend
 
         return Runtime(chosen, "openvino", openvino_backend.choose_precision(precision))
-    return Runtime(chosen, "torch", torch_backend.choose_precision(precision, chosen))
+    return Runtime(chosen, "torch", devices.choose_precision(precision, chosen))
 
 
 def refuse_impossible(bundle: Bundle, device: str, precision: str, backend: str) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from distributed import Client
 
 from wbc_batch.classifier import read_bundle
+from wbc_batch.classifier.devices import choose_device
 from wbc_batch.classifier.runtime import choose_runtime
-from wbc_batch.classifier.torch_backend import choose_device
 from wbc_batch.engine import clusters
 from wbc_batch.engine.capacity import expected_workers, gpu_workers
 from wbc_batch.engine.cluster_file import read_cluster_file

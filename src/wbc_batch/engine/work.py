@@ -25,8 +25,8 @@ import pyarrow.parquet as pq
 from distributed import get_worker
 
 from wbc_batch.classifier import Classifier
+from wbc_batch.classifier.devices import is_broken
 from wbc_batch.classifier.preprocessing import CanonicalCrop, stacked
-from wbc_batch.classifier.torch_backend import is_broken
 from wbc_batch.engine.plan import Job, ShardSpec, model_digest
 from wbc_batch.engine.sight import refuse_blind, refuse_emptied
 from wbc_batch.errors import ClusterError, ImageError, InputError, ModelError, WbcError

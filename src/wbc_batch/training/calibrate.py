@@ -13,10 +13,11 @@ from wbc_batch.classifier import Bundle
 from wbc_batch.classifier.architecture import Network
 from wbc_batch.classifier.calibration import fit_temperature
 from wbc_batch.classifier.conformal import conformal_scores
+from wbc_batch.classifier.devices import choose_precision
 from wbc_batch.classifier.novelty import NoveltyModel, fit_novelty
 from wbc_batch.classifier.nucleus_size import SizeEvidence, fit_size_evidence
 from wbc_batch.classifier.predictions import Rejection, decide
-from wbc_batch.classifier.torch_backend import TorchBackend, choose_precision
+from wbc_batch.classifier.torch_backend import TorchBackend
 from wbc_batch.datasets.labelled import LabelledCells, select
 from wbc_batch.schema import CLASSES, DRAWN
 from wbc_batch.training.augmentation import augment

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from wbc_batch.classifier.architecture import Network
-from wbc_batch.classifier.torch_backend import enough_memory
+from wbc_batch.classifier.devices import enough_memory
 from wbc_batch.errors import RunError, in_a_line
 from wbc_batch.files import write_file
 from wbc_batch.training.history import History

@@ -15,7 +15,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 
 from wbc_batch.classifier.architecture import Network
-from wbc_batch.classifier.torch_backend import PRECISIONS, TorchBackend, choose_precision
+from wbc_batch.classifier.devices import PRECISIONS, choose_precision
+from wbc_batch.classifier.torch_backend import TorchBackend
 from wbc_batch.datasets.labelled import LabelledCells
 from wbc_batch.errors import RunError
 from wbc_batch.schema import CLASSES

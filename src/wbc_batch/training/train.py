@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from wbc_batch.classifier.bundle import Bundle, bundles_in, read_bundle, write_bundle
+from wbc_batch.classifier.devices import choose_device, enough_memory
 from wbc_batch.classifier.network import all_arguments
 from wbc_batch.classifier.predictions import Rejection
-from wbc_batch.classifier.torch_backend import choose_device, enough_memory
 from wbc_batch.datasets.labelled import LabelledCells, refuse_shared_images
 from wbc_batch.errors import InputError, RunError
 from wbc_batch.schema import CLASSES
