@@ -5,6 +5,7 @@ import logging
 import sys
 from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from wbc_batch.classifier.predictions import Rejection
 from wbc_batch.classifier.preprocessing import CanonicalCrop, stacked
 from wbc_batch.errors import ImageError, WbcError
+from wbc_batch.sources.ahead import run_ahead
 from wbc_napari.crops import Crops, read_one
 from wbc_napari.torchvision_loader import load_torchvision
 
@@ -140,7 +142,7 @@ def load_for(plan: Plan) -> Iterator["Classifier"]:
 
 
 def classify(plan: Plan) -> Iterator[Step]:
-    """Classify crops, reading no more than a batch at a time.
+    """Classify crops, reading no more than two batches at a time.
 
     Yields
     ------
@@ -164,8 +166,11 @@ def classify(plan: Plan) -> Iterator[Step]:
         "preprocessing": asdict(classifier.bundle.preprocessing),
     }
     yield Step(about)
-    for number, rows in enumerate(plan.crops.batches(plan.wanted)):
-        images, errors = _prepare(classifier, plan.crops, rows)
+    batches = plan.crops.batches(plan.wanted)
+    prepare = partial(_prepare, classifier, plan.crops)
+    # One batch is read and prepared while the network computes the one before.
+    prepared = zip(batches, run_ahead(prepare, batches, threads=1, ahead=1), strict=True)
+    for number, (rows, (images, errors)) in enumerate(prepared):
         if number == 0 and not images:
             first = errors[int(rows[0])]
             raise ImageError(f"'{plan.crops.name}' cannot be classified: {first}.")
