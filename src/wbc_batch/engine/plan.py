@@ -25,7 +25,7 @@ __all__ = [
     "verified",
 ]
 
-#: At most this many cells per shard: some ten seconds of one core.
+#: At most this many cells per shard: some twenty-five seconds of one core.
 MAX_SHARD = 4096
 #: Below this many cells per shard, starting it costs more than sharing the work gains.
 MIN_SHARD = 32

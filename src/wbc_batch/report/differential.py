@@ -1,6 +1,6 @@
 """The differential: how many cells of each class a group holds, and how sure that is."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ __all__ = [
     "MAX_NOVELTY",
     "ROWS",
     "Tally",
+    "by_group",
     "differential",
     "read_differential",
     "write_differential",
@@ -116,17 +117,25 @@ def differential(
     return tally.by_group(confusion, wbc_counts)
 
 
-class Tally:
-    """Counts cells part by part, so that a run of any length needs no more than 4 bytes per cell.
+def by_group(table: pd.DataFrame, most: int) -> dict[str, pd.DataFrame]:
+    """Return the rows of each of the first groups of a differential, at most so many groups."""
+    first = table.iloc[: most * len(ROWS)]
+    return {str(group): rows for group, rows in first.groupby("group", sort=False)}
 
-    Those 4 bytes are the confidences (float32), without which no exact median is to be had.
+
+class Tally:
+    """Counts cells part by part, so that a run of any length needs few bytes per cell.
+
+    They are the confidences (float32), without which no exact median is to be had: 4 bytes where the cells of
+    a group come one after the other, 16 where every cell is of another group than the one before.
     """
 
     def __init__(self) -> None:
         # By group: cells of each of `ROWS`, and how many of them are unlike the training data.
         self._counts: dict[str, NDArray[np.int64]] = {}
         self._unlike: dict[str, NDArray[np.int64]] = {}
-        self._confidences: dict[tuple[str, str], list[NDArray[np.float32]]] = {}
+        self._numbers: dict[str, int] = {}
+        self._confidences = _Confidences()
 
     def add(self, cells: pd.DataFrame) -> None:
         """Count some more cells; see `differential` for the columns."""
@@ -137,20 +146,18 @@ class Tally:
                 "classify the cells first"
             )
         codes, names = _groups(cells)
-        kinds = codes * len(ROWS) + pd.Index(ROWS).get_indexer(pd.Index(_labels(cells)))
+        rows = pd.Index(ROWS).get_indexer(pd.Index(_labels(cells)))
+        kinds = codes * len(ROWS) + rows
         unlike = np.zeros(len(cells), bool)
         if "novelty" in cells:
             unlike = (pd.to_numeric(cells["novelty"]) > MAX_NOVELTY).to_numpy()
         _add(self._counts, names, kinds)
         _add(self._unlike, names, kinds[unlike])
+        numbers = [self._numbers.setdefault(name, len(self._numbers)) for name in names]
         confidence = pd.to_numeric(cells["confidence"]).to_numpy(np.float32)
         known = ~np.isnan(confidence)
-        kinds, confidence = kinds[known], confidence[known]
-        order = np.argsort(kinds, kind="stable")
-        there, starts = np.unique(kinds[order], return_index=True)
-        for kind, start, end in zip(there, starts, [*starts[1:], len(order)], strict=False):
-            key = names[kind // len(ROWS)], ROWS[kind % len(ROWS)]
-            self._confidences.setdefault(key, []).append(confidence[order[start:end]])
+        groups = np.array(numbers, np.int32)[codes[known]]
+        self._confidences.add(groups, rows[known], confidence[known])
 
     @property
     def groups(self) -> list[str]:
@@ -161,24 +168,27 @@ class Tally:
         self, confusion: Confusion | None = None, wbc_counts: Mapping[str, float] | None = None
     ) -> pd.DataFrame:
         """Return the differential of each group, as `differential` describes it."""
-        parts = {group: [group] for group in self._counts}
-        return self._table(parts, confusion, wbc_counts or {})
+        each = np.arange(len(self._counts), dtype=np.int32)
+        return self._table(self.groups, each, confusion, wbc_counts or {})
 
     def overall(self) -> pd.DataFrame:
         """Return the differential of all cells together; same columns, unnamed group."""
-        return self._table({"": self.groups}, None, {})
+        return self._table([""], np.zeros(len(self._counts), np.int32), None, {})
 
     def histogram(self, label: str) -> NDArray[np.int64]:
         """Cells of one label, in all groups, by confidence in `BINS` bins from 0 to 1."""
-        return np.histogram(self._all_confidences(self._counts, label), BINS, (0.0, 1.0))[0]
+        _, confidences = self._confidences.of(ROWS.index(label))
+        return np.histogram(confidences, BINS, (0.0, 1.0))[0]
 
     def _table(
         self,
-        parts: Mapping[str, Sequence[str]],
+        parts: Sequence[str],
+        part_of: NDArray[np.int32],
         confusion: Confusion | None,
         wbc_counts: Mapping[str, float],
     ) -> pd.DataFrame:
-        counts = _sums(self._counts, parts)
+        """Make the table of some parts, where each group, by its number, belongs to one."""
+        counts = _sums(self._counts, part_of, len(parts))
         identified = counts[:, : len(CLASSES)]
         total = identified.sum(axis=1, keepdims=True)
         with np.errstate(invalid="ignore"):
@@ -187,7 +197,7 @@ class Tally:
         if confusion is not None:
             limits = confusion_limits(identified, confusion.table)
             columns["confusion_lower"], columns["confusion_upper"] = map(_padded, limits)
-        wbc = np.array([wbc_counts.get(group, np.nan) for group in parts]).reshape(-1, 1)
+        wbc = np.array([wbc_counts.get(part, np.nan) for part in parts]).reshape(-1, 1)
         columns |= {
             name: wbc * columns[share] / 100.0
             for name, share in (
@@ -195,31 +205,61 @@ class Tally:
                 *((f"absolute_{limit}", limit) for limit in list(columns)[1:]),
             )
         }
+        centres = [self._confidences.centres(row, part_of, len(parts)) for row in range(len(ROWS))]
+        columns["mean_confidence"], columns["median_confidence"] = np.stack(centres, axis=-1)
         table = pd.DataFrame(
             {
-                "group": np.repeat(np.array(list(parts), dtype=object), len(ROWS)),
+                "group": np.repeat(np.array(parts, dtype=object), len(ROWS)),
                 "label": np.tile(np.array(ROWS, dtype=object), len(parts)),
                 "count": counts.ravel(),
-                "unlike": _sums(self._unlike, parts).ravel(),
+                "unlike": _sums(self._unlike, part_of, len(parts)).ravel(),
                 **{name: values.ravel() for name, values in columns.items()},
             }
         )
-        confidences = [
-            self._confidence(groups, label) for groups in parts.values() for label in ROWS
-        ]
-        table[["mean_confidence", "median_confidence"]] = np.array(confidences).reshape(-1, 2)
         return table.reindex(columns=list(DIFFERENTIAL_COLUMNS)).astype(_DTYPES)
 
-    def _all_confidences(self, groups: Iterable[str], label: str) -> NDArray[np.float32]:
-        parts = [part for group in groups for part in self._confidences.get((group, label), ())]
-        return np.concatenate([np.zeros(0, np.float32), *parts])
 
-    def _confidence(self, groups: Iterable[str], label: str) -> tuple[float, float]:
-        """Mean and median."""
-        values = self._all_confidences(groups, label)
-        if not len(values):
-            return np.nan, np.nan
-        return float(values.mean(dtype=np.float64)), float(np.median(values))
+class _Confidences:
+    """Confidences of cells by group and row of `ROWS`, both as numbers."""
+
+    def __init__(self) -> None:
+        # Cells of one group and row follow one another in a stretch. Of all stretches: group, row, cells;
+        # and the confidences of all cells.
+        none = np.zeros(0, np.int32)
+        self._parts = [(none, none, none, np.zeros(0, np.float32))]
+
+    def add(
+        self, groups: NDArray[np.int32], rows: NDArray[np.intp], confidences: NDArray[np.float32]
+    ) -> None:
+        order = np.lexsort((rows, groups))
+        kinds, starts = np.unique(np.stack([groups[order], rows[order]]), axis=1, return_index=True)
+        cells = np.diff([*starts, len(order)])
+        self._parts.append((*kinds.astype(np.int32), cells.astype(np.int32), confidences[order]))
+
+    def of(self, row: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Return groups and confidences of the cells of a row."""
+        columns = zip(*self._parts, strict=True)
+        groups, rows, cells, confidences = (np.concatenate(column) for column in columns)
+        self._parts = [(groups, rows, cells, confidences)]
+        wanted = rows == row
+        return (
+            np.repeat(groups[wanted], cells[wanted]),
+            confidences[np.repeat(wanted, cells)],
+        )
+
+    def centres(self, row: int, part_of: NDArray[np.int32], parts: int) -> NDArray[np.float64]:
+        """Return mean and median of a row in each part, shape (2, parts); NaN where it has no cells."""
+        groups, confidences = self.of(row)
+        part = part_of[groups]
+        if np.any(part[1:] < part[:-1]):
+            order = np.argsort(part, kind="stable")
+            part, confidences = part[order], confidences[order]
+        found = np.full((2, parts), np.nan)
+        there, starts = np.unique(part, return_index=True)
+        for number, start, end in zip(there, starts, [*starts[1:], len(part)], strict=False):
+            some = confidences[start:end]
+            found[:, number] = some.mean(dtype=np.float64), np.median(some)
+        return found
 
 
 def write_differential(path: Path, table: pd.DataFrame) -> None:
@@ -284,12 +324,12 @@ def _add(
 
 
 def _sums(
-    counts: Mapping[str, NDArray[np.int64]], parts: Mapping[str, Sequence[str]]
+    counts: Mapping[str, NDArray[np.int64]], part_of: NDArray[np.int32], parts: int
 ) -> NDArray[np.int64]:
     """Add up the counts of the groups of each part, shape (parts, labels)."""
-    none = np.zeros(len(ROWS), np.int64)
-    rows = [sum((counts[group] for group in groups), none) for groups in parts.values()]
-    return np.array(rows, np.int64).reshape(-1, len(ROWS))
+    sums = np.zeros((parts, len(ROWS)), np.int64)
+    np.add.at(sums, part_of, np.array(list(counts.values()), np.int64).reshape(-1, len(ROWS)))
+    return sums
 
 
 def _labels(cells: pd.DataFrame) -> pd.Series:

@@ -18,7 +18,7 @@ from wbc_batch.pages import environment
 from wbc_batch.pages.drawing import inline_svg
 from wbc_batch.report.agreement import Agreement, class_figures
 from wbc_batch.report.collect import Collected, Known
-from wbc_batch.report.differential import ROWS
+from wbc_batch.report.differential import ROWS, by_group
 from wbc_batch.report.drawings import MAX_BARS
 from wbc_batch.report.flags import Flag
 from wbc_batch.report.gallery import MAX_GROUPS, Plate, make_plates, place_of
@@ -185,13 +185,11 @@ def _tell_missing(plates: Sequence[Plate]) -> None:
 
 def _groups(view: RunView) -> list[Group]:
     budget = view.collected.picks.budget(PICTURE_BYTES)
-    reviewed = {}
-    if view.reviewed is not None:
-        reviewed = dict(list(view.reviewed.groupby("group", sort=False)))
-    tables = list(view.table.groupby("group", sort=False))[:MAX_GROUPS]
+    reviewed = {} if view.reviewed is None else by_group(view.reviewed, MAX_GROUPS)
+    tables = by_group(view.table, MAX_GROUPS)
     return [
-        _group(number, str(name), rows, reviewed.get(name), view, budget)
-        for number, (name, rows) in enumerate(tables, 1)
+        _group(number, name, rows, reviewed.get(name), view, budget)
+        for number, (name, rows) in enumerate(tables.items(), 1)
     ]
 
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from wbc_batch.errors import visible
 from wbc_batch.report.compare import Comparison
-from wbc_batch.report.differential import ROWS
+from wbc_batch.report.differential import ROWS, by_group
 from wbc_batch.report.flags import group_flags
 from wbc_batch.report.lists import first_few
 from wbc_batch.schema import CLASSES, LABELS, STATUS_ERROR, UNIDENTIFIED, UNNAMED_GROUP
@@ -122,9 +122,9 @@ def _view(table: pd.DataFrame, headings: Mapping[str, str], between: str, review
     view.add_column("group", overflow="fold", min_width=10)
     for label in ROWS:
         view.add_column(headings[label], justify="right", no_wrap=True)
-    groups = list(table.groupby("group", sort=False))
-    for name, rows in groups[:MAX_GROUPS]:
-        view.add_row(Text(visible(str(name)) or UNNAMED_GROUP), *_cells(rows, between))
+    groups = by_group(table, MAX_GROUPS)
+    for name, rows in groups.items():
+        view.add_row(Text(visible(name) or UNNAMED_GROUP), *_cells(rows, between))
     view.add_section()
     pooled = _pooled(table)
     if len(groups) > 1:

@@ -14,7 +14,7 @@ from wbc_batch.report import drawings
 from wbc_batch.report.agreement import Agreement
 from wbc_batch.report.anndata_table import write_anndata
 from wbc_batch.report.collect import Collected
-from wbc_batch.report.differential import write_differential
+from wbc_batch.report.differential import by_group, write_differential
 from wbc_batch.report.flags import Flag, group_flags
 from wbc_batch.report.gallery import MAX_GROUPS
 from wbc_batch.report.geojson import GeoJsonFolder
@@ -70,7 +70,7 @@ def write_reports(
 ) -> None:
     """Write tables, drawings and the page of a run (`wbc_batch.schema.REPORT_FILES`).
 
-    The rows are read once, some ten thousand at a time; memory grows by 4 bytes per cell (see
+    The rows are read once, some ten thousand at a time; memory grows by 4 to 16 bytes per cell (see
     `wbc_batch.report.differential.Tally`). Each file appears under its name when it is complete and
     replaces an older one.
 
@@ -177,12 +177,11 @@ class _Seen:
 
     def __init__(self, review: Review | None) -> None:
         self._review = review
+        self._wanted = frozenset() if review is None else frozenset(review.table.index)
         self._seen: set[str] = set()
 
     def add(self, cells: pd.DataFrame) -> None:
-        if self._review is not None:
-            ids = cells["cell_id"]
-            self._seen |= set(ids[ids.isin(self._review.table.index)])
+        self._seen |= self._wanted.intersection(cells["cell_id"])
 
     def check(self) -> None:
         if self._review is not None:
@@ -271,7 +270,6 @@ def _drawings(
     profile: Profile | None,
     paces: Sequence[ShardPace],
 ) -> list[drawings.Drawing]:
-    tables = {str(group): rows for group, rows in table.groupby("group", sort=False)}
     found = [
         drawings.Drawing("shares", partial(drawings.shares, table)),
         drawings.Drawing("confidence", partial(drawings.confidences, collected.tally)),
@@ -281,8 +279,7 @@ def _drawings(
     if collected.known:
         known = Agreement(collected.all_known().labels)
         found.append(drawings.Drawing("confusion", partial(drawings.confusion, known)))
-    shown = dict(list(tables.items())[:MAX_GROUPS])
-    return found + drawings.group_drawings(shown, profile)
+    return found + drawings.group_drawings(by_group(table, MAX_GROUPS), profile)
 
 
 def _files(output: Path) -> tuple[str, ...]:
