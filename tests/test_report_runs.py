@@ -70,6 +70,7 @@ def test_a_report_is_made_anew_without_classifying(run: Path, real_drawings: Non
     assert "Report:" in told.stdout
     assert len(read_csv(run / "cells.csv")) == 11
     table = pq.read_table(run / "cells.parquet").to_pandas()
+    assert pq.read_metadata(run / "cells.parquet").num_row_groups == 1  # not one for each shard
     assert list(table["label"].dropna().unique()) == ["neutrophil", "lymphocyte", UNIDENTIFIED]
     from_csv = read_differential(run / "differential.csv")
     from_parquet = pq.read_table(run / "differential.parquet").to_pandas()

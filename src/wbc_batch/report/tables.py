@@ -176,12 +176,28 @@ def csv_file(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], Non
 
 @contextmanager
 def parquet_file(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
-    """Open a Parquet file for appending tables, as `csv_file` does; text is not guarded."""
+    """Open a Parquet file for appending tables, as `csv_file` does; text is not guarded.
+
+    Rows are gathered into groups of some ten thousand: each costs its reader time and memory.
+    """
+    waiting: list[pa.Table] = []
     with (
         replacing(path) as file,
         pq.ParquetWriter(file, schema, compression="zstd") as writer,
     ):
-        yield lambda table: writer.write_table(table.select(schema.names).cast(schema))
+
+        def append(table: pa.Table) -> None:
+            waiting.append(table.select(schema.names).cast(schema))
+            if sum(map(len, waiting)) >= _ROWS_AT_ONCE:
+                write()
+
+        def write() -> None:
+            writer.write_table(pa.concat_tables(waiting))
+            waiting.clear()
+
+        yield append
+        if waiting:
+            write()
 
 
 def guard_text(text: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
