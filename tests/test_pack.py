@@ -208,6 +208,26 @@ def test_damage_of_a_store_costs_what_it_hits(
         list(list_cells(["crops.zarr"]))
 
 
+def test_a_store_without_its_pixels_is_refused_in_a_sentence(slides: Path) -> None:
+    pack.pack([slides], "crops.zarr")
+    shutil.rmtree("crops.zarr/crops")  # copied by half
+    result = invoke("plan", "crops.zarr", "-o", "run")
+    assert result.exit_code == ExitCode.USAGE
+    assert "crops.zarr: the store's pixels are missing or damaged; pack them again" in " ".join(
+        result.stderr.split()
+    )
+
+
+def test_a_store_of_a_later_layout_is_refused_in_a_sentence(slides: Path) -> None:
+    pack.pack([slides], "crops.zarr")
+    zarr.open_group("crops.zarr").attrs[packed.MARK] = packed.VERSION + 1
+    result = invoke("plan", "crops.zarr", "-o", "run")
+    assert result.exit_code == ExitCode.USAGE
+    said = " ".join(result.stderr.split())
+    assert "crops.zarr: this store was packed by a later version" in said
+    assert "update wbc-napari" in said
+
+
 @pytest.mark.parametrize("prepare", [False, True])
 def test_decoders_do_not_talk(
     prepare: bool,

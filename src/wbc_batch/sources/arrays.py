@@ -97,7 +97,9 @@ class ZarrCrops:
                     "this zarr store is a group; give one of its arrays, such as "
                     f"{store}/{names[0]}"
                 )
-            node = self.group[packed.CROPS]
+            _refuse_later(self.group.attrs[packed.MARK])
+            with _or_damaged("the store's pixels are missing or damaged; pack them again"):
+                node = self.group[packed.CROPS]
         self.array = node
         self._channels_first = _channels_first(node)
         _refuse_large_crops(node, self._channels_first)
@@ -205,6 +207,15 @@ def _or_damaged(sentence: str) -> Iterator[None]:
 
 def _gone(count: int) -> Any:
     raise ImageError(f"the zarr store now holds only {count} crops")
+
+
+def _refuse_later(version: Any) -> None:
+    """Refuse a packed store of a layout that is not known yet: it could be misread."""
+    if version != packed.VERSION:
+        raise ImageError(
+            f"this store was packed by a later version of wbc-napari (its layout is {version!r}; this "
+            f"version reads {packed.VERSION}); update wbc-napari, or pack the cells again with this version"
+        )
 
 
 def _rows(columns: Mapping[str, NDArray]) -> Iterator[packed.Row]:
