@@ -3,6 +3,7 @@
 import json
 import shlex
 import threading
+from copy import deepcopy
 from types import SimpleNamespace
 
 import imageio.v3 as imageio
@@ -432,6 +433,29 @@ def test_a_packed_store_is_classified_as_wbc_batch_does(dock, run):
     assert dock.said() == []
     report.click()
     assert "are not from a batch run" in dock.said()[0]
+
+
+def test_a_copy_of_the_image_of_listed_crops_has_the_same_results(dock, run):
+    ((data, attributes, kind),) = read_crops(str(run.parent / "packed.zarr"))(None)
+    image = dock.viewer.add_layer(Layer.create(data, attributes, kind))
+    dock.button("Classify").click()
+    dock.finish()
+    copy = duplicate(dock.viewer, image)
+    np.testing.assert_array_equal(np.asarray(copy.data[2]), np.asarray(image.data[2]))
+    dock.widget.classify.form.image.value = copy
+    progress = dock.widget.classify.findChild(QProgressBar)
+    assert (progress.value(), progress.maximum()) == (4, 4)
+    dock.button("Classify").click()
+    dock.finish()
+    assert [layer.name for layer in dock.viewer.layers].count("packed cells") == 1
+    assert len(dock.viewer.layers) == 3
+
+
+def duplicate(viewer, layer):
+    """Do what napari's Duplicate does."""
+    data, state, kind = layer.as_layer_data_tuple()
+    state["name"] = f"{layer.name} copy"
+    return viewer.add_layer(Layer.create(deepcopy(data), state, kind))
 
 
 def test_crops_that_cannot_be_prepared_are_not_shown_as_black(dock):

@@ -132,8 +132,9 @@ def results_of(viewer: "ViewerModel", image: Image | None, marks: Layer | None) 
         return marks if has_results(marks) else None
     if image is None or not is_listed(image):
         return None if image is None else companion(viewer, image, Points, marks)
-    of_image = (layer for layer in cells_layers(viewer) if image_of(viewer, layer) is image)
-    return next(of_image, None)
+    # Two layers may show the same listed crops, of which `image_of` knows the first.
+    run = mark_of(image).get("run", "")
+    return next((cells for cells in cells_layers(viewer) if mark_of(cells).get("run") == run), None)
 
 
 def classified_by(cells: Layer | None, model: str, rejection: "Rejection | None") -> bool:

@@ -41,6 +41,10 @@ class CropArray:
     def __len__(self) -> int:
         return self.shape[0]
 
+    def __deepcopy__(self, _memo: dict[int, Any]) -> "CropArray":
+        # napari's Duplicate copies the data of a layer; this reads only, and locks cannot be copied.
+        return self
+
     def __getitem__(self, key: Any) -> NDArray[np.uint8]:
         key = key if isinstance(key, tuple) else (key,)
         numbers = np.arange(len(self))[key[0]]
