@@ -435,6 +435,15 @@ def test_a_packed_store_is_classified_as_wbc_batch_does(dock, run):
     assert "are not from a batch run" in dock.said()[0]
 
 
+def test_a_finished_run_that_is_opened_shows_how_many_cells_are_done_and_by_which_model(dock, run):
+    for data, attributes, kind in read_run(str(run))(None):
+        dock.viewer.add_layer(Layer.create(data, attributes, kind))
+    progress = dock.widget.classify.findChild(QProgressBar)
+    assert (progress.value(), progress.maximum()) == (4, 4)
+    labels = [label.text() for label in dock.widget.classify.findChildren(QLabel)]
+    assert any(text.startswith("By model lite") for text in labels)
+
+
 def test_a_copy_of_the_image_of_listed_crops_has_the_same_results(dock, run):
     ((data, attributes, kind),) = read_crops(str(run.parent / "packed.zarr"))(None)
     image = dock.viewer.add_layer(Layer.create(data, attributes, kind))

@@ -18,7 +18,7 @@ from wbc_napari.commands import classify_command
 from wbc_napari.companions import classified_by, extent, results_of
 from wbc_napari.crops import Crops
 from wbc_napari.layers import crops_of, whole_fields
-from wbc_napari.marks import mark_of
+from wbc_napari.marks import has_results, mark_of
 from wbc_napari.notices import show_error, show_warning
 from wbc_napari.outcome import Run, guess_of_colours, put_boxes, put_canonical, put_results
 from wbc_napari.runner import Found, Plan, Step, classify, find_cells, load_for, saying_why
@@ -120,6 +120,7 @@ class ClassifyWidget(QWidget):
         changes = (events.inserted, events.removed, events.reordered, events.renamed)
         return [
             *((signal, self.reset_choices) for signal in changes),
+            (events.inserted, self._on_layer_inserted),
             (events.removed, self._on_layer_removed),
             (self._viewer.layers.selection.events.active, self._follow_selection),
         ]
@@ -265,6 +266,10 @@ class ClassifyWidget(QWidget):
         for part in (self._find, self._classify, self._canonical, self._command):
             part.enabled = not busy
         self._cancel.enabled = busy
+
+    def _on_layer_inserted(self, event: Any) -> None:
+        if has_results(event.value):  # of a finished run, whose image was there before
+            self._show_results()
 
     def _on_layer_removed(self, event: Any) -> None:
         run = self._run
