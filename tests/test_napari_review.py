@@ -13,8 +13,10 @@ from reviews import MODEL, add_cells, classified, noise
 from wbc_batch.errors import InputError, RunError
 from wbc_batch.rebuild import rebuild_report
 from wbc_batch.report import read_profile
+from wbc_batch.run import classify_paths
 from wbc_batch.schema import BOX_COLUMNS, CELL_COLUMNS, CLASSES
 from wbc_batch.sources import Cell
+from wbc_batch.sources.pack import pack
 from wbc_napari.batch_run import is_run, listed_crops, open_run, run_layers
 from wbc_napari.commands import classify_command, report_command
 from wbc_napari.crops import ListedCrops
@@ -22,6 +24,7 @@ from wbc_napari.export import Export, save_corrections, write_export
 from wbc_napari.journal import Journal, journal_path
 from wbc_napari.keys import bind, key_actions, release
 from wbc_napari.layers import CropSize, crop_stack, crops_of
+from wbc_napari.readers import read_crops
 from wbc_napari.review import ORDERS, Change, Review, queue
 from wbc_napari.session import Session
 from wbc_napari.tables import cell_table, resumed
@@ -322,6 +325,27 @@ def test_an_export_keeps_what_a_table_said_that_cells_are(session, tmp_path):
     assert run.cells["given_label"].tolist() == ["monocyte", "", "-1", "neutrophil"]
     fresh = resumed(run.cells.drop(columns="given_label"), run.cells, results=False)
     assert fresh["given_label"].tolist() == run.cells["given_label"].tolist()
+
+
+@pytest.mark.usefixtures("blank_drawings")
+def test_an_export_of_a_packed_store_has_the_given_labels_that_a_run_on_it_has(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for number in range(3):
+        draw(tmp_path / f"{number}.png")
+    (tmp_path / "t.csv").write_text("path,label\n0.png,monocyte\n1.png,\n2.png,blast\n")
+    pack([tmp_path / "t.csv"], tmp_path / "all.zarr")
+    classify_paths(tmp_path / "all.zarr", tmp_path / "run", device="cpu", workers=1)
+    ((image, *_),) = read_crops(str(tmp_path / "all.zarr"))(None)
+    run = open_run(tmp_path / "run")
+    of_run = listed_crops("run", run.cells, run.base)
+    assert [cell.given_label for cell in of_run.cells] == ["monocyte", "", "blast"]
+    said = run.cells.drop(columns="given_label")
+    exported(tmp_path / "out", resumed(cell_table(image.crops), said, True), image.crops)
+    for name in ("cells.csv", "confusion.csv"):
+        written = (tmp_path / "out" / name).read_bytes()
+        assert written == (tmp_path / "run" / name).read_bytes()
 
 
 @pytest.mark.usefixtures("blank_drawings")

@@ -16,6 +16,7 @@ from wbc_batch.schema import (
     CELL_TYPES,
     CELLS_FILE,
     GIVEN_LABEL_COLUMN,
+    OPTIONAL_TYPES,
     PLACE_TYPES,
     RECORD_FILE,
     REVIEW_COLUMNS,
@@ -178,7 +179,7 @@ def _with_places(cells: pd.DataFrame, shards: Path) -> pd.DataFrame:
 
 def listed_crops(name: str, cells: pd.DataFrame, base: Path | None) -> ListedCrops:
     """Return the crops that the rows of a table stand for."""
-    more = (name for name in (*BOX_COLUMNS, *PLACE_TYPES) if name in cells)
+    more = (name for name in (*OPTIONAL_TYPES, *PLACE_TYPES) if name in cells)
     columns = ["source", "member", "index", "group", *more]
     rows = zip(*(cells[key].tolist() for key in columns), strict=True)
     listed = [cell_of(dict(zip(columns, row, strict=True))) for row in rows]

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from wbc_batch.names import printable
 from wbc_batch.schema import (
     BOX_COLUMNS,
     CELL_COLUMNS,
@@ -45,8 +46,8 @@ def cell_table(crops: Crops) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        The columns of `wbc_batch.schema.CELL_COLUMNS`, of boxes where there are any, and
-        `REVIEW_COLUMNS`. Where there is nothing to say, text is "" and a number NaN.
+        The columns of `wbc_batch.schema.CELL_COLUMNS`, of boxes and given labels where there are any,
+        and `REVIEW_COLUMNS`. Where there is nothing to say, text is "" and a number NaN.
     """
     cells = [crops.cell(index) for index in range(len(crops))]
     table = pd.DataFrame(
@@ -77,11 +78,13 @@ def cell_table(crops: Crops) -> pd.DataFrame:
 
 
 def _listed_places(cells: Sequence[Cell]) -> pd.DataFrame:
-    """Boxes of listed cells, and where their pixels lie; only the columns that any of them needs."""
+    """Boxes of listed cells, given labels, where pixels lie; only the columns that any of them needs."""
     columns: dict[str, list[Any]] = {}
     if any(cell.box for cell in cells):
         for name in BOX_COLUMNS:
             columns[name] = [getattr(cell.box, name, None) for cell in cells]
+    if any(cell.given_label for cell in cells):
+        columns[GIVEN_LABEL_COLUMN] = [printable(cell.given_label) for cell in cells]
     if any(cell.place for cell in cells):
         for name in PLACE_TYPES:
             columns[name] = [getattr(cell.place, name, None) for cell in cells]
@@ -147,7 +150,8 @@ def resumed(table: pd.DataFrame, earlier: pd.DataFrame, results: bool) -> pd.Dat
         first, last = CELL_COLUMNS.index("status"), CELL_COLUMNS.index("error")
         names += CELL_COLUMNS[first : last + 1]
     if GIVEN_LABEL_COLUMN in known:  # a table said it, no model and no reviewer
-        table[GIVEN_LABEL_COLUMN] = ""
+        if GIVEN_LABEL_COLUMN not in table:
+            table[GIVEN_LABEL_COLUMN] = ""
         names.append(GIVEN_LABEL_COLUMN)
     for name in names:
         if name in known:

@@ -6,7 +6,7 @@ from hashlib import blake2b
 from typing import Any
 
 from wbc_batch.names import name_bytes
-from wbc_batch.schema import BOX_COLUMNS
+from wbc_batch.schema import BOX_COLUMNS, GIVEN_LABEL_COLUMN
 
 __all__ = ["Box", "Cell", "Place", "cell_of", "path_of"]
 
@@ -115,12 +115,7 @@ def cell_of(row: Mapping[Hashable, Any]) -> Cell:
     ----------
     row : mapping
         From columns to values, where missing ones are None or NaN: ``source``, ``member``, ``index``,
-        ``group`` and, if the run has them, `wbc_batch.schema.BOX_COLUMNS`, ``store`` and ``position``.
-
-    Returns
-    -------
-    Cell
-        Without the label that a table gave it.
+        ``group`` and, if the run has them, `wbc_batch.schema.OPTIONAL_TYPES`, ``store`` and ``position``.
     """
     index = _present(row, "index")
     sides = [_present(row, name) for name in BOX_COLUMNS]
@@ -131,6 +126,7 @@ def cell_of(row: Mapping[Hashable, Any]) -> Cell:
         None if index is None else int(index),
         row["group"],
         box=None if None in sides else Box(*map(int, sides)),
+        given_label=_present(row, GIVEN_LABEL_COLUMN) or "",
         place=None if store is None else Place(store, int(row["position"]), unit=0),
     )
 
