@@ -21,7 +21,7 @@ from wbc_batch.synthetic import write_slides
 from wbc_napari.batch_run import open_run
 from wbc_napari.companions import crops_behind
 from wbc_napari.export import Export, write_export
-from wbc_napari.layers import whole_fields
+from wbc_napari.layers import CropSize, crops_of, whole_fields
 from wbc_napari.marks import MARK
 from wbc_napari.readers import read_crops, read_run, write_corrections
 from wbc_napari.report_page import agreements
@@ -36,6 +36,16 @@ def test_a_zarr_array_of_crops_is_opened_lazily(tmp_path):
     assert isinstance(array, zarr.Array)
     layer = Layer.create(array, attributes, kind)
     np.testing.assert_array_equal(np.asarray(layer.data[3]), data[3])
+
+
+def test_a_zarr_array_with_colours_before_the_rows_is_opened_as_crops(tmp_path):
+    data = np.random.default_rng(0).integers(0, 255, (5, 3, 20, 30)).astype(np.uint8)
+    zarr.create_array(tmp_path / "slide.zarr", data=data)
+    layer = Layer.create(*read_crops(str(tmp_path / "slide.zarr"))(None)[0])
+    assert (layer.rgb, layer.axis_labels) == (False, ("cell", "c", "y", "x"))
+    crops = crops_of(layer, None, CropSize())
+    assert len(crops) == len(list(list_cells([tmp_path / "slide.zarr"]))) == 5
+    np.testing.assert_array_equal(next(crops.read([3])), np.moveaxis(data[3], 0, -1))
 
 
 @pytest.mark.parametrize("axis", [0, 2])

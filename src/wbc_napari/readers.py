@@ -31,7 +31,10 @@ def read_run(path: str | list[str]) -> Reader | None:
 
 
 def read_crops(path: str | list[str]) -> Reader | None:
-    """Offer to read zarr lazily: crops (N, Y, X, 3) or (N, Y, X), a field (Y, X, 3), a packed store."""
+    """Offer to read zarr lazily: crops, a field (Y, X, 3) or (3, Y, X), a packed store.
+
+    Crops are (N, Y, X, 3), (N, 3, Y, X) or (N, Y, X).
+    """
     if isinstance(path, list) or not Path(path).is_dir():
         return None
     if _is_packed(Path(path)):
@@ -45,7 +48,8 @@ def read_crops(path: str | list[str]) -> Reader | None:
     attributes = {"name": name, "rgb": array.shape[-1] in _COLOURS}
     one_picture = array.ndim == 3 and (attributes["rgb"] or array.shape[0] in _COLOURS)
     if not one_picture:
-        attributes["axis_labels"] = ("cell", "y", "x")
+        colours = ("c",) if array.ndim == 4 and not attributes["rgb"] else ()
+        attributes["axis_labels"] = ("cell", *colours, "y", "x")
     return lambda _path: [(array, attributes, "image")]
 
 
@@ -72,8 +76,10 @@ def _crops(path: Path) -> Any:
             node = node[names[0]] if names else None
     except Exception:  # noqa: BLE001 - whatever is wrong with it, another reader may know it
         return None
-    coloured = node is not None and node.ndim == 4 and node.shape[-1] in _COLOURS
-    return node if coloured or (node is not None and node.ndim == 3) else None
+    if node is None:
+        return None
+    coloured = node.ndim == 4 and (node.shape[-1] in _COLOURS or node.shape[1] in _COLOURS)
+    return node if coloured or node.ndim == 3 else None
 
 
 def write_corrections(path: str, _data: Any, attributes: dict[str, Any]) -> list[str]:
