@@ -428,6 +428,15 @@ def test_commands_are_the_lines_for_a_terminal(tmp_path):
     assert report_command("run", "c.csv") == merging
 
 
+def test_a_command_that_would_name_very_many_files_is_refused(tmp_path):
+    files = [tmp_path / f"{number:04d}.png" for number in range(2000)]
+    for path in files:
+        path.touch()
+    with pytest.raises(InputError, match=r"from 2000 inputs, .* the folder that holds them, or"):
+        classify_command([str(path) for path in files], "default", "auto")
+    assert len(classify_command([str(path) for path in files[:12]], "default", "auto")) < 8191
+
+
 def test_on_windows_commands_are_the_lines_for_its_terminal(monkeypatch):
     monkeypatch.setattr("wbc_batch.names._ON_WINDOWS", True)
     merging = 'wbc-batch report "my run" --review c.csv -o "my run-reviewed" --force'

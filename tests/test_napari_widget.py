@@ -32,9 +32,12 @@ from wbc_batch.classifier import Classifier
 from wbc_batch.errors import ImageError
 from wbc_batch.run import classify_paths
 from wbc_batch.schema import CELL_COLUMNS
+from wbc_batch.sources import Cell
 from wbc_batch.sources.pack import pack
 from wbc_batch.synthetic import draw_cells, draw_field
-from wbc_napari.crops import BATCH
+from wbc_napari.crop_array import CropArray
+from wbc_napari.crops import BATCH, ListedCrops
+from wbc_napari.marks import MARK
 from wbc_napari.readers import read_crops, read_run
 from wbc_napari.review import queue
 from wbc_napari.station import StationWidget
@@ -458,6 +461,23 @@ def test_a_copy_of_the_image_of_listed_crops_has_the_same_results(dock, run):
     dock.finish()
     assert [layer.name for layer in dock.viewer.layers].count("packed cells") == 1
     assert len(dock.viewer.layers) == 3
+
+
+def test_a_long_command_is_copied_whole_and_shown_in_short(dock, tmp_path):
+    folder = tmp_path / ("of-several-slides-" * 3)
+    folder.mkdir()
+    paths = [folder / f"{number}.png" for number in range(9)]
+    for path in paths:
+        imageio.imwrite(path, np.full((40, 40, 3), 200, np.uint8))
+    data = ListedCrops("many", [Cell(str(path), "", None, "g") for path in paths])
+    mark = {"run": str(tmp_path), "base": ""}
+    dock.viewer.add_image(CropArray(data), rgb=True, metadata={MARK: mark})
+    dock.widget.classify.copy_command()
+    words = shlex.split(QApplication.clipboard().text())
+    assert words[2:-2] == [str(path) for path in paths]
+    shown = max((label.text() for label in dock.widget.classify.findChildren(QLabel)), key=len)
+    assert shown.startswith("Copied: wbc-batch classify ")
+    assert len(shown) < 300
 
 
 def duplicate(viewer, layer):

@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QApplication, QProgressBar, QVBoxLayout, QWidget
 from wbc_batch.errors import InputError, WbcError
 from wbc_napari.blinding import whole_table
 from wbc_napari.classify_form import ClassifyForm
-from wbc_napari.commands import classify_command
+from wbc_napari.commands import classify_command, shortened
 from wbc_napari.companions import classified_by, extent, results_of
 from wbc_napari.crops import Crops
 from wbc_napari.layers import crops_of, whole_fields
@@ -195,7 +195,7 @@ class ClassifyWidget(QWidget):
             self._complain(str(error))
             return
         QApplication.clipboard().setText(line)
-        self._say(f"Copied: {line}")
+        self._say(f"Copied: {shortened(line)}")
 
     def cancel(self) -> None:
         """Ask the run to stop after the batch that it is in."""
