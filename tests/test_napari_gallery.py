@@ -241,6 +241,24 @@ def test_the_card_shows_the_crop_and_what_the_model_saw(session, qtbot):
     assert shown[0].pixmap().toImage().pixelColor(70, 70).alpha() == 0
 
 
+def test_to_a_blind_reader_the_card_names_no_file(session, qtbot, monkeypatch):
+    def unreadable(*_):
+        raise ImageError("monocytes/1.jpg is cut off")
+
+    monkeypatch.setattr("wbc_napari.cell_card.read_one", unreadable)
+    card = CellCard()
+    qtbot.addWidget(card)
+    session.go(5)
+    for seed, said in ((None, "monocytes/1.jpg is cut off"), (7, "there is no picture")):
+        session.seed = seed
+        card.set_session(session)
+        card.refresh()
+        tips = [label.toolTip() for label in card.findChildren(QLabel) if label.accessibleName()]
+        assert all(said in tip for tip in tips)
+        assert len(tips) == 2
+    card.set_session(None)
+
+
 @pytest.fixture
 def counted(session, qtbot):
     view = DifferentialView()

@@ -4,12 +4,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from napari.components import ViewerModel
+from napari.layers import Layer
+from napari.layers._layer_actions import _duplicate_layer
 from napari.utils.colormaps.standardize_color import transform_color
 from napari.utils.notifications import notification_manager
-from qtpy.QtWidgets import QCheckBox, QWidget
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QCheckBox, QListView, QWidget
 from reviews import add_cells, noise
 
+from wbc_napari.batch_run import open_run, run_layers
 from wbc_napari.blinding import whole_table
+from wbc_napari.companions import crops_behind
+from wbc_napari.export import Export, write_export
 from wbc_napari.station import StationWidget
 
 CONFIDENCE = [0.4, 0.5, 0.6, 0.7, 0.8, 0.9]  # the first cell is the most doubtful
@@ -146,23 +152,25 @@ def test_where_the_present_cell_is_deleted_the_next_one_is(dock, viewer):
     assert viewer.dims.current_step[0] == 3
 
 
+def told(layer):
+    """All that napari tells of the first cell of a layer."""
+    place = {"view_direction": None, "dims_displayed": [1, 2]}
+    words = layer._get_tooltip_text(layer.data[0], **place)
+    table = f"{layer.features.to_csv()} {layer.feature_defaults.to_csv()}"
+    return f"{words} {layer.get_status(layer.data[0], **place)} {table} {layer.text.values}"
+
+
 def test_a_blind_reader_is_told_nothing_of_the_model_by_napari(dock):
     layer = dock.session.layer
     before = layer.features.copy()
-
-    def told():
-        place = {"view_direction": None, "dims_displayed": [1, 2]}
-        words = layer._get_tooltip_text(layer.data[0], **place)
-        return f"{words} {layer.get_status(layer.data[0], **place)} {layer.features.to_csv()}"
-
-    assert "prob_monocyte" in told()
+    assert "prob_monocyte" in told(layer)
     tick(dock, "blind", True)
     for word in ("monocyte", "0.4", "predicted", "confidence"):
-        assert word not in told()
+        assert word not in told(layer)
     dock.session.go(0)
     press(dock, "1")
     dock.session.go(0)
-    assert "reviewed_label: basophil" in told()
+    assert "reviewed_label: basophil" in told(layer)
     assert dock.session.cells["reviewed_label"][0] == "basophil"
     whole = whole_table(layer)
     tick(dock, "blind", False)
@@ -196,3 +204,97 @@ def test_what_the_model_said_stays_with_its_cells_where_one_is_deleted_meanwhile
     tick(dock, "blind", False)
     after = layer.features.set_index("cell_id")["confidence"]
     pd.testing.assert_series_equal(after, before.drop(before.index[2]))
+
+
+@pytest.mark.usefixtures("blank_drawings")
+def test_a_blind_reader_is_not_told_what_a_table_said_of_a_cell_or_where_it_lies(dock, tmp_path):
+    cells = dock.session.cells.assign(group="in monocytes", given_label="neutrophil")
+    list(write_export(Export(tmp_path / "monocyte", cells, dock.session.crops, {"name": "m"})))
+    for data in run_layers(open_run(tmp_path / "monocyte")):
+        layer = dock._viewer.add_layer(Layer.create(*data))
+    layer.name = "cells"
+    layer.features = layer.features.assign(store=None, position=np.nan)  # as of cells in files
+    dock.review_layer(layer)
+    before, crops = layer.features.copy(), dock.session.crops
+    assert "in monocytes" in told(layer)
+    tick(dock, "blind", True)
+    for word in ("monocyte", "neutrophil", "member", "group", "store", ".png"):
+        assert word not in told(layer)
+    assert before["cell_id"][0] in told(layer)
+    dock.session.relabel([0], "basophil")
+    dock.gallery.show_label("basophil")
+    first = dock.gallery.findChild(QListView).model().index(0)
+    assert first.data(Qt.ItemDataRole.ToolTipRole) == before["cell_id"][0]
+    # An export and an adaptation meanwhile have all.
+    behind = crops_behind(dock._viewer, layer)
+    assert [behind.cell(row) for row in range(6)] == [crops.cell(row) for row in range(6)]
+    written = Export(tmp_path / "blind", dock.session.cells.copy(), crops, {"name": "m"})
+    list(write_export(written))
+    table = open_run(tmp_path / "blind").cells
+    names = ["source", "member", "group", "given_label", "label"]
+    pd.testing.assert_frame_equal(table[names], before[names])
+    tick(dock, "blind", False)
+    after = layer.features
+    assert after.columns.tolist() == before.columns.tolist()
+    unreviewed = [name for name in before if not name.startswith("reviewed")]
+    pd.testing.assert_frame_equal(after[unreviewed], before[unreviewed])
+
+
+def duplicate(viewer, layer):
+    """Copy a layer as napari does from the menu of its list."""
+    viewer.layers.selection.active = layer
+    _duplicate_layer(viewer.layers)
+    return viewer.layers[viewer.layers.index(layer) + 1]
+
+
+@pytest.mark.parametrize("blind", [False, True])
+def test_a_copy_of_the_reviewed_layer_is_a_layer_of_its_own(dock, viewer, blind):
+    layer = dock.session.layer
+    before = layer.features.drop(columns=["reviewed_label", "reviewed_by", "reviewed_at"])
+    tick(dock, "blind", blind)
+    copy = duplicate(viewer, layer)
+    assert ("monocyte" in told(copy)) != blind
+    # The review of the copy begins and ends; that of the other one is as it was.
+    dock.review_layer(copy)
+    assert (dock.session.layer, dock.session.blind) == (copy, blind)
+    dock.session.relabel([0], "basophil")
+    dock.review_layer(layer)
+    assert (dock.session.layer, dock.session.blind) == (layer, blind)
+    for of in (layer, copy):
+        there = whole_table(of)[before.columns]
+        pd.testing.assert_frame_equal(there, before, check_dtype=False)  # napari copies text as str
+    tick(dock, "blind", False)
+    assert "prob_monocyte" in told(layer)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda dock: tick(dock, "blind", False),
+        lambda dock: dock.review_layer(None),
+        lambda dock: close(dock),
+    ],
+)
+def test_a_copy_from_a_blind_review_shows_all_when_that_ends_and_not_before(dock, viewer, end):
+    layer = dock.session.layer
+    before = layer.features
+    tick(dock, "blind", True)
+    copy = duplicate(viewer, layer)
+    layer.selected_data = {5}
+    layer.remove_selected()  # the review begins anew
+    assert dock.session.blind
+    assert "monocyte" not in told(copy)
+    end(dock)
+    pd.testing.assert_frame_equal(copy.features, before, check_dtype=False)
+    assert copy.text.values[0] == "monocyte 40%"
+
+
+def test_where_a_layer_cannot_be_reviewed_no_page_labels_the_one_before(dock, viewer):
+    session, layer = dock.session, dock.session.layer
+    other = add_cells(viewer, noise(6, seed=1), name="other")
+    other.features = other.features.drop(columns="label")
+    with pytest.raises(KeyError):
+        dock.review_layer(other)
+    press(dock, "1")
+    assert not session.review.reviewed.any()
+    assert (layer.features["reviewed_label"] == "").all()

@@ -50,7 +50,14 @@ class CellCard(Follower):
             pictures = _both(self._session, self._session.row)
         for label, picture in zip(self._pictures, pictures, strict=True):
             label.setPixmap(to_pixmap(fitted(picture, _SIDE)))
-            label.setToolTip(plain(str(picture)) if isinstance(picture, ImageError) else "")
+            label.setToolTip(self._trouble(picture))
+
+    def _trouble(self, picture: NDArray | ImageError) -> str:
+        """Say why there is no picture; to a blind reader without the names of files."""
+        if not isinstance(picture, ImageError):
+            return ""
+        blind = self._session is not None and self._session.blind
+        return "there is no picture of this cell" if blind else plain(str(picture))
 
 
 def _both(session: "Session", row: int) -> list[NDArray[np.uint8] | ImageError]:

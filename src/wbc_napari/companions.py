@@ -9,6 +9,7 @@ from napari.layers import Image, Labels, Layer, Points
 from wbc_batch.errors import InputError
 from wbc_batch.schema import BOX_COLUMNS
 from wbc_napari.batch_run import listed_crops
+from wbc_napari.blinding import whole_table
 from wbc_napari.crops import Crops
 from wbc_napari.images import colour_axis, known_by
 from wbc_napari.layers import CropSize, crop_stack, crops_of, field_crops, is_listed
@@ -92,7 +93,7 @@ def crops_behind(viewer: "ViewerModel", cells: Layer) -> Crops:
     InputError
         If the image that they were cut from is no longer open.
     """
-    mark, table = mark_of(cells), cells.features
+    mark, table = mark_of(cells), whole_table(cells)
     if "run" in mark:
         return listed_crops(cells.name, table, Path(mark["base"]) if mark["base"] else None)
     image = image_of(viewer, cells)

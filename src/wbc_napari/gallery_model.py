@@ -131,9 +131,9 @@ class GalleryModel(QAbstractListModel):
 
     def _explanation(self, row: int) -> str:
         cell = self._session.cells.iloc[row]
+        if self._session.blind:  # folders are often named after classes
+            return str(cell["cell_id"])
         place = " ".join(str(part) for part in (cell["source"], cell["member"]) if part)
-        if self._session.blind:
-            return place
         if cell["status"] == STATUS_ERROR:
             return f"{place}\nnot classified: {cell['error']}"
         sure = "" if np.isnan(cell["confidence"]) else f" {cell['confidence']:.3f}"

@@ -45,7 +45,7 @@ class Mark(TypedDict, total=False):
     base : str
         With `run`, the folder that relative sources start from; "" for the current one.
     kept : DataFrame
-        The whole table while what the model said is hidden. Written and read by `blinding`.
+        The whole table while what tells the class is hidden. Written and read by `blinding`.
     """
 
     image: Hashable

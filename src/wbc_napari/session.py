@@ -16,7 +16,7 @@ from psygnal import Signal
 from wbc_batch.errors import InputError, RunError
 from wbc_batch.schema import REVIEW_COLUMNS, STATUS_ERROR
 from wbc_napari.appearance import forget_colour, repaint
-from wbc_napari.blinding import hide_model, kept_table, show_model
+from wbc_napari.blinding import hide_class, kept_table, show_class
 from wbc_napari.companions import crops_behind, image_of, take_up_new_marks
 from wbc_napari.crops import FieldCrops
 from wbc_napari.geometry import world_matrix
@@ -98,7 +98,7 @@ class Session:
         earlier: "Session | None" = None,
     ) -> None:
         self.viewer, self.layer = viewer, layer
-        show_model(layer)
+        show_class(layer)
         take_up_new_marks(viewer, layer)
         self.crops = crops_behind(viewer, layer)
         cells = layer.features
@@ -172,7 +172,7 @@ class Session:
 
     @property
     def cells(self) -> pd.DataFrame:
-        """The table of the layer; in blind mode, too, with what the model said."""
+        """The table of the layer; in blind mode, too, with what tells the class."""
         kept = kept_table(self.layer)
         return self.layer.features if kept is None else kept
 
@@ -194,7 +194,7 @@ class Session:
         return labels
 
     def set_blind(self, seed: int | None) -> None:
-        """Hide what the model said and shuffle the queue by a seed; None shows all again."""
+        """Hide what tells the class and shuffle the queue by a seed; None shows all again."""
         self.seed = seed
         if self.blind:
             forget_colour(self.layer)
@@ -205,7 +205,7 @@ class Session:
     def leave(self) -> None:
         """End the review: the layer shows all again, and napari's own table is up to date."""
         if self.blind:
-            show_model(self.layer)
+            show_class(self.layer)
             repaint(self.layer)
         self.tell_table()
 
@@ -217,7 +217,7 @@ class Session:
 
     def _show_reading(self) -> None:
         self._save_what_the_table_loses()
-        show_model(self.layer)
+        show_class(self.layer)
         review, cells = self.review, self.layer.features
         reviewed = review.reviewed
         cells["reviewed_label"] = pd.Series(review.labels, cells.index, dtype=object)
@@ -231,9 +231,9 @@ class Session:
     def _show(self) -> None:
         """Show the cells on the canvas, and what is to be seen of them in napari's own words."""
         if self.blind:
-            hide_model(self.layer)
+            hide_class(self.layer)
         else:
-            show_model(self.layer)
+            show_class(self.layer)
         repaint(self.layer, hidden=self.blind)
 
     def _save_what_the_table_loses(self) -> None:

@@ -18,6 +18,8 @@ from qtpy.QtWidgets import (
 
 from wbc_batch.errors import WbcError
 from wbc_napari import keys
+from wbc_napari.appearance import repaint
+from wbc_napari.blinding import kept_table, part_copies, show_class
 from wbc_napari.classify_widget import ClassifyWidget
 from wbc_napari.companions import adopt_reopened, cells_layers, has_pixels
 from wbc_napari.docking import Docked
@@ -126,6 +128,7 @@ class StationWidget(Docked):
 
     def reset_choices(self, _: Any = None) -> None:
         """Offer the layers with results that there are now (napari calls this on every change)."""
+        part_copies(self._viewer.layers)
         adopt_reopened(self._viewer)
         layers = cells_layers(self._viewer)
         if self.session is not None and self.session.layer in layers:
@@ -151,23 +154,28 @@ class StationWidget(Docked):
         """Review the cells of another layer, or none; its journal is read. That of the same layer goes on."""
         earlier = self.session
         self._leave_session()
-        if layer is not None:
-            reader = self.review.reader.text().strip() or default_reader()
-            earlier = earlier if earlier is not None and earlier.layer is layer else None
-            try:
+        try:
+            if layer is not None:
+                reader = self.review.reader.text().strip() or default_reader()
+                earlier = earlier if earlier is not None and earlier.layer is layer else None
                 self.session = Session(self._viewer, layer, reader, earlier=earlier)
-            except WbcError as error:
-                show_error(str(error))
-        self._watch(True)
-        for page in (self.review, self.gallery, self.report):
-            page.set_session(self.session)
-        self._list(cells_layers(self._viewer))
+        except WbcError as error:
+            show_error(str(error))
+        finally:  # whatever is wrong with this layer: no page goes on with the one that was left
+            self._show_session()
         if self.session is not None:
             if self.review.blind and not self.session.blind:
                 self._blind(True)
             self._tell_restored(self.session)
+        self._show_copies()
         self._bind_keys()
         self._show_captions()
+
+    def _show_session(self) -> None:
+        self._watch(True)
+        for page in (self.review, self.gallery, self.report):
+            page.set_session(self.session)
+        self._list(cells_layers(self._viewer))
 
     def _leave_session(self) -> None:
         """Let go of the layer that is reviewed, and leave it as anybody may see it."""
@@ -176,6 +184,15 @@ class StationWidget(Docked):
         if self.session is not None:
             self.session.leave()
         self.session = None
+
+    def _show_copies(self) -> None:
+        """Let layers that were copied from one in a blind review show all again, once that has ended."""
+        if self.session is not None and self.session.blind:
+            return
+        for layer in cells_layers(self._viewer):
+            if kept_table(layer) is not None:
+                show_class(layer)
+                repaint(layer)
 
     def _tell_restored(self, session: Session) -> None:
         """Tell once of a layer that labels of an earlier session were found for it."""
@@ -227,6 +244,7 @@ class StationWidget(Docked):
             self._begin_queue(session)
         elif session is not None:
             session.set_blind(None)
+            self._show_copies()
             self.review.order_queue()
 
     def _read_as(self, reader: str) -> None:
@@ -294,6 +312,7 @@ class StationWidget(Docked):
     def let_go(self) -> None:
         """Stop what is under way and let go of the viewer."""
         self._leave_session()
+        self._show_copies()
         for page in (self.review, self.gallery, self.report):
             page.set_session(None)
         self.classify.let_go()
