@@ -115,8 +115,13 @@ def test_after_a_key_the_next_cell_is_chosen(gallery, session, qtbot):
     cells = gallery.findChild(QListView)
     before = shown_rows(gallery)
     qtbot.mouseClick(cells.viewport(), LEFT, pos=place(cells, 0))
-    for _ in range(3):
+    for number in range(3):
         qtbot.keyClick(cells, "u")
+        # It is the one that is shown large, too.
+        assert session.row == before[number + 1]
+        assert cells.currentIndex().row() == 0
+    qtbot.keyClick(cells, Qt.Key.Key_Right)
+    assert session.row == before[4]
     assert session.review.labels[before[:3]].tolist() == ["unidentified"] * 3
     assert shown_rows(gallery) == before[3:]
 

@@ -298,3 +298,31 @@ def test_where_a_layer_cannot_be_reviewed_no_page_labels_the_one_before(dock, vi
     press(dock, "1")
     assert not session.review.reviewed.any()
     assert (layer.features["reviewed_label"] == "").all()
+
+
+def test_keys_outside_the_gallery_label_what_is_selected_in_it_or_else_the_present_cell(
+    dock, viewer, qtbot
+):
+    dock.tabs.setCurrentWidget(dock.gallery)
+    dock.gallery.show_label("monocyte")
+    cells, review = dock.gallery.findChild(QListView), dock.session.review
+    places = [cells.visualRect(cells.model().index(place)).center() for place in range(6)]
+    control = Qt.KeyboardModifier.ControlModifier
+
+    def on_canvas(key):
+        keys = {str(bound): action for bound, action in viewer.layers[0].keymap.items()}
+        keys[key](viewer.layers[0])
+
+    for place in (0, 2):
+        qtbot.mouseClick(cells.viewport(), Qt.MouseButton.LeftButton, control, pos=places[place])
+    qtbot.keyClick(dock, "1")
+    assert review.labels.tolist() == ["basophil", "", "basophil", "", "", ""]
+    cells.selectionModel().clear()
+    for place in (1, 2):
+        qtbot.mouseClick(cells.viewport(), Qt.MouseButton.LeftButton, control, pos=places[place])
+    on_canvas("Space")
+    assert review.labels.tolist() == ["basophil", "", "basophil", "monocyte", "monocyte", ""]
+    # The canvas goes to a cell of another class: that one, and no other, is meant.
+    dock.session.go(0)
+    on_canvas("2")
+    assert review.labels.tolist() == ["eosinophil", "", "basophil", "monocyte", "monocyte", ""]

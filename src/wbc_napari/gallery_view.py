@@ -59,6 +59,7 @@ class GalleryView(QWidget):
         self._list = _CellList()
         self._list.keyed.connect(self._on_key)
         self._list.clicked.connect(self._go)
+        self._list.stepped.connect(self._go)
         self._card = CellCard()
         keys = QLabel("1–5, U: relabel   Space: confirm   Ctrl+Z: undo")
         keys.setAlignment(Qt.AlignmentFlag.AlignHCenter)
@@ -127,6 +128,25 @@ class GalleryView(QWidget):
         if self._session is not None and rows:
             telling(partial(self._session.relabel, rows, label))
 
+    def act(self, key: str) -> bool:
+        """Do what a label key, or the one that confirms, means for the selected cells.
+
+        Parameters
+        ----------
+        key : str
+            See `wbc_napari.keys.key_actions`.
+
+        Returns
+        -------
+        bool
+            False where no cell is selected, or the key is another one.
+        """
+        meant = {**LABEL_KEYS, "Space": "confirm"}.get(key)
+        if meant is None or not self._selected():
+            return False
+        self._on_key(meant)
+        return True
+
     def _on_key(self, key: str) -> None:
         if self._session is None:
             return
@@ -148,6 +168,7 @@ class GalleryView(QWidget):
         if self._model is not None and self._model.rowCount():
             index = self._model.index(min(max(place, 0), self._model.rowCount() - 1))
             self._list.setCurrentIndex(index)
+            self._go(index)  # else canvas and card would show the one that was labelled last
 
     def _go(self, index: Any) -> None:
         if self._session is not None and self._model is not None:
@@ -179,8 +200,10 @@ class GalleryView(QWidget):
         if self._model is None:
             return
         index = self._model.place_of(row)
+        if not index.isValid():  # a key shall not label other cells than the one that is looked at
+            self._list.selectionModel().clear()
         # Where the gallery itself went there, several cells may be selected.
-        if index.isValid() and index != self._list.currentIndex():
+        elif index != self._list.currentIndex():
             self._list.selectionModel().setCurrentIndex(
                 index, QItemSelectionModel.SelectionFlag.ClearAndSelect
             )
@@ -188,9 +211,10 @@ class GalleryView(QWidget):
 
 
 class _CellList(QListView):
-    """A grid of thumbnails that tells which label key was pressed."""
+    """A grid of thumbnails that tells which label key was pressed, and where arrow keys have gone."""
 
     keyed = Signal(str)
+    stepped = Signal(object)
 
     def __init__(self) -> None:
         super().__init__()
@@ -222,7 +246,10 @@ class _CellList(QListView):
         elif event.key() == Qt.Key.Key_Space:
             self.keyed.emit("confirm")
         else:
+            before = self.currentIndex()
             super().keyPressEvent(event)
+            if self.currentIndex() != before:
+                self.stepped.emit(self.currentIndex())
 
 
 class _Bin(QPushButton):

@@ -235,7 +235,9 @@ class StationWidget(Docked):
     # --- what buttons and keys do ---
 
     def _act(self, key: str) -> None:
-        telling(lambda: self.review.act(key))
+        """Do what a key or button means: on the page Gallery for the cells that are selected there."""
+        if self.tabs.currentWidget() is not self.gallery or not self.gallery.act(key):
+            telling(lambda: self.review.act(key))
 
     def _blind(self, blind: bool) -> None:
         session = self.session
@@ -298,9 +300,7 @@ class StationWidget(Docked):
     def _bind(self, layers: Iterable[Layer]) -> None:
         """Bind the keys on layers of all kinds: 1 would delete points of another one that is selected."""
         assert self.session is not None
-        actions = {
-            key: partial(telling, action) for key, action in keys.key_actions(self.session).items()
-        }
+        actions = {key: partial(self._act, key) for key in keys.key_actions(self.session)}
         self._bound += keys.bind(layers, actions)
 
     def _release_keys(self) -> None:
