@@ -206,12 +206,18 @@ def test_what_the_model_said_stays_with_its_cells_where_one_is_deleted_meanwhile
     pd.testing.assert_series_equal(after, before.drop(before.index[2]))
 
 
+def opened(dock, folder, cells):
+    """Export cells of the present session as a run, and open that; return the layer of its cells."""
+    list(write_export(Export(folder, cells, dock.session.crops, {"name": "m"})))
+    image, points = (Layer.create(*data) for data in run_layers(open_run(folder)))
+    dock._viewer.add_layer(image)
+    return dock._viewer.add_layer(points)
+
+
 @pytest.mark.usefixtures("blank_drawings")
 def test_a_blind_reader_is_not_told_what_a_table_said_of_a_cell_or_where_it_lies(dock, tmp_path):
     cells = dock.session.cells.assign(group="in monocytes", given_label="neutrophil")
-    list(write_export(Export(tmp_path / "monocyte", cells, dock.session.crops, {"name": "m"})))
-    for data in run_layers(open_run(tmp_path / "monocyte")):
-        layer = dock._viewer.add_layer(Layer.create(*data))
+    layer = opened(dock, tmp_path / "monocyte", cells)
     layer.name = "cells"
     layer.features = layer.features.assign(store=None, position=np.nan)  # as of cells in files
     dock.review_layer(layer)
@@ -326,3 +332,22 @@ def test_keys_outside_the_gallery_label_what_is_selected_in_it_or_else_the_prese
     dock.session.go(0)
     on_canvas("2")
     assert review.labels.tolist() == ["eosinophil", "", "basophil", "monocyte", "monocyte", ""]
+
+
+@pytest.mark.usefixtures("blank_drawings")
+def test_an_export_whose_crops_are_gone_says_so(dock, tmp_path, qtbot):
+    cells = dock.session.cells.copy()
+    cells.loc[0, ["status", "error"]] = ["error", "never could be read"]
+    dock.review_layer(opened(dock, tmp_path / "run", cells))
+    for crops, said in ((tmp_path / "run" / "crops", ""), (tmp_path / "gone", "5 crops could not")):
+        (tmp_path / "run" / "crops").rename(crops)
+        dock.report.export(tmp_path / "out")
+        begins = f"The results were written to {tmp_path / 'out'}"
+        qtbot.waitUntil(lambda: bool(notification_manager.records), timeout=60_000)
+        (told_then,) = notification_manager.records
+        assert str(told_then.message).startswith(begins)
+        assert said in str(told_then.message)
+        assert (str(told_then.severity) == "error") == bool(said)
+        qtbot.waitUntil(lambda: dock.report._worker is None)
+        notification_manager.records.clear()
+    assert (tmp_path / "out" / "cells.csv").exists()

@@ -1,7 +1,7 @@
 """Write a review as files: tables and page as a batch run has them, corrections, a picture of the gallery."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,7 +96,7 @@ def save_corrections(cells: pd.DataFrame, path: Path) -> int:
     return len(said)
 
 
-def write_export(export: Export) -> Iterator[int]:
+def write_export(export: Export) -> Generator[int, None, str]:
     """Write a run directory: tables, page, corrections, the crops themselves, a picture of the gallery.
 
     Crops of layers are saved beside the tables, so that the folder can be opened, reported and reviewed
@@ -107,20 +107,25 @@ def write_export(export: Export) -> Iterator[int]:
     int
         Number of cells written so far.
 
+    Returns
+    -------
+    str
+        A sentence on crops that could not be read, of cells that were classified; "" where there are none.
+
     Raises
     ------
     RunError
         If the folder cannot be written to, or holds something else.
     """
     load_torchvision()  # the page reads the crops again
-    folder = export.folder
+    folder, lost = export.folder, dict[int, ImageError]()
     _refuse_strangers(folder)
     try:
         (folder / SHARDS).mkdir(parents=True, exist_ok=True)
         cells, rows = _known_cells(export.cells)
         listed = isinstance(export.crops, ListedCrops)
         if not listed:
-            yield from _save_crops(export.crops, rows, cells["cell_id"].tolist(), folder)
+            yield from _save_crops(export.crops, rows, cells["cell_id"].tolist(), folder, lost)
             cells = cells.assign(
                 source=_CROPS, member=[f"{name}.png" for name in cells["cell_id"]], index=np.nan
             )
@@ -130,7 +135,7 @@ def write_export(export: Export) -> Iterator[int]:
         saved = own and bool((cells["source"] == _CROPS).all())
         _remove_earlier(folder, cells, base or Path.cwd())
         _write_tables(export, cells, saved)
-        picture = gallery_picture(cells, export.crops, rows)
+        picture = gallery_picture(cells, export.crops, rows, lost)
         _, png = cv2.imencode(".png", picture[..., ::-1])
         write_file(folder / "gallery.png", png.tobytes())
     except OSError as error:
@@ -138,6 +143,21 @@ def write_export(export: Export) -> Iterator[int]:
             f"{folder}: the results cannot be written there ({reason(error)})."
         ) from error
     yield len(cells)
+    return _about_lost(export, cells, lost)
+
+
+def _about_lost(export: Export, cells: pd.DataFrame, lost: Mapping[int, ImageError]) -> str:
+    """Say that crops were lost since they were classified; those that never were have a row that says why."""
+    rows = sorted(row for row in lost if cells["status"].iloc[row] == STATUS_OK)
+    if not rows:
+        return ""
+    sources = export.crops.sources
+    place = sources[0] if len(sources) == 1 else "every source of these cells"
+    return (
+        f"The results were written to {export.folder}, but {len(rows)} crops could not be read, so pictures "
+        f"are missing; the first is of {cells['cell_id'].iloc[rows[0]]}: {lost[rows[0]]}. "
+        f"Make sure that {place} can be read, and export again."
+    )
 
 
 def _known_cells(cells: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.intp]]:
@@ -162,17 +182,20 @@ def _refuse_strangers(folder: Path) -> None:
         )
 
 
-def _save_crops(crops: Crops, rows: Any, names: list[str], folder: Path) -> Iterator[int]:
+def _save_crops(
+    crops: Crops, rows: Any, names: list[str], folder: Path, lost: dict[int, ImageError]
+) -> Iterator[int]:
     (folder / _CROPS).mkdir(exist_ok=True)
     done = 0
     for batch in crops.batches(rows):
         for image in crops.read(batch):
-            if not isinstance(image, ImageError):
-                try:
-                    _, png = cv2.imencode(".png", as_rgb(image)[..., ::-1])
-                    (folder / _CROPS / f"{names[done]}.png").write_bytes(png.tobytes())
-                except ImageError:  # its row says what is wrong with it
-                    pass
+            try:
+                if isinstance(image, ImageError):
+                    raise image
+                _, png = cv2.imencode(".png", as_rgb(image)[..., ::-1])
+                (folder / _CROPS / f"{names[done]}.png").write_bytes(png.tobytes())
+            except ImageError as error:
+                lost[done] = error
             done += 1
         yield done
 

@@ -37,7 +37,9 @@ def fitted(image: NDArray | ImageError, side: int) -> NDArray[np.uint8]:
     return square
 
 
-def gallery_picture(cells: pd.DataFrame, crops: Crops, rows: NDArray[np.intp]) -> NDArray[np.uint8]:
+def gallery_picture(
+    cells: pd.DataFrame, crops: Crops, rows: NDArray[np.intp], lost: dict[int, ImageError]
+) -> NDArray[np.uint8]:
     """Draw the gallery: per class its cells, the least confident first, some of each.
 
     Parameters
@@ -47,6 +49,8 @@ def gallery_picture(cells: pd.DataFrame, crops: Crops, rows: NDArray[np.intp]) -
     crops : Crops
     rows : ndarray of int
         The number of each cell among the crops.
+    lost : dict
+        Gets the cells that could not be read, by their place in `cells`.
 
     Returns
     -------
@@ -73,7 +77,9 @@ def gallery_picture(cells: pd.DataFrame, crops: Crops, rows: NDArray[np.intp]) -
             strip, text, (24, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (30, 30, 30), 1, cv2.LINE_AA
         )
         for number, image in enumerate(crops.read([int(rows[row]) for row in shown])):
-            if not isinstance(image, ImageError):
+            if isinstance(image, ImageError):
+                lost[int(shown[number])] = image
+            else:
                 top = 28 + number // _COLUMNS * cell
                 left = _GAP + number % _COLUMNS * cell
                 strip[top : top + _THUMB, left : left + _THUMB] = _on_paper(image)

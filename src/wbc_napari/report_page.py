@@ -1,6 +1,6 @@
 """The page "Report": the live differential, how readers agree, and what is written to files."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
 )
 
-from wbc_batch.errors import InputError, WbcError
+from wbc_batch.errors import InputError, RunError, WbcError
 from wbc_batch.schema import STATUS_OK
 from wbc_napari.batch_run import is_run
 from wbc_napari.commands import report_command
@@ -111,7 +111,7 @@ class ReportPage(Follower):
         what = Export(folder, session.cells.copy(), session.crops, session.model, profile)
         self._folder = folder
         self._message.setText("Writing…")
-        self._worker = create_worker(saying_why, write_export(what), _ignore_errors=True)
+        self._worker = create_worker(saying_why, _written(what), _ignore_errors=True)
         # Of this object, so that Qt lets go of them when the dock is closed meanwhile.
         self._worker.returned.connect(self._exported)
         self._worker.finished.connect(self._forget_worker)
@@ -168,6 +168,13 @@ class ReportPage(Follower):
     def _complain(self, sentence: str) -> None:
         show_error(sentence)
         self._message.setText(sentence)
+
+
+def _written(what: Export) -> Iterator[int]:
+    """Write an export; a `RunError` at its end says so where crops could not be read."""
+    lost = yield from write_export(what)
+    if lost:
+        raise RunError(lost)
 
 
 def agreements(session: "Session") -> list[str]:
