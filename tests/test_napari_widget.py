@@ -260,16 +260,17 @@ def test_cancel_keeps_what_was_classified(dock, half_done):
     dock.button("Cancel").click()
     half_done.go.set()
     dock.finish()
-    # The batch that was under way is finished, the next is not begun.
+    # The batch that the network had is kept, and at most the one that was read meanwhile.
     cells = dock.viewer.layers["slide cells"].features
-    assert (cells["status"] == "ok").sum() == 128
-    assert "128 of 134" in dock.widget.classify.findChild(QProgressBar).text()
+    done = int((cells["status"] == "ok").sum())
+    assert done in (64, 128)
+    assert f"{done} of 134" in dock.widget.classify.findChild(QProgressBar).text()
     first = cells["confidence"].tolist()
     dock.button("Classify").click()  # goes on where it stopped
     dock.finish()
     cells = dock.viewer.layers["slide cells"].features
     assert (cells["status"] == "ok").all()
-    assert cells["confidence"].tolist()[:128] == first[:128]
+    assert cells["confidence"].tolist()[:done] == first[:done]
     assert dock.said() == []
 
 
