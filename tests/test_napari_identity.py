@@ -9,7 +9,7 @@ from wbc_batch.errors import ImageError
 from wbc_batch.synthetic import draw_field
 from wbc_napari.appearance import dress
 from wbc_napari.companions import adopt_reopened, has_pixels
-from wbc_napari.crops import CropStack
+from wbc_napari.crops import CropStack, FieldCrops
 from wbc_napari.images import remember_source
 from wbc_napari.layers import CropSize, crop_stack, crops_of
 from wbc_napari.runner import saying_why
@@ -136,6 +136,24 @@ def test_a_point_that_was_drawn_later_is_cut_out_like_the_others():
     session = Session(viewer, points, "ann")
     assert session.cells["status"].tolist() == ["ok", "ok", "pending"]
     assert session.cells[["width", "height"]].to_numpy().tolist() == [[80, 80]] * 3
+
+
+def test_a_review_that_goes_on_does_not_read_the_image_again_and_keeps_its_journal(
+    boxes, monkeypatch
+):
+    viewer, shapes, found = boxes
+    read, fingerprint = [], FieldCrops.fingerprint
+    monkeypatch.setattr(
+        FieldCrops, "fingerprint", lambda crops: read.append(1) or fingerprint(crops)
+    )
+    session = Session(viewer, shapes, "ann")
+    shapes.add_rectangles(corners(found[3]))
+    again = Session(viewer, shapes, "ann", earlier=session)
+    assert (len(read), again.journal.path) == (1, session.journal.path)
+    assert again.journal.pixels == session.journal.pixels
+    viewer.layers["field"].data = np.zeros_like(viewer.layers["field"].data)
+    other = Session(viewer, shapes, "ann", earlier=again)
+    assert other.journal.pixels != again.journal.pixels
 
 
 class Damaged:

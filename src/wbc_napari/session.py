@@ -18,7 +18,7 @@ from wbc_batch.schema import REVIEW_COLUMNS, STATUS_ERROR
 from wbc_napari.appearance import forget_colour, repaint
 from wbc_napari.blinding import hide_class, kept_table, show_class
 from wbc_napari.companions import crops_behind, image_of, take_up_new_marks
-from wbc_napari.crops import FieldCrops
+from wbc_napari.crops import Crops, CropStack, FieldCrops
 from wbc_napari.geometry import world_matrix
 from wbc_napari.journal import Journal, journal_path
 from wbc_napari.marks import mark_of
@@ -53,6 +53,12 @@ def _later(at: str, known: str) -> bool:
         return not known or datetime.fromisoformat(at) > datetime.fromisoformat(known)
     except (ValueError, TypeError):  # no time at all; one of them without a time zone
         return False
+
+
+def _of_one_image(crops: Crops, others: Crops) -> bool:
+    """Whether crops come from the very same array."""
+    kinds = CropStack | FieldCrops
+    return isinstance(crops, kinds) and isinstance(others, kinds) and crops.data is others.data
 
 
 def _enter(cells: Any, changes: Sequence[Change]) -> None:
@@ -104,7 +110,7 @@ class Session:
         cells = layer.features
         self.review = Review(cells["cell_id"].fillna("").tolist(), reader)
         self.model: dict[str, Any] = mark_of(layer)["model"]
-        self.journal = self._journal(journal)
+        self.journal = self._journal(journal, earlier)
         self.seed: int | None = None if earlier is None else earlier.seed
         self._saving = True
         self._behind = False
@@ -130,8 +136,13 @@ class Session:
         ids = (earlier.review.cell_ids[row] for row in near)
         return next((rows[cell_id] for cell_id in ids if cell_id in rows), -1)
 
-    def _journal(self, path: Path | None) -> Journal:
-        pixels = self.crops.fingerprint()
+    def _journal(self, path: Path | None, earlier: "Session | None") -> Journal:
+        if earlier is not None and _of_one_image(self.crops, earlier.crops):
+            pixels = (
+                earlier.journal.pixels
+            )  # reading them again would be felt at each point that is drawn
+        else:
+            pixels = self.crops.fingerprint()
         if path is None:
             mark = mark_of(self.layer)
             source = mark.get("run") or (self.crops.cell(0).source if len(self.crops) else "")
