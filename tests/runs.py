@@ -81,6 +81,31 @@ def fill_disk_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "fresh", fresh)
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    """What is in all files of a folder, but for locks."""
+    return {
+        path: path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+def hold_open(held: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have nobody rename, replace or remove a file: as on Windows, while a program has it open."""
+
+    def refusing(plain: Callable[..., object]) -> Callable[..., object]:
+        def call(path: Path, *target: Path, **options: bool) -> object:
+            if held in (path, *target):
+                more = (None, str(*target)) if target else ()
+                raise PermissionError(13, "Access is denied", str(path), *more)
+            return plain(path, *target, **options)
+
+        return call
+
+    for name in ("rename", "replace", "unlink"):
+        monkeypatch.setattr(Path, name, refusing(getattr(Path, name)))
+
+
 def stopped_run(
     slides: Path, run_dir: Path, traps: str, wanted: int, stop: Callable[[subprocess.Popen], None]
 ) -> tuple[int, str]:

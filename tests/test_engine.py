@@ -5,6 +5,7 @@ import gc
 import json
 import os
 import pkgutil
+import re
 import runpy
 import shutil
 import signal
@@ -27,7 +28,7 @@ import tifffile
 import torch
 import zarr
 from distributed.protocol.pickle import dumps, loads
-from runs import command, draw, powerless, stopped_run
+from runs import command, contents, draw, hold_open, powerless, stopped_run
 
 from wbc_batch.classifier import Classifier, Predictions, read_bundle
 from wbc_batch.classifier.preprocessing import CanonicalCrop
@@ -501,6 +502,40 @@ def test_a_folder_that_is_read_only_is_refused_and_stays_as_it_is(
     assert f"{tmp_path / place} cannot be used for results (permission denied)" in run.stderr
     assert len(run.stderr.splitlines()) == 1
     assert sorted((tmp_path / "run").rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "name", ["cells.csv", "run.json", "shards/000000-0123456789abcdef.parquet"]
+)
+def test_a_run_with_a_file_that_a_program_keeps_open_is_left_whole(
+    name: str, slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = tmp_path / "run"
+    with locked(run_dir):
+        write_record(run_dir, {"state": "finished", "cells": 0})
+    for other in ("cells.csv", "report.html", "shards/000000-0123456789abcdef.parquet"):
+        (run_dir / other).touch()
+    before = contents(run_dir)
+    hold_open(run_dir / name, monkeypatch)
+    with pytest.raises(RunError, match=rf"{re.escape(name)} cannot be replaced .*; close the") as e:
+        classify_paths([slides / "slide-0"], run_dir, device="cpu", force=True)
+    assert e.value.exit_code == ExitCode.INCOMPLETE
+    assert contents(run_dir) == before
+
+
+def test_a_run_of_which_a_part_is_removed_can_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_record(tmp_path, {"state": "finished"})
+    (tmp_path / "cells.csv").touch()
+    monkeypatch.setattr("wbc_batch.engine.run_folder.try_replacing", lambda _: None)
+    hold_open(tmp_path / "cells.csv", monkeypatch)  # a moment later
+    with pytest.raises(PermissionError), locked(tmp_path):
+        clear(tmp_path)
+    monkeypatch.undo()
+    with locked(tmp_path):
+        clear(tmp_path)
+    assert not (tmp_path / "cells.csv").exists()
 
 
 def test_shards_that_may_not_be_read_are_not_done_anew(slides: Path, tmp_path: Path) -> None:

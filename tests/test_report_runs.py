@@ -15,7 +15,7 @@ import pytest
 from commands import invoke
 from report_runs import a_row, draw, finished_run, page_of, read_csv
 from rich.console import Console
-from runs import fill_disk_for, powerless
+from runs import contents, fill_disk_for, hold_open, powerless
 
 from wbc_batch.errors import ClusterError, ExitCode, IncompleteRunError, InputError, RunError
 from wbc_batch.rebuild import compare_runs, rebuild_report
@@ -490,23 +490,32 @@ def placed_rows() -> list[dict]:
 BOXED = (*CELL_COLUMNS, "x", "y", "width", "height")
 
 
-def test_a_table_that_another_program_keeps_open_is_named(
+@pytest.mark.parametrize("name", ["cells.csv", "confusion.csv", "differential-reviewed.parquet"])
+def test_a_table_that_another_program_keeps_open_is_named_and_no_other_is_replaced(
+    run: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rebuild_report(run)
+    (run / name).touch()  # not every report has it
+    before = contents(run)
+    hold_open(run / name, monkeypatch)
+    told = invoke("report", run, "--force")
+    assert told.exit_code == ExitCode.INCOMPLETE
+    assert f"{run / name} cannot be replaced (access is denied); close the program" in told.stderr
+    assert contents(run) == before
+    monkeypatch.undo()
+    assert invoke("report", run, "--force").exit_code == 0
+
+
+def test_a_table_that_is_opened_while_the_report_is_written_is_named(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rebuild_report(run)
-    table, replace = run / "cells.csv", Path.replace
-
-    def refused(written: Path, target: Path) -> Path:
-        if Path(target) == table:  # as Windows says it while Excel shows the table
-            raise PermissionError(13, "Access is denied", str(written), None, str(target))
-        return replace(written, target)
-
-    monkeypatch.setattr(Path, "replace", refused)
+    (run / "confusion.csv").touch()
+    monkeypatch.setattr("wbc_batch.report.write.try_replacing", lambda _: None)
+    hold_open(run / "confusion.csv", monkeypatch)
     told = invoke("report", run, "--force")
     assert told.exit_code == ExitCode.INCOMPLETE
-    assert f"{table} cannot be replaced (access is denied); close the program" in told.stderr
-    monkeypatch.undo()
-    assert invoke("report", run, "--force").exit_code == 0
+    assert f"{run / 'confusion.csv'} cannot be replaced (access is denied); close" in told.stderr
 
 
 def test_cells_in_images_become_geojson_for_qupath(tmp_path: Path) -> None:

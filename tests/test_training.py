@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 from commands import room_for
+from runs import contents, hold_open
 from torchvision.models import get_model
 from trainings import SMALL, blank_histories, write_cells
 
@@ -279,6 +280,17 @@ def test_a_directory_that_holds_something_else_is_left_alone(start, tmp_path):
         with pytest.raises(RunError, match="not empty"):
             start(tmp_path, force=force)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_training_with_a_file_that_a_program_keeps_open_is_left_whole(
+    killed, start, tmp_path, monkeypatch
+):
+    output = Path(shutil.copytree(killed, tmp_path / "run"))
+    before = contents(output)
+    hold_open(output / "history.csv", monkeypatch)
+    with pytest.raises(IncompleteRunError, match=r"history\.csv cannot be replaced .*; close the"):
+        start(output, force=True)
+    assert contents(output) == before
 
 
 @pytest.mark.parametrize("room", [2_000, 20_000])

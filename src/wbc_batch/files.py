@@ -31,6 +31,7 @@ __all__ = [
     "replacing",
     "resolved",
     "scratch",
+    "try_replacing",
     "try_writing",
     "unfinished",
     "unread",
@@ -210,6 +211,24 @@ def try_writing(folder: Path) -> None:
     trial.unlink()
 
 
+def try_replacing(files: Iterable[Path]) -> None:
+    """Make sure that files may be replaced and removed, before any is; raises the `OSError` if not.
+
+    On Windows nobody may remove or rename what a program has open. To give a file the name that it has
+    changes nothing, and is refused there all the same.
+    """
+    for path in files:
+        if os.path.lexists(path):
+            path.rename(path)
+
+
+def _in_use(path: str | Path, error: OSError) -> IncompleteRunError:
+    return IncompleteRunError(
+        f"{path} cannot be replaced ({reason(error)}); close the program that has it open, or choose "
+        "another path, then repeat the command"
+    )
+
+
 def _unwritten(path: Path, error: OSError) -> RunError:
     if error.errno in _FOR_NOW:
         return IncompleteRunError(
@@ -218,10 +237,7 @@ def _unwritten(path: Path, error: OSError) -> RunError:
         )
     if isinstance(error, PermissionError) and error.filename2 and exists(error.filename2):
         # What takes its place was written beside it. On Windows nobody may replace what is open.
-        return IncompleteRunError(
-            f"{error.filename2} cannot be replaced ({reason(error)}); close the program that has "
-            "it open, or choose another path, then repeat the command"
-        )
+        return _in_use(error.filename2, error)
     return RunError(
         f"{path} cannot be used for results ({reason(error)}); choose a path that you can write to"
     )
@@ -277,6 +293,8 @@ def unwritable(folder: Path) -> Iterator[None]:
         if isinstance(refusal, IncompleteRunError):
             raise refusal from error
         if isinstance(error, PermissionError) and folder in place.parents:
+            if is_file(place) and os.access(place.parent, os.W_OK):  # it alone stays as it is
+                raise _in_use(place, error) from error
             raise _unwritten(place.parent, error) from error  # the file may have a name for now
         raise
 

@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from wbc_batch.errors import IncompleteRunError, RunError, WbcError
-from wbc_batch.files import held, refuse_misfits, resolved, try_writing, write_file, writing
+from wbc_batch.files import (
+    held,
+    refuse_misfits,
+    resolved,
+    try_replacing,
+    try_writing,
+    write_file,
+    writing,
+)
 from wbc_batch.ledger import committed, is_shard_file
 from wbc_batch.names import command_text
 from wbc_batch.records import differences, read_json, write_json
@@ -38,7 +46,8 @@ __all__ = [
 #: Name of the file that keeps the traceback of an unexpected error.
 ERROR_LOG = "error.log"
 _LOCK = ".lock"
-_FILES = (RECORD_FILE, ERROR_LOG, *REPORT_FILES)
+# The record comes last: by it alone a folder is known as a run's, also if not all of it could be removed.
+_FILES = (ERROR_LOG, *REPORT_FILES, RECORD_FILE)
 _PACKAGES = (
     "wbc-napari",
     "torch",
@@ -246,14 +255,20 @@ def elsewhere(run_dir: Path, record: Record) -> str:
 
 
 def clear(run_dir: Path) -> None:
-    """Remove what runs write into a directory, and nothing else."""
-    for name in _FILES:
-        (run_dir / name).unlink(missing_ok=True)
+    """Remove what runs write into a directory, and nothing else; nothing if a file is held open.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be removed.
+    """
+    shards = [path for path in (run_dir / SHARDS).glob("*") if is_shard_file(path.name)]
+    files = [*shards, *(run_dir / name for name in _FILES)]
+    try_replacing(files)
     for name in REPORT_FOLDERS:
         shutil.rmtree(run_dir / name, ignore_errors=True)
-    for path in (run_dir / SHARDS).glob("*"):
-        if is_shard_file(path.name):
-            path.unlink(missing_ok=True)
+    for path in files:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

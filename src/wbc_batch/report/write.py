@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-from wbc_batch.files import replacing, resolved
+from wbc_batch.files import replacing, resolved, try_replacing
 from wbc_batch.report import drawings
 from wbc_batch.report.agreement import Agreement
 from wbc_batch.report.anndata_table import write_anndata
@@ -94,6 +94,7 @@ def write_reports(
         If the options do not fit the run: groups or cells that it does not have. Nothing is written then.
     """
     output = output or run_dir
+    try_replacing(output / name for name in REPORT_FILES)  # all of them or none
     provenance = read_provenance(run_dir)
     collected, counts = _write_cells(output, shard_files, set_thresholds, options, provenance)
     for name in _NOT_ALWAYS:  # of an earlier report with other options

@@ -11,6 +11,7 @@ from wbc_batch.files import (
     held,
     is_folder,
     refuse_misfits,
+    try_replacing,
     unwritable,
     writing,
 )
@@ -22,7 +23,8 @@ __all__ = ["BUNDLE", "CHECKPOINT", "RECORD", "begin", "finish", "is_finished", "
 RECORD, CHECKPOINT, BUNDLE = "training.json", "checkpoint.pt", "bundle"
 _LOCK = ".lock"
 _ANEW = "choose another folder, or add --force"
-_FILES = (RECORD, CHECKPOINT, "history.csv", "history.png")
+# The record comes last: by it alone a folder is known as a training's, also if not all could be removed.
+_FILES = (CHECKPOINT, "history.csv", "history.png", RECORD)
 _BUNDLE_FILES = ("model.safetensors", "model.json", "README.md")
 
 
@@ -103,9 +105,9 @@ def finish(output: Path) -> None:
 
 
 def _clear(output: Path) -> None:
-    """Remove what a training writes, and nothing else."""
-    leftovers = (*_FILES, *(f"{BUNDLE}/{name}" for name in _BUNDLE_FILES))
-    for name in leftovers:
-        (output / name).unlink(missing_ok=True)
-    for path in output.glob(f".*{UNFINISHED}"):
+    """Remove what a training writes, and nothing else; nothing if a file is held open."""
+    names = (*(f"{BUNDLE}/{name}" for name in _BUNDLE_FILES), *_FILES)
+    files = [*output.glob(f".*{UNFINISHED}"), *(output / name for name in names)]
+    try_replacing(files)
+    for path in files:
         path.unlink(missing_ok=True)
