@@ -26,6 +26,7 @@ from wbc_batch.report.differential import Tally
 from wbc_batch.report.flags import MANY_UNIDENTIFIED, OUTSIDE, TOO_FEW, UNLIKE
 from wbc_batch.report.groups import label_in, read_grouping
 from wbc_batch.report.limits import confusion_limits
+from wbc_batch.report.options import ReportOptions
 from wbc_batch.report.review import after_review
 from wbc_batch.report.wbc_counts import read_wbc_counts
 from wbc_batch.schema import CLASSES, UNIDENTIFIED
@@ -514,6 +515,23 @@ def test_lists_of_counts_that_are_wrong_are_refused(tmp_path, text, message):
 )
 def test_folders_named_like_classes_are_labels(group, label, rest):
     assert label_in(group) == (label, rest)
+
+
+# As a keyboard writes it, and as a folder may be named on macOS.
+TYPED, NAMED = "M\u00fcller", "Mu\u0308ller"
+
+
+@pytest.mark.parametrize(("typed", "named"), [(TYPED, NAMED), (NAMED, TYPED)])
+def test_groups_are_found_however_their_letters_are_written(tmp_path, typed, named):
+    where = ("in", f"{named}/a.png", named)
+    path = tmp_path / "groups.csv"
+    path.write_text(f"group,name\n{typed},patient 1\n", encoding="utf-8")
+    assert read_grouping(str(path)).rule(*where) == "patient 1"
+    assert read_grouping(f"({typed}|Schmidt)").rule(*where) in (typed, named)
+    counts = ReportOptions(wbc_counts={typed: 6.0}).counts_of([named, "Schmidt"])
+    assert counts == {named: 6.0}
+    both = {typed: 6.0, named: 7.0}  # two folders, where the file system has both
+    assert ReportOptions(wbc_counts=both).counts_of([named, typed]) == both
 
 
 def test_cells_are_grouped_as_asked(tmp_path):

@@ -4,9 +4,10 @@ import os
 import re
 import shlex
 import subprocess
+import unicodedata
 from collections.abc import Iterable
 
-__all__ = ["command_text", "gone", "name_bytes", "printable"]
+__all__ = ["command_text", "composed", "gone", "name_bytes", "printable"]
 
 _ON_WINDOWS = os.name == "nt"
 
@@ -28,6 +29,11 @@ def name_bytes(name: str) -> bytes:
 def printable(name: str) -> str:
     """Show what is not UTF-8 in a name as hexadecimal escapes."""
     return name_bytes(name).decode("utf-8", "backslashreplace")
+
+
+def composed(name: str) -> str:
+    """Write every letter as one sign, as most keyboards do; on macOS a folder may have "u" and two dots."""
+    return unicodedata.normalize("NFC", name)
 
 
 def command_text(words: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from wbc_batch.errors import InputError
 from wbc_batch.files import is_file
+from wbc_batch.names import composed
 from wbc_batch.report.lists import name_rows, read_list, refuse_twice
 from wbc_batch.schema import CLASSES
 from wbc_batch.sources.groups import PathPattern
@@ -112,11 +113,13 @@ def _by_list(path: Path) -> Rule:
             f"{path} has groups without a name: {name_rows(unnamed.index, unnamed['group'])}; name them"
         )
     names = dict(zip(table["group"], table["name"], strict=True))
+    names = {composed(group): name for group, name in names.items()} | names
 
     def rule(source: str, member: str, group: str) -> str:
         for listed in (group, _as_listed(source, member, group)):
-            if listed in names:
-                return names[listed]
+            for spelled in (listed, composed(listed)):
+                if spelled in names:
+                    return names[spelled]
         raise InputError(f"{path} has no row for the group {group!r}; add one")
 
     return rule

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wbc_batch.errors import InputError, refuse_missing
+from wbc_batch.names import composed
 from wbc_batch.report.groups import AS_LISTED, Regrouping, read_grouping
 from wbc_batch.report.lists import first_few
 from wbc_batch.report.ranges import Profile, profile_from_record, read_profile
@@ -56,14 +57,15 @@ class ReportOptions:
         InputError
             As `refuse_strange_groups` does, if they were given for this report.
         """
-        if self.counts_of_run and not set(self.wbc_counts or ()) <= set(groups):
+        counts = self._counts_as_named(groups)
+        if self.counts_of_run and not set(counts or ()) <= set(groups):
             _log.warning(
                 "the white blood cell counts of the run are left out, because this report has other groups; "
                 "give counts for its groups with --wbc-counts"
             )
             return None
         self.refuse_strange_groups(groups)
-        return self.wbc_counts
+        return counts
 
     def refuse_strange_groups(self, groups: Sequence[str]) -> None:
         """Make sure that all white blood cell counts are of groups that there are.
@@ -73,12 +75,23 @@ class ReportOptions:
         InputError
             If not.
         """
-        quoted = [repr(group) for group in self.wbc_counts or () if group not in groups]
+        counts = self._counts_as_named(groups) or ()
+        quoted = [repr(group) for group in counts if group not in groups]
         if quoted:
             raise InputError(
                 f"white blood cell counts are given for groups that are not in this run: "
                 f"{first_few(quoted)}; its groups are {first_few([*map(repr, groups)])}"
             )
+
+    def _counts_as_named(self, groups: Sequence[str]) -> Mapping[str, float] | None:
+        """Give the counts the names that the groups have, where these are the same but for `composed`."""
+        if self.wbc_counts is None:
+            return None
+        names = {composed(group): group for group in groups} | {group: group for group in groups}
+        return {
+            names.get(group, names.get(composed(group), group)): count
+            for group, count in self.wbc_counts.items()
+        }
 
     def to_record(self) -> dict[str, Any]:
         """Return what ``run.json`` keeps of the choices, for `recorded_options`."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wbc_batch.errors import InputError
+from wbc_batch.names import composed
 from wbc_batch.sources.cells import Cell, path_of
 
 __all__ = ["Grouping", "PathPattern", "parent_folder", "parse_grouping"]
@@ -57,7 +58,9 @@ class PathPattern:
             If the pattern is not found in its path.
         """
         place = path_of(source, member)
-        found = self.pattern.search(place)
+        found = self.pattern.search(place) or re.search(
+            composed(self.pattern.pattern), composed(place)
+        )
         if not (found and found[1]):
             raise InputError(
                 f"{self.option} {self.pattern.pattern!r} finds no group in {place!r}; "
