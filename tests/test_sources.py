@@ -18,6 +18,7 @@ from PIL import Image
 from wbc_batch.errors import ImageError, InputError
 from wbc_batch.sources import Box, Cell, decode, list_cells, read_image, torchvision_decoder
 from wbc_batch.sources.images import crop_size
+from wbc_batch.sources.inputs import check_inputs, input_around
 
 
 def picture(height: int = 40, width: int = 50) -> np.ndarray:
@@ -505,6 +506,27 @@ def test_unusable_inputs_are_named(
     monkeypatch.chdir(tree.parent)
     with pytest.raises(InputError, match=reason):
         list(list_cells(inputs))
+
+
+def test_a_folder_in_upper_and_lower_case_is_one(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As on macOS: both names lead to the folder, and the system tells no right one.
+    monkeypatch.setattr("wbc_batch.sources.inputs.resolved", lambda path: Path(path).absolute())
+    upper = tree.with_name(tree.name.upper())
+    upper.symlink_to(tree)
+    with pytest.raises(InputError, match="twice"):
+        check_inputs([tree, upper])
+    with pytest.raises(InputError, match="lies inside"):
+        check_inputs([tree, upper / "a"])
+    assert input_around(upper / "results" / "new", [tree]) == str(tree)
+    with pytest.raises(InputError, match="twice"):
+        check_inputs([tree / "Z.png", upper / "Z.png"])
+
+
+def test_two_names_of_one_file_are_two_inputs(tree: Path) -> None:
+    (tree / "copy.png").hardlink_to(tree / "Z.png")
+    check_inputs([tree / "Z.png", tree / "copy.png"])
 
 
 def test_listing_streams(tree: Path) -> None:

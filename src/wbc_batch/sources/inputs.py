@@ -2,8 +2,9 @@
 
 import os
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path, PurePath
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from wbc_batch.errors import InputError
 from wbc_batch.files import absence, exists, is_file, is_folder, resolved
+from wbc_batch.names import composed
 from wbc_batch.sources.kinds import Kind, is_url, kind_of, stem
 from wbc_batch.sources.stdin import PathList
 
@@ -85,8 +87,9 @@ def local_paths(items: Sequence[AnyInput]) -> list[Path]:
 def input_around(place: Path, items: Sequence[AnyInput]) -> str | None:
     """Find the input that a place, such as one for results, is or lies inside; None if there is none."""
     real = resolved(place)
+    above = {_identity(path) for path in (real, *real.parents)}
     for path in local_paths(items):
-        if real.is_relative_to(resolved(path)):
+        if _identity(resolved(path)) in above:
             return str(path)
     # Following the links of millions of paths would take too long.
     around = {parent for start in (real, place) for parent in _with_parents(_key(str(start)))}
@@ -107,23 +110,40 @@ def check_inputs(items: Sequence[AnyInput]) -> None:
     for url in urls:
         if urls.count(url) > 1:
             raise InputError(f"{url} {_TWICE}")
-    places: dict[Path, Path] = {}
+    places: dict[Hashable, Path] = {}
     for path in local_paths(items):
         if not exists(path):
             missing = absence(path, f"{path}: there is no such file or folder")
             raise InputError(f"{missing}; check the spelling")
         if not (is_folder(path) or is_file(path)):
             raise InputError(f"{path} is neither a file nor a folder; give a folder of cell images")
-        place = resolved(path)
+        place = _place(resolved(path))
         if place in places:
             raise InputError(f"{path} {_TWICE}")
         places[place] = path
-    for place, path in places.items():
-        for parent in place.parents:
+    identity = lru_cache(maxsize=None)(_identity)
+    for path in places.values():
+        for parent in map(identity, resolved(path).parents):
             if parent in places:
                 raise _inside(path, places[parent])
     if any(isinstance(item, PathList) for item in items):
         _check_many(items)
+
+
+def _identity(path: Path) -> Hashable:
+    """Return what all spellings of a place have in common, also where upper and lower case are one."""
+    try:
+        status = path.stat()
+    except OSError:  # nothing is there yet
+        return path
+    return (status.st_dev, status.st_ino) if status.st_ino else path
+
+
+def _place(path: Path) -> Hashable:
+    """Return the identity of a folder, or of a name in it: a file may have several, by hard links."""
+    if is_folder(path):
+        return _identity(path)
+    return _identity(path.parent), composed(path.name).casefold(), _identity(path)
 
 
 def _check_many(items: Sequence[AnyInput]) -> None:
