@@ -1,6 +1,7 @@
 """A review without a window: labels and their history, the queue, the journal, a session on a viewer."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,7 @@ from wbc_napari.keys import bind, key_actions, release
 from wbc_napari.layers import CropSize, crop_stack, crops_of
 from wbc_napari.readers import read_crops
 from wbc_napari.review import ORDERS, Change, Review, queue
-from wbc_napari.session import Session
+from wbc_napari.session import Session, default_reader
 from wbc_napari.tables import cell_table, resumed
 
 
@@ -196,6 +197,32 @@ def test_journals_lie_beside_files_and_tell_layers_of_one_name_apart(tmp_path):
     one, two = (journal_path("slide", "slide", pixels) for pixels in ("0a", "0b"))
     assert one != two
     assert one.parent == two.parent
+
+
+def test_a_review_in_a_folder_that_is_read_only_is_saved_elsewhere(tmp_path, monkeypatch):
+    file = tmp_path / "slide.tif"
+    file.write_text("")
+    touch = Path.touch
+
+    def refused(path, *args, **options):
+        if path.parent == tmp_path:
+            raise PermissionError(13, "Access is denied", str(path))
+        touch(path, *args, **options)
+
+    monkeypatch.setattr(Path, "touch", refused)
+    monkeypatch.setattr("os.access", lambda *_: True)  # as Windows says of any folder
+    assert journal_path(str(file), "slide", "0a").parent != tmp_path
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == ["slide.tif"]
+    assert journal_path(str(file), "slide", "0a").parent == tmp_path
+
+
+def test_without_an_account_the_reader_has_a_name(monkeypatch):
+    def nobody():
+        raise ModuleNotFoundError("No module named 'pwd'")  # as on Windows, without USERNAME
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    assert default_reader() == "reviewer"
 
 
 def test_an_export_is_a_run_that_can_be_opened_again(session, tmp_path):

@@ -4,6 +4,7 @@ A file of JSON lines: who, when, which cell, old and new label, SHA-256 of the m
 review as it was, also after a crash: a last line that was cut off is passed over.
 """
 
+import errno
 import json
 import os
 import re
@@ -12,6 +13,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from wbc_batch.errors import RunError, reason
+from wbc_batch.files import try_writing
 from wbc_batch.records import parse_json
 from wbc_batch.schema import CELLS_FILE, LABELS
 from wbc_napari.review import Change
@@ -152,4 +154,8 @@ def _is_run(place: Path) -> bool:
 
 
 def _writable(folder: Path) -> bool:
-    return os.access(folder, os.W_OK)
+    try:  # os.access says yes to any folder on Windows
+        try_writing(folder)
+    except OSError as error:
+        return not isinstance(error, PermissionError) and error.errno != errno.EROFS
+    return True

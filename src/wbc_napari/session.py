@@ -43,7 +43,7 @@ def default_reader() -> str:
     """Return the name of the user's account."""
     try:
         return getpass.getuser()
-    except (OSError, KeyError):
+    except (OSError, KeyError, ImportError):  # the last on Windows, before Python 3.13
         return "reviewer"
 
 
