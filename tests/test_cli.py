@@ -325,6 +325,25 @@ def test_who_reads_no_more_changes_no_exit_code() -> None:
     assert run.returncode == ExitCode.USAGE
 
 
+@pytest.mark.skipif(not hasattr(os, "eventfd"), reason="nothing here calls what is written invalid")
+@pytest.mark.parametrize("windows", [False, True])
+def test_a_reader_that_leaves_early_is_no_error_on_windows_either(windows: bool) -> None:
+    code = f"""
+import wbc_batch.errors
+from wbc_batch.cli.streams import outlast_readers
+wbc_batch.errors._ON_WINDOWS = {windows}
+outlast_readers()
+print("nobody reads this")
+"""
+    # It calls all but eight bytes invalid, as Windows may call a pipe that nobody reads.
+    with os.fdopen(os.eventfd(0), "wb") as picky:
+        command = [sys.executable, "-c", code]
+        run = subprocess.run(command, stdout=picky, stderr=subprocess.PIPE, text=True)
+    assert (run.returncode, "cannot be written (invalid argument)" in run.stderr) == (
+        (0, False) if windows else (1, True)
+    )
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no such device")
 def test_standard_output_on_a_full_disk_is_one_sentence() -> None:
     with Path("/dev/full").open("w") as full:

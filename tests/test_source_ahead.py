@@ -1,6 +1,7 @@
 """Cells that are read in processes, as workers with several cores or a GPU do."""
 
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -179,3 +180,18 @@ def _children(worker: subprocess.Popen) -> list[int]:
 def test_a_store_that_does_not_answer_is_heard_of_through_processes() -> None:
     with pytest.raises(ConnectionError, match="does not answer"):
         list(ahead.map_apart(refuse_silent, ["http://127.0.0.1:1/a.zarr"], 1))
+
+
+@pytest.mark.skipif(not hasattr(os, "eventfd"), reason="nothing here calls what is written invalid")
+def test_on_windows_a_process_ends_in_silence_with_the_one_that_started_it() -> None:
+    code = """
+import wbc_batch.errors
+from wbc_batch.sources.ahead import _serve
+wbc_batch.errors._ON_WINDOWS = True
+_serve(None)
+"""
+    task = pickle.dumps((list, (1,)))
+    with os.fdopen(os.eventfd(0), "wb") as picky:
+        command = [sys.executable, "-c", code]
+        run = subprocess.run(command, input=task, stdout=picky, stderr=subprocess.PIPE)
+    assert (run.returncode, run.stderr) == (0, b"")

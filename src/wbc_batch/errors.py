@@ -6,6 +6,8 @@ Workers send them through Dask, which makes one anew by the ``__new__`` that com
 must be it where there is one.
 """
 
+import errno
+import os
 from enum import IntEnum
 from importlib.util import find_spec
 
@@ -22,11 +24,14 @@ __all__ = [
     "WbcError",
     "in_a_line",
     "missing",
+    "nobody_reads",
     "reason",
     "refuse_missing",
     "visible",
 ]
 
+
+_ON_WINDOWS = os.name == "nt"
 
 # All but the line break: C0, DEL and C1 of ECMA-48.
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code != 10}
@@ -98,6 +103,11 @@ def visible(text: str) -> str:
 def reason(error: BaseException) -> str:
     """Say why it failed, to stand in brackets: what the system says, without the name of the file."""
     return in_a_line(getattr(error, "strerror", None) or error).rstrip(".").lower()
+
+
+def nobody_reads(error: OSError) -> bool:
+    """Tell whether a pipe cannot be written because its reader has left; Windows may call that invalid."""
+    return isinstance(error, BrokenPipeError) or (_ON_WINDOWS and error.errno == errno.EINVAL)
 
 
 def missing(what: str, extra: str) -> str:

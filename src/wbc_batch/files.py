@@ -159,7 +159,10 @@ def fresh(path: Path) -> BinaryIO:
 
 
 def write_file(path: Path, content: bytes | memoryview) -> None:
-    """Write a file so that it is there wholly or not at all, also after a power failure."""
+    """Write a file so that it is there wholly or not at all, also if the power fails.
+
+    As far as the system empties the caches of the drive: on macOS it does not, when asked as it is here.
+    """
     _write_files(path.parent, {path.name: content})
 
 

@@ -5,7 +5,7 @@ import io
 import sys
 from typing import Any, TextIO, cast
 
-from wbc_batch.errors import WbcError, reason
+from wbc_batch.errors import WbcError, nobody_reads, reason
 
 __all__ = ["outlast_readers"]
 
@@ -25,7 +25,7 @@ class _Output(io.FileIO):
         return len(data)
 
     def _tell(self, error: OSError) -> None:
-        if not isinstance(error, BrokenPipeError):  # which means that all that was wanted is there
+        if not nobody_reads(error):  # else all that was wanted is there
             raise WbcError(
                 f"standard output cannot be written ({reason(error)}); files that the command "
                 "wrote are not affected"

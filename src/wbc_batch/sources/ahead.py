@@ -25,7 +25,7 @@ from weakref import finalize
 
 import numpy as np
 
-from wbc_batch.errors import UnreachableError
+from wbc_batch.errors import UnreachableError, nobody_reads
 
 __all__ = ["dismiss", "map_apart", "run_ahead"]
 
@@ -210,7 +210,9 @@ def _serve(memory: int | None) -> None:
             answer = _packed(results, memory)
             pickle.dump(answer, answers, pickle.HIGHEST_PROTOCOL)
             answers.flush()
-    except (EOFError, BrokenPipeError, pickle.UnpicklingError):
+    except (EOFError, OSError, pickle.UnpicklingError) as error:
+        if isinstance(error, OSError) and not nobody_reads(error):
+            raise
         os._exit(0)
 
 
