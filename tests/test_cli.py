@@ -20,6 +20,7 @@ from wbc_batch.classifier.bundle import WEIGHTS_FILE
 from wbc_batch.cli import app
 from wbc_batch.cli.shared import command_line
 from wbc_batch.errors import ExitCode
+from wbc_batch.names import command_text
 from wbc_batch.progress import Pace
 from wbc_batch.schema import CLASSES, UNIDENTIFIED
 from wbc_batch.sources import Cell, read_image
@@ -395,6 +396,22 @@ def test_the_command_that_is_recorded_can_be_typed_again(
     monkeypatch.setattr("wbc_batch.names._ON_WINDOWS", windows)
     monkeypatch.setattr("sys.argv", ["/bin/wbc-batch", "classify", "my slides", "-o", "out"])
     assert command_line() == f"wbc-batch classify {mark}my slides{mark} -o out"
+
+
+def test_on_windows_all_that_its_terminals_have_another_use_for_is_quoted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("wbc_batch.names._ON_WINDOWS", True)
+    lines = {
+        "R&D\\": r'"R&D\\"',
+        "C:\\M\u00fc\\x.tif": "C:\\M\u00fc\\x.tif",
+        "--group-by=(a|b)": '"--group-by=(a|b)"',
+        "a,b": '"a,b"',
+        "my out\\": r'"my out\\"',
+        "": '""',
+    }
+    assert {word: command_text([word]) for word in lines} == lines
+    assert command_text(["-o", "a b", "c"]) == '-o "a b" c'
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there such a folder stays")

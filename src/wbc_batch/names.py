@@ -11,6 +11,8 @@ __all__ = ["command_text", "composed", "gone", "name_bytes", "printable"]
 
 _ON_WINDOWS = os.name == "nt"
 
+# What no terminal of Windows has another use for.
+_PLAIN = re.compile(r"[\w.:/\\=-]+")
 _ESCAPE = re.compile(r"\\x[89a-f][0-9a-f]")
 
 
@@ -37,8 +39,20 @@ def composed(name: str) -> str:
 
 
 def command_text(words: Iterable[str]) -> str:
-    """Write a command, or some words of it, as one types them here: in a shell of POSIX, or of Windows."""
-    return subprocess.list2cmdline(words) if _ON_WINDOWS else shlex.join(words)
+    """Write a command, or some words of it, as one types them here: in a shell of POSIX, or of Windows.
+
+    In cmd.exe nothing keeps the name of a variable between two percent signs from being replaced.
+    """
+    return " ".join(map(_quoted, words)) if _ON_WINDOWS else shlex.join(words)
+
+
+def _quoted(word: str) -> str:
+    """Quote a word for cmd.exe and PowerShell, which have signs of their own besides spaces."""
+    said = subprocess.list2cmdline([word])
+    if said.startswith('"') or _PLAIN.fullmatch(word):
+        return said
+    escapes = said[len(said.rstrip("\\")) :]  # backslashes before a quote count half
+    return f'"{said}{escapes}"'
 
 
 def gone(place: str) -> str:
