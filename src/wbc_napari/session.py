@@ -137,12 +137,9 @@ class Session:
         return next((rows[cell_id] for cell_id in ids if cell_id in rows), -1)
 
     def _journal(self, path: Path | None, earlier: "Session | None") -> Journal:
-        if earlier is not None and _of_one_image(self.crops, earlier.crops):
-            pixels = (
-                earlier.journal.pixels
-            )  # reading them again would be felt at each point that is drawn
-        else:
-            pixels = self.crops.fingerprint()
+        # To read them all again would be felt at each point that is drawn.
+        known = earlier is not None and _of_one_image(self.crops, earlier.crops)
+        pixels = earlier.journal.pixels if earlier and known else self.crops.fingerprint()
         if path is None:
             mark = mark_of(self.layer)
             source = mark.get("run") or (self.crops.cell(0).source if len(self.crops) else "")
