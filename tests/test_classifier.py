@@ -1,7 +1,10 @@
 """The classifier through its public door: arrays in, predictions out."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from functools import reduce
 from operator import attrgetter
@@ -530,3 +533,20 @@ def test_accuracy_on_real_cells(real_cells, folder, least):
     predictions = Classifier.load().predict([read_image(cell) for cell in cells])
     truth = np.array([cell.group for cell in cells])
     assert np.mean(predictions.predicted == truth) >= least
+
+
+def test_a_torch_whose_libraries_cannot_be_loaded_is_a_sentence(tmp_path):
+    # As on Windows, without a runtime library or after those of Qt.
+    (tmp_path / "torch.py").write_text("raise OSError(22, 'Error loading c10.dll')")
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    code = (
+        "import wbc_batch\ntry: wbc_batch.Classifier\nexcept Exception as error: print(repr(error))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert run.stdout.startswith("ModelError")
+    assert "torch cannot be loaded ([Errno 22] Error loading c10.dll); install" in run.stdout

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from wbc_batch.classifier.bundle import Bundle, read_bundle
 from wbc_batch.classifier.predictions import Predictions, Rejection
+from wbc_batch.errors import ModelError, in_a_line
 
 if TYPE_CHECKING:
     from wbc_batch.classifier.classifier import Classifier
@@ -22,7 +23,15 @@ __all__ = ["Bundle", "Classifier", "Predictions", "Rejection", "read_bundle"]
 
 def __getattr__(name: str) -> Any:
     if name == "Classifier":
-        from wbc_batch.classifier.classifier import Classifier
-
+        try:
+            from wbc_batch.classifier.classifier import Classifier
+        except (
+            OSError
+        ) as error:  # of torch's libraries; on Windows perhaps if Qt's were loaded before
+            raise ModelError(
+                f"torch cannot be loaded ({in_a_line(error)}); install it again; on Windows, also "
+                "install Microsoft's Visual C++ Redistributable, or start napari by "
+                'python -c "import torch, napari; napari.Viewer(); napari.run()"'
+            ) from error
         return Classifier
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
