@@ -523,6 +523,22 @@ def test_a_run_with_a_file_that_a_program_keeps_open_is_left_whole(
     assert contents(run_dir) == before
 
 
+def test_a_folder_whose_path_leaves_no_room_for_shards_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch = Path.touch
+    most = len(str(tmp_path / SHARDS)) + 60  # as on Windows, where all of a path has 259 letters
+
+    def refused(path: Path, *args: Any, **options: Any) -> None:
+        if len(str(path)) > most:
+            raise FileNotFoundError(2, "The system cannot find the path specified", str(path))
+        touch(path, *args, **options)
+
+    monkeypatch.setattr(Path, "touch", refused)
+    with pytest.raises(RunError, match="cannot be used for results"), locked(tmp_path):
+        pass
+
+
 def test_a_run_of_which_a_part_is_removed_can_be_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -524,6 +524,17 @@ def test_a_folder_in_upper_and_lower_case_is_one(
         check_inputs([tree / "Z.png", upper / "Z.png"])
 
 
+def test_on_windows_a_file_with_a_long_path_may_be_there(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wbc_batch.names._ON_WINDOWS", True)
+    with pytest.raises(ImageError, match=r"the file is gone$"):
+        read_image(Cell(str(tree), "gone.png", None, ""))
+    deep = "/".join(10 * ["a-folder-in-a-folder-in-a"])
+    with pytest.raises(ImageError, match="its path is too long for Windows"):
+        read_image(Cell(str(tree), f"{deep}/gone.png", None, ""))
+
+
 def test_two_names_of_one_file_are_two_inputs(tree: Path) -> None:
     (tree / "copy.png").hardlink_to(tree / "Z.png")
     check_inputs([tree / "Z.png", tree / "copy.png"])

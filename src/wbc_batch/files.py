@@ -44,6 +44,9 @@ __all__ = [
 #: Suffix of files, with a dot before their name, that are of no use after a run.
 UNFINISHED = ".partial"
 
+# Letters of the file of a shard, the longest that a run writes by `write_file`.
+_LONGEST_NAME = 31
+
 # What the system says where no file can be written for now, whichever it is.
 _FOR_NOW = {
     getattr(errno, name)
@@ -208,8 +211,11 @@ def _write_files(folder: Path, contents: Mapping[str, bytes | memoryview]) -> No
 
 
 def try_writing(folder: Path) -> None:
-    """Make sure that files can be made in a folder; raises the `OSError` if not."""
-    trial = folder / f".{uuid4().hex}{UNFINISHED}"
+    """Make sure that files can be made in a folder; raises the `OSError` if not.
+
+    Where paths may not be long, that is found out, too: no file of a run has a longer name.
+    """
+    trial = folder / f".{_LONGEST_NAME * '0'}.{uuid4().hex}{UNFINISHED}"
     trial.touch()
     trial.unlink()
 

@@ -11,6 +11,9 @@ __all__ = ["command_text", "composed", "gone", "name_bytes", "printable"]
 
 _ON_WINDOWS = os.name == "nt"
 
+# Files with longer paths are listed on Windows, and then not found unless long paths are turned on.
+_LONG = 260
+
 # What no terminal of Windows has another use for.
 _PLAIN = re.compile(r"[\w.:/\\=-]+")
 _ESCAPE = re.compile(r"\\x[89a-f][0-9a-f]")
@@ -67,5 +70,10 @@ def gone(place: str) -> str:
         return (
             "the file is gone, or its name is not UTF-8: such a file cannot be found from the "
             "tables of a run"
+        )
+    if _ON_WINDOWS and len(os.path.abspath(place)) >= _LONG:  # noqa: PTH100 - it never raises
+        return (
+            "the file is gone, or its path is too long for Windows, which by default takes fewer than "
+            f"{_LONG} letters: turn long paths on, or move the cells to a folder nearer to the drive"
         )
     return "the file is gone"
