@@ -25,9 +25,8 @@ def __getattr__(name: str) -> Any:
     if name == "Classifier":
         try:
             from wbc_batch.classifier.classifier import Classifier
-        except (
-            OSError
-        ) as error:  # of torch's libraries; on Windows perhaps if Qt's were loaded before
+        # Of torch's libraries: on Windows perhaps where those of Qt were loaded before.
+        except OSError as error:
             raise ModelError(
                 f"torch cannot be loaded ({in_a_line(error)}); install it again; on Windows, also "
                 "install Microsoft's Visual C++ Redistributable, or start napari by "
