@@ -6,7 +6,7 @@ import pytest
 from napari.components import ViewerModel
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import QMimeData, QPointF, Qt
-from qtpy.QtGui import QDropEvent
+from qtpy.QtGui import QDropEvent, QIcon
 from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
@@ -170,8 +170,13 @@ def test_pictures_are_read_when_they_come_into_view_and_not_before(tmp_path, dra
     qtbot.waitUntil(lambda: first in asked, timeout=10_000)
     qtbot.wait(300)
     assert len(set(asked)) < 200
-    shown = cells.model().index(0).data(Qt.ItemDataRole.DecorationRole).toImage()
+    icon = cells.model().index(0).data(Qt.ItemDataRole.DecorationRole)
+    shown, selected = (
+        icon.pixmap(cells.iconSize(), mode).toImage()
+        for mode in (QIcon.Mode.Normal, QIcon.Mode.Selected)
+    )
     assert shown.pixelColor(38, 38).alpha() == 255
+    assert selected == shown  # a tint would change the stain
     view.set_session(None)
 
 

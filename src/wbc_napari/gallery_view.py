@@ -210,6 +210,10 @@ class GalleryView(QWidget):
             self._list.scrollTo(index)
 
 
+# Keys act on the selected cells from wherever they are pressed, so these are to be seen without focus, too.
+_SELECTED = "QListView::item:selected { background: rgb(0, 122, 204); color: white; }"
+
+
 class _CellList(QListView):
     """A grid of thumbnails that tells which label key was pressed, and where arrow keys have gone."""
 
@@ -229,6 +233,7 @@ class _CellList(QListView):
         self.setIconSize(QSize(THUMBNAIL, THUMBNAIL))
         self.setSpacing(1)
         self.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
+        self.setStyleSheet(_SELECTED)
         self.setAccessibleName("Gallery")
         self.setToolTip(
             "Click: go to the cell. 1 to 5, U, or a drag onto a class: relabel the selected cells"

@@ -7,13 +7,13 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, Signal
-from qtpy.QtGui import QImage, QPixmap
+from qtpy.QtGui import QIcon, QImage, QPixmap
 
 from wbc_batch.errors import ImageError
 from wbc_napari.crops import Crops, read_one
 from wbc_napari.pictures import fitted
 
-__all__ = ["Thumbnails", "to_pixmap"]
+__all__ = ["Thumbnails", "to_icon", "to_pixmap"]
 
 #: Pictures that are kept: some screens full.
 _KEPT = 4000
@@ -37,14 +37,14 @@ class Thumbnails(QObject):
     def __init__(self, crops: Crops, side: int) -> None:
         super().__init__()
         self._crops, self._side = crops, side
-        self._kept: OrderedDict[int, QPixmap] = OrderedDict()
+        self._kept: OrderedDict[int, QIcon] = OrderedDict()
         self._wanted: list[int] = []
         self._lock = Lock()
         self._closed = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="thumbnails")
         self._read.connect(self._keep)
 
-    def get(self, row: int) -> QPixmap | None:
+    def get(self, row: int) -> QIcon | None:
         """Return the picture of a row, or None and ask for it."""
         if row in self._kept:
             self._kept.move_to_end(row)
@@ -80,10 +80,18 @@ class Thumbnails(QObject):
                 self._read.emit(row, picture)
 
     def _keep(self, row: int, picture: NDArray[np.uint8]) -> None:
-        self._kept[row] = to_pixmap(picture)
+        self._kept[row] = to_icon(picture)
         while len(self._kept) > _KEPT:
             self._kept.popitem(last=False)
         self.ready.emit(row)
+
+
+def to_icon(picture: NDArray[np.uint8]) -> QIcon:
+    """Turn RGBA, shape (H, W, 4), into an icon that is not tinted where it is selected, as Qt would do."""
+    pixmap = to_pixmap(picture)
+    icon = QIcon(pixmap)
+    icon.addPixmap(pixmap, QIcon.Mode.Selected)
+    return icon
 
 
 def to_pixmap(picture: NDArray[np.uint8]) -> QPixmap:
