@@ -288,6 +288,29 @@ def test_a_folder_that_is_not_mounted_any_more_makes_no_rows(
     assert not list(Path(job.shards).iterdir())
 
 
+@pytest.mark.parametrize(("number", "rows"), [(errno.ESTALE, False), (errno.EIO, True)])
+def test_a_file_system_that_does_not_answer_for_now_makes_no_rows(
+    number: int, rows: bool, job: Job, slides: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (spec,) = plan_shards(list_cells([slides / "slide-0"]), job, 200)
+    read, failures = Path.read_bytes, iter([OSError(number, os.strerror(number))])
+
+    def fail_once(path: Path) -> bytes:
+        if slides in path.parents:
+            for failure in failures:
+                raise failure
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", fail_once)
+    if rows:
+        assert run_shard(spec).errors == 1
+        return
+    with pytest.raises(ConnectionError, match=r"slide-0.*cannot be read for now: stale file"):
+        attempt(version("wbc-napari"), run_shard, spec)
+    assert not list(Path(job.shards).iterdir())
+    assert run_shard(spec).errors == 0
+
+
 def test_files_that_go_one_by_one_are_rows(job: Job, slides: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(slides / "slide-0", tmp_path / "disk"))
     (spec,) = plan_shards(list_cells([folder]), job, 200)

@@ -1,5 +1,6 @@
 """Archives, stacks, arrays and tables: the same cells through every door, and what damage becomes."""
 
+import errno
 import io
 import os
 import tarfile
@@ -21,11 +22,19 @@ import zarr
 from PIL import Image
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from wbc_batch.errors import ImageError, IncompleteRunError, InputError
+from wbc_batch.errors import (
+    ExitCode,
+    ImageError,
+    IncompleteRunError,
+    InputError,
+    UnreachableError,
+)
 from wbc_batch.sources import (
     Box,
     Cell,
+    CellReader,
     PathList,
+    attempt_read,
     list_cells,
     read_image,
     readers,
@@ -888,6 +897,98 @@ def test_listing_opens_nothing_it_does_not_need(mixture: list[Path]) -> None:
     stream = list_cells(mixture)
     firsts = [next(stream) for _ in range(3)]
     assert all(a.member < b.member for a, b in pairwise(firsts))
+
+
+#: What reads the pictures of each kind.
+DOORS = {
+    "slides": "pathlib.Path.read_bytes",
+    "a.zip": "zipfile.ZipFile.read",
+    "a.tar": "tarfile.TarInfo.fromtarfile",
+    "a.tar.gz": "tarfile.TarInfo.fromtarfile",
+    "a.tif": "tifffile.FileHandle.read",
+    "a.zarr": "zarr.storage._local._get",
+}
+
+
+def write_kind(path: Path) -> Path:
+    """Write the pictures as what the name says."""
+    if path.suffix == ".zip":
+        return write_zip(path, members())
+    if path.suffix in (".tar", ".gz"):
+        return write_tar(path, members(), "w:gz" if path.suffix == ".gz" else "w")
+    if path.suffix == ".tif":
+        tifffile.imwrite(path, PICTURES, photometric="rgb")
+        return path
+    if path.suffix == ".zarr":
+        return write_array(path, PICTURES, chunks=(5, HEIGHT, WIDTH, 3))
+    path.mkdir()
+    for number, picture in enumerate(PICTURES):
+        (path / f"{number:02d}.png").write_bytes(png(picture))
+    return path
+
+
+@pytest.mark.parametrize("kind", DOORS)
+def test_what_says_nothing_of_a_file_is_no_damage(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = list(list_cells([write_kind(tmp_path / kind)]))
+
+    def failing(number: int) -> Callable[..., None]:
+        def fail(*_: object, **__: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        return fail
+
+    for number in (errno.ESTALE, errno.EMFILE, errno.ETIMEDOUT):
+        reader = CellReader()
+        with monkeypatch.context() as patch:
+            patch.setattr(DOORS[kind], failing(number))
+            sentence = f"{kind}.* cannot be read for now: {os.strerror(number).lower()}"
+            with pytest.raises(UnreachableError, match=sentence):
+                [attempt_read(read) for read in readers(cells)]
+            with pytest.raises(ImageError, match=sentence):  # as the plugin reads
+                reader.read(cells[5])
+        assert_pictures(cells)
+        assert (reader.read(cells[5]) == PICTURES[5]).all()
+    monkeypatch.setattr(DOORS[kind], failing(errno.EIO))  # a bad sector
+    assert all(isinstance(attempt_read(read), ImageError) for read in readers(cells))
+
+
+def test_an_archive_that_went_stale_is_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = list(list_cells([write_zip(tmp_path / "a.zip", members())]))
+    read, opened = zipfile.ZipFile.read, []
+
+    def stale_once(self: zipfile.ZipFile, *arguments: object) -> bytes:
+        opened.append(self)
+        if self is opened[0]:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return read(self, *arguments)
+
+    monkeypatch.setattr(zipfile.ZipFile, "read", stale_once)
+    with pytest.raises(UnreachableError, match="stale file handle"):
+        read_image(cells[3])
+    assert_pictures(cells)
+
+
+@pytest.mark.parametrize("kind", ["slides", "a.zip", "a.tar", "a.tif", "a.zarr"])
+def test_an_input_that_cannot_be_looked_at_for_now_is_not_listed_as_something_else(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_kind(tmp_path / kind)
+    cells = list(list_cells([path]))
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files", str(path))
+
+    for name in ("os.stat", {"slides": "os.scandir", "a.zarr": "os.stat"}.get(kind, "io.open")):
+        with monkeypatch.context() as patch:
+            patch.setattr(name, fail)
+            with pytest.raises(UnreachableError, match=f"{kind} cannot be read for now") as caught:
+                list(list_cells([path]))
+        assert caught.value.exit_code == ExitCode.INCOMPLETE
+    assert list(list_cells([path])) == cells
 
 
 def test_what_cells_share_is_loaded_once_and_not_all_at_once() -> None:

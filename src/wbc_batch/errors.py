@@ -69,7 +69,12 @@ class ContainerError(ImageError):
 
 
 class UnreachableError(ConnectionError, ImageError):
-    """A store that a URL names does not answer. Nothing is known of its cells, so no row says so."""
+    """A file system, or a store that a URL names, does not answer for now.
+
+    Nothing is known of its cells, so no row says so.
+    """
+
+    exit_code = ExitCode.INCOMPLETE
 
 
 class ModelError(WbcError, ValueError):

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import BinaryIO
 from uuid import uuid4
 
-from wbc_batch.errors import IncompleteRunError, RunError, WbcError, reason
+from wbc_batch.errors import IncompleteRunError, RunError, UnreachableError, WbcError, reason
 
 __all__ = [
     "UNFINISHED",
@@ -27,6 +27,8 @@ __all__ = [
     "is_folder",
     "refuse_existing",
     "refuse_misfits",
+    "refuse_passing",
+    "refuse_unanswered",
     "removed",
     "replacing",
     "resolved",
@@ -47,12 +49,19 @@ UNFINISHED = ".partial"
 # Letters of the file of a shard, the longest that a run writes by `write_file`.
 _LONGEST_NAME = 31
 
-# What the system says where no file can be written for now, whichever it is.
-_FOR_NOW = {
-    getattr(errno, name)
-    for name in ("ENOSPC", "EDQUOT", "EROFS", "EIO", "EFBIG", "ESTALE")
-    if hasattr(errno, name)
-}
+
+def _numbers(*names: str) -> frozenset[int]:
+    """Numbers of errors, as far as this system has them."""
+    return frozenset(getattr(errno, name) for name in names if hasattr(errno, name))
+
+
+# What the system says where it lacks something itself, or where a server of files does not answer: next time
+# all may be well. Not EIO, which a bad sector gives for ever.
+_PASSING = _numbers("EAGAIN", "EMFILE", "ENFILE", "ENOMEM", "ESTALE", "ETIMEDOUT") | _numbers(
+    "EHOSTDOWN", "ENOTCONN", "ESHUTDOWN"
+)
+# What it says where no file can be written for now, whichever it is.
+_FOR_NOW = _PASSING | _numbers("ENOSPC", "EDQUOT", "EROFS", "EIO", "EFBIG")
 
 
 def exists(path: str | Path) -> bool:
@@ -92,6 +101,44 @@ def unread(path: str | Path, error: OSError) -> IncompleteRunError:
         f"{path} cannot be read ({reason(error)}); make the files of the run readable for this user, then "
         "repeat the command"
     )
+
+
+def refuse_passing(place: object, error: BaseException) -> None:
+    """Keep what the system says, and what it does not say of a file, from being held against the file.
+
+    Parameters
+    ----------
+    place : object
+        What was read, to be named unless the error names a file itself.
+    error : BaseException
+        What reading it raised.
+
+    Raises
+    ------
+    UnreachableError
+        If `error` is one, or may be gone when the same is read again.
+    """
+    if isinstance(error, UnreachableError):
+        raise error
+    if isinstance(error, OSError) and error.errno in _PASSING:
+        name = error.filename if isinstance(error.filename, str) else place
+        raise UnreachableError(f"{name} cannot be read for now: {reason(error)}") from error
+
+
+def refuse_unanswered(path: str | Path) -> None:
+    """Make sure that the system can tell what a path leads to, or that it leads nowhere.
+
+    Raises
+    ------
+    UnreachableError
+        If it cannot for now.
+    """
+    try:
+        os.stat(path)  # noqa: PTH116
+    except OSError as error:
+        refuse_passing(path, error)
+    except ValueError:  # no file can have this name
+        pass
 
 
 def refuse_existing(output: Path, *, even_empty: bool = False) -> None:

@@ -21,7 +21,7 @@ from wbc_batch.datasets.manifest import (
     read_manifest,
 )
 from wbc_batch.datasets.naming import Datasets
-from wbc_batch.errors import ContainerError, ImageError, InputError
+from wbc_batch.errors import ContainerError, ImageError, InputError, UnreachableError
 from wbc_batch.names import name_bytes
 from wbc_batch.schema import CLASSES
 from wbc_batch.sources import decode_crop, read_file
@@ -349,6 +349,8 @@ def _read(entry: Entry, preprocessing: Preprocessing) -> tuple[CanonicalCrop, st
             f"{entry.path} cannot be used: {what}; each labeled cell must have its own file, so save the "
             "images as separate files"
         ) from error
+    except UnreachableError:  # which says nothing of the image
+        raise
     except ImageError as error:
         raise InputError(f"{entry.path} cannot be used: {error}; repair or remove it") from error
     raise InputError(

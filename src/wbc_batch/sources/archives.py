@@ -11,7 +11,6 @@ import zipfile
 import zlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -19,6 +18,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 from wbc_batch.errors import ImageError, InputError, reason
+from wbc_batch.files import refuse_passing
 from wbc_batch.sources.cells import Cell, Place
 from wbc_batch.sources.fetching import Fetch, refuse_large_file
 from wbc_batch.sources.folders import is_hidden
@@ -57,6 +57,7 @@ def list_zip(item: Input) -> Iterator[Cell]:
         with zipfile.ZipFile(item.given) as archive:
             infos = archive.infolist()
     except _DAMAGE as error:
+        refuse_passing(item.given, error)
         raise InputError(
             f"{item.given}: the list of contents of this ZIP archive cannot be read "
             f"({reason(error)}); it may be truncated, so copy it again"
@@ -78,8 +79,10 @@ class ZipMembers:
         try:
             self._archive = zipfile.ZipFile(path)
         except _DAMAGE as error:
+            refuse_passing(path, error)
             raise ImageError(f"the ZIP archive cannot be read ({reason(error)})") from error
         weakref.finalize(self, self._archive.close)
+        self._path = path
         # Where the archive spells a name in another way than its cell.
         self._respelled: dict[str, zipfile.ZipInfo] = {}
         for info in self._archive.infolist():
@@ -103,6 +106,7 @@ class ZipMembers:
         try:
             return self._archive.read(info)
         except _DAMAGE as error:
+            refuse_passing(self._path, error)
             raise ImageError(f"the file is damaged in the archive ({reason(error)})") from error
 
 
@@ -131,6 +135,7 @@ def list_tar(item: Input) -> Iterator[Cell]:
             broken = not _ends_well(stream, archive.offset)
             end = archive.offset
     except _DAMAGE as error:
+        refuse_passing(item.given, error)
         if empty:
             raise InputError(
                 f"{item.given} cannot be read as a TAR archive ({reason(error)}); copy it again"
@@ -146,7 +151,8 @@ def _replaced(path: Path) -> frozenset[int]:
     """Where the files are that a later one of the same name replaces, as ``tar -r`` leaves them behind."""
     try:
         status = path.stat()
-    except OSError:  # listing it will say why
+    except OSError as error:  # listing it will say why
+        refuse_passing(path, error)
         return frozenset()
     return _replaced_in(path.absolute(), status.st_mtime_ns, status.st_size)
 
@@ -155,11 +161,14 @@ def _replaced(path: Path) -> frozenset[int]:
 def _replaced_in(path: Path, _changed: int, _size: int) -> frozenset[int]:
     """Compare all names; that is another way through the archive, but a run lists it twice."""
     names, offsets = array("q"), array("q")
-    with suppress(*_DAMAGE), _tar_stream(path) as stream, _tar(stream) as archive:
-        for info in _infos(archive):
-            if not info.isdir():
-                names.append(hash(posixpath.normpath(info.name)))
-                offsets.append(info.offset)
+    try:
+        with _tar_stream(path) as stream, _tar(stream) as archive:
+            for info in _infos(archive):
+                if not info.isdir():
+                    names.append(hash(posixpath.normpath(info.name)))
+                    offsets.append(info.offset)
+    except _DAMAGE as error:  # what is there can be read
+        refuse_passing(path, error)
     order = np.argsort(names, kind="stable")
     again = np.diff(np.asarray(names)[order]) == 0
     return frozenset(np.asarray(offsets)[order[:-1][again]].tolist())
@@ -185,6 +194,7 @@ class TarMembers:
             with path.open("rb") as file:
                 self._compressed = _compression(file.read(6)) is not None
         except OSError as error:
+            refuse_passing(path, error)
             raise ImageError(f"the TAR archive cannot be read ({reason(error)})") from error
 
     def fetch(self, cells: Iterable[Cell]) -> Iterator[Fetch]:
@@ -212,6 +222,7 @@ class TarMembers:
         except _DAMAGE as error:
             if isinstance(error, ImageError):
                 raise
+            refuse_passing(self._path, error)
             raise ImageError(f"the archive is damaged here ({reason(error)})") from error
         if len(data) < info.size:
             raise ImageError("the archive ends inside this file; copy it again")
@@ -257,8 +268,8 @@ class TarMembers:
             try:
                 for info in archive:
                     offsets.setdefault(posixpath.normpath(info.name), []).append(info.offset)
-            except _DAMAGE:
-                pass  # what is there can be read
+            except _DAMAGE as error:  # what is there can be read
+                refuse_passing(self._path, error)
         return offsets
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from wbc_batch.classifier.preprocessing import CanonicalCrop, Preprocessing
 from wbc_batch.errors import ImageError, InputError, UnreachableError, in_a_line
-from wbc_batch.files import exists
+from wbc_batch.files import exists, refuse_passing, refuse_unanswered
 from wbc_batch.sources import packed
 from wbc_batch.sources.blocks import Blocks
 from wbc_batch.sources.cells import Cell, Place
@@ -118,8 +118,9 @@ class ZarrCrops:
             If that is missing or damaged.
         """
         with _or_damaged(
+            self.group,
             f"the store's description of crops {first} to {last - 1} is missing or damaged; pack "
-            "them again"
+            "them again",
         ):
             return {name: self.group[name][first:last] for name in names}
 
@@ -164,7 +165,7 @@ class ZarrCrops:
 
     @cached_property
     def _true_sizes(self) -> tuple[NDArray, NDArray]:
-        with _or_damaged("the sizes of the crops in the store are damaged"):
+        with _or_damaged(self.group, "the sizes of the crops in the store are damaged"):
             return self.group["crop_height"][:], self.group["crop_width"][:]
 
 
@@ -189,19 +190,18 @@ class _PreparedCrops:
 
     @cached_property
     def _sizes(self) -> NDArray[np.float32]:
-        with _or_damaged("the sizes of the nuclei in the store are damaged"):
+        with _or_damaged(self._crops.group, "the sizes of the nuclei in the store are damaged"):
             sizes: NDArray[np.float32] = self._crops.group[packed.SIZES][:]
             return sizes
 
 
 @contextmanager
-def _or_damaged(sentence: str) -> Iterator[None]:
+def _or_damaged(group: Any, sentence: str) -> Iterator[None]:
     """Say what it means that something in a store cannot be read, unless it does not come at all."""
     try:
         yield
-    except UnreachableError:
-        raise
     except Exception as error:  # codecs raise anything
+        refuse_passing(group.store_path, error)
         raise ImageError(sentence) from error
 
 
@@ -260,6 +260,8 @@ def _open(store: str) -> Any:
 
     from wbc_batch.sources.remote import open_url
 
+    if not is_url(store):
+        refuse_unanswered(store)
     if not (is_url(store) or exists(store)):
         raise ImageError("the zarr store is gone")
     with warnings.catch_warnings():
@@ -271,6 +273,7 @@ def _open(store: str) -> Any:
                 raise FileNotFoundError("it does not exist")
             return zarr.open(open_url(store), mode="r")
         except Exception as error:  # stores, file systems and codecs raise anything
+            refuse_passing(store, error)
             failure = UnreachableError if is_url(store) else ImageError
             raise failure(f"this zarr store cannot be opened ({in_a_line(error)})") from error
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from wbc_batch.errors import ImageError, UnreachableError, in_a_line
+from wbc_batch.errors import ImageError, in_a_line
+from wbc_batch.files import refuse_passing
 from wbc_batch.sources.fetching import LoadedAhead
 
 __all__ = ["Blocks"]
@@ -50,9 +51,8 @@ class Blocks:
         last = min(first + self.size, int(self._array.shape[0]))
         try:
             return self._checked(self._array[first:last])
-        except UnreachableError:
-            raise
-        except Exception:  # noqa: BLE001 - codecs raise anything
+        except Exception as error:  # noqa: BLE001 - codecs raise anything
+            refuse_passing(self._array.store_path, error)
             return self._load_chunks(first, last)
 
     def _load_chunks(self, first: int, last: int) -> list[NDArray | ImageError]:
@@ -62,9 +62,8 @@ class Blocks:
             end = min(start + step, last)
             try:
                 crops += self._checked(self._array[start:end])
-            except UnreachableError:
-                raise
             except Exception as error:  # noqa: BLE001
+                refuse_passing(self._array.store_path, error)
                 damage = ImageError(f"its chunk in the zarr store is damaged ({in_a_line(error)})")
                 crops += [damage] * (end - start)
         return crops

@@ -13,7 +13,7 @@ from typing import Generic, Protocol, TypeVar
 from numpy.typing import NDArray
 
 from wbc_batch.errors import ContainerError, ImageError, reason
-from wbc_batch.files import is_folder
+from wbc_batch.files import is_folder, refuse_passing
 from wbc_batch.names import gone
 from wbc_batch.sources.cells import Cell
 
@@ -105,6 +105,8 @@ def read_file(path: Path) -> bytes:
     ------
     ImageError
         Saying why it cannot be read. The message does not repeat the file's name.
+    UnreachableError
+        If that is not to do with the file.
     """
     try:
         status = path.stat()
@@ -119,6 +121,7 @@ def read_file(path: Path) -> bytes:
             "the file is a link to a file that does not exist" if linked else gone(path.as_posix())
         ) from error
     except OSError as error:
+        refuse_passing(path, error)
         raise ImageError(f"the file cannot be opened ({reason(error)})") from error
     except ImageError:
         raise

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from wbc_batch.errors import InputError, reason
+from wbc_batch.files import refuse_passing
 from wbc_batch.sources.cells import Cell
 from wbc_batch.sources.inputs import Input
 
@@ -94,6 +95,7 @@ def _opened(folder: Path) -> tuple[tuple[int, int], list[tuple[str, bool]]]:
                 (entry.name, _is_folder(entry)) for entry in entries if not is_hidden(entry.name)
             )
     except OSError as error:
+        refuse_passing(folder, error)
         raise InputError(
             f"{folder}: this folder cannot be listed ({reason(error)}); make it readable or move it away"
         ) from error

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wbc_batch.errors import ContainerError, ImageError
+from wbc_batch.files import refuse_passing
 from wbc_batch.sources.kinds import TIFF, container_in
 from wbc_batch.sources.size_limits import refuse_large, refuse_page
 from wbc_batch.sources.torchvision_decoder import RGB, UNCHANGED, torchvision_decoder
@@ -105,7 +106,8 @@ def _strictly(name: str, decoder: Callable[[bytes], _Found], data: bytes) -> _Fo
         return decoder(data)
     except ImageError:
         raise
-    except Exception as error:  # decoders raise anything, and all of it means this
+    except Exception as error:  # decoders raise anything, and all of it means this, but where
+        refuse_passing("a library", error)  # one cannot be loaded
         raise ImageError(f"the {name} data are truncated or damaged") from error
 
 

@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from wbc_batch.errors import InputError
-from wbc_batch.files import absence, exists, is_file, is_folder, resolved
+from wbc_batch.files import absence, exists, is_file, is_folder, refuse_unanswered, resolved
 from wbc_batch.names import composed
 from wbc_batch.sources.kinds import Kind, is_url, kind_of, stem
 from wbc_batch.sources.stdin import PathList
@@ -113,6 +113,7 @@ def check_inputs(items: Sequence[AnyInput]) -> None:
     places: dict[Hashable, Path] = {}
     for path in local_paths(items):
         if not exists(path):
+            refuse_unanswered(path)
             missing = absence(path, f"{path}: there is no such file or folder")
             raise InputError(f"{missing}; check the spelling")
         if not (is_folder(path) or is_file(path)):

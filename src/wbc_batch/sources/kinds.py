@@ -6,7 +6,7 @@ from io import BytesIO
 from pathlib import Path
 from zipfile import is_zipfile
 
-from wbc_batch.files import is_file, is_folder
+from wbc_batch.files import is_file, is_folder, refuse_passing, refuse_unanswered
 
 __all__ = [
     "BZIP2",
@@ -63,10 +63,16 @@ def kind_of(place: str | Path) -> Kind:
     """Tell what an input is. What cannot be told, or is not there, is a `Kind.FILE`.
 
     A table is told by its name alone: what it listed can be read when it is gone.
+
+    Raises
+    ------
+    UnreachableError
+        If the file system does not answer for now.
     """
     if isinstance(place, str) and is_url(place):
         return Kind.ZARR
     path = Path(place)
+    refuse_unanswered(path)
     if is_folder(path):
         return Kind.ZARR if any(is_file(path / name) for name in ZARR_FILES) else Kind.FOLDER
     if path.suffix.lower() in _TABLES:
@@ -76,7 +82,8 @@ def kind_of(place: str | Path) -> Kind:
     try:
         with path.open("rb") as file:
             head = file.read(_TAR_MAGIC_AT + len(_TAR_MAGIC))
-    except OSError:
+    except OSError as error:
+        refuse_passing(path, error)
         return Kind.FILE
     return _kind_of_head(head, path.name.lower())
 

@@ -10,7 +10,7 @@ from itertools import islice, tee, zip_longest
 from pathlib import Path
 
 from wbc_batch.classifier.preprocessing import Preprocessing, canonical_crop
-from wbc_batch.errors import ImageError, InputError, RunError
+from wbc_batch.errors import ImageError, InputError, RunError, UnreachableError
 from wbc_batch.files import held, is_folder, refuse_existing, removed, unfinished, writing
 from wbc_batch.progress import Progress, silent
 from wbc_batch.sources import packed
@@ -319,6 +319,8 @@ def _size(item: tuple[Cell, Fetch]) -> tuple[str, tuple[int, int]]:
     try:
         data = fetch()
         height, width = crop_size(data) if isinstance(data, bytes) else data.shape[:2]
+    except UnreachableError:  # it may be the largest
+        raise
     except Exception:  # noqa: BLE001 - reading it again will say why
         return name, (0, 0)
     return name, (height, width) if height and width else (0, 0)  # a damaged header has no height

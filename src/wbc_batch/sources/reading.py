@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from wbc_batch.classifier.images import as_rgb
 from wbc_batch.classifier.preprocessing import CanonicalCrop, Preprocessing, canonical_crop
-from wbc_batch.errors import ImageError, UnreachableError
+from wbc_batch.errors import ImageError, UnreachableError, reason
+from wbc_batch.files import refuse_passing
 from wbc_batch.sources import images
 from wbc_batch.sources.ahead import map_apart, run_ahead
 from wbc_batch.sources.archives import TarMembers, ZipMembers
@@ -162,6 +163,7 @@ def attempt_read(read: Callable[[], _Result]) -> _Result | ImageError:
     except ImageError as error:
         return error
     except Exception as error:  # noqa: BLE001 - one picture that no rule foresaw spoils no other
+        refuse_passing("the image", error)
         return ImageError(f"the image cannot be read ({type(error).__name__})")
 
 
@@ -245,7 +247,11 @@ def _last_change(path: Path) -> int:
 
 
 def _read(fetch: Fetch) -> NDArray[np.uint8]:
-    data = fetch()
+    try:
+        data = fetch()
+    except UnreachableError:
+        _opened.cache_clear()  # a file that is open may have gone stale
+        raise
     return as_rgb(images.decode_crop(data) if isinstance(data, bytes) else data)
 
 
@@ -308,7 +314,11 @@ def _open(store: str, cell: Cell, base: Path) -> Container:
         return TableImages(path)
     if kind not in _OPENERS:
         return _Files(path)
-    status = path.stat()
+    try:
+        status = path.stat()
+    except OSError as error:
+        refuse_passing(path, error)
+        raise ImageError(f"the file cannot be opened ({reason(error)})") from error
     return _opened(kind, path.absolute(), status.st_mtime_ns, status.st_size)
 
 

@@ -13,7 +13,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from wbc_batch.errors import ImageError, InputError
+from wbc_batch.errors import ImageError, InputError, UnreachableError
+from wbc_batch.files import refuse_passing
 from wbc_batch.sources.cells import Cell
 from wbc_batch.sources.fetching import Fetch
 from wbc_batch.sources.images import page_colours, page_pixels
@@ -38,6 +39,8 @@ def is_one_crop(path: Path) -> bool:
     """Tell a TIFF file that is a crop itself, or too damaged to say: its row will."""
     try:
         stack = TiffStack(path)
+    except UnreachableError:
+        raise
     except ImageError:
         return True
     return len(stack) == 1 and not stack.broken
@@ -80,6 +83,7 @@ class TiffStack:
             self._crops, self.channels = _crops(self._series)
             self.broken = _breaks_off(self._tiff)
         except Exception as error:  # it raises anything, and all of it means this
+            refuse_passing(file, error)
             raise ImageError("the TIFF data are truncated or damaged") from error
         # Reading moves the file; decoding does not.
         self._turn = threading.RLock()
@@ -128,6 +132,7 @@ class TiffStack:
         except ImageError:
             raise
         except Exception as error:
+            refuse_passing(self._tiff.filename, error)
             raise ImageError("this page of the stack is truncated or damaged") from error
         return planes[0] if len(planes) == 1 else np.dstack(planes)
 
