@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -236,6 +237,29 @@ def test_members_are_found_by_their_names_alone(tmp_path: Path) -> None:
         with pytest.raises(ImageError, match=r"the file is no.* in the archive"):
             read_image(Cell(path.as_posix(), "other.png", None, ""))
         assert (read_image(Cell(path.name, cell.member, None, ""), tmp_path) == PICTURES[3]).all()
+
+
+def test_why_images_of_a_compressed_archive_are_not_shown_is_true(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar.gz", members(), "w:gz")
+    with pytest.raises(
+        ImageError, match=r"compressed TAR archive.* not shown after the run; unpack"
+    ):
+        read_image(Cell(path.as_posix(), "slide-1/03.png", None, ""))
+
+
+def test_finding_a_member_by_its_name_takes_few_bytes_for_each(tmp_path: Path) -> None:
+    count = 4_000
+    files = [*((f"slide/{'long' * 10}-{n:06d}.png", b"") for n in range(count)), members()[3]]
+    path = write_tar(tmp_path / "a.tar", files)
+    cell = Cell(path.as_posix(), files[-1][0], None, "")
+    assert (read_image(cell) == PICTURES[3]).all()
+    write_tar(path, [*files, ("z.png", b"")])  # another archive, which nobody knows yet
+    tracemalloc.start()
+    read_image(cell)
+    kept, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 64 * count
+    assert most < 128 * count
 
 
 def test_a_damaged_member_is_one_row(tmp_path: Path) -> None:

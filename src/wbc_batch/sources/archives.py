@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wbc_batch.errors import ImageError, InputError, reason
 from wbc_batch.files import refuse_passing
@@ -160,18 +161,33 @@ def _replaced(path: Path) -> frozenset[int]:
 @lru_cache(maxsize=64)
 def _replaced_in(path: Path, _changed: int, _size: int) -> frozenset[int]:
     """Compare all names; that is another way through the archive, but a run lists it twice."""
+    names, offsets = _sorted_members(path, folders=False)
+    again = np.diff(names) == 0
+    return frozenset(offsets[:-1][again].tolist())
+
+
+def _sorted_members(
+    path: Path, folders: bool = True
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Hashes of all names, sorted, and where their files are; those of one name in the archive's order.
+
+    There may be tens of millions: 16 bytes for each are kept.
+    """
     names, offsets = array("q"), array("q")
     try:
         with _tar_stream(path) as stream, _tar(stream) as archive:
             for info in _infos(archive):
-                if not info.isdir():
-                    names.append(hash(posixpath.normpath(info.name)))
+                if folders or not info.isdir():
+                    names.append(_hash(info.name))
                     offsets.append(info.offset)
     except _DAMAGE as error:  # what is there can be read
         refuse_passing(path, error)
     order = np.argsort(names, kind="stable")
-    again = np.diff(np.asarray(names)[order]) == 0
-    return frozenset(np.asarray(offsets)[order[:-1][again]].tolist())
+    return np.asarray(names)[order], np.asarray(offsets)[order]
+
+
+def _hash(name: str) -> int:
+    return hash(posixpath.normpath(name))
 
 
 def _infos(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
@@ -208,9 +224,18 @@ class TarMembers:
             raise ImageError(_LOST)
         try:
             stream, archive = self._open()
+            if self._compressed and not cell.place:
+                raise ImageError(
+                    "a compressed TAR archive can only be read from its beginning, so its images are not "
+                    "shown after the run; unpack the archive and classify the folder to see them"
+                )
             offset = cell.place.position if cell.place else self._find(cell.member)
             info = self._header(archive, stream, offset, cell.member)
             if info.islnk() or info.issym():
+                if self._compressed:
+                    raise ImageError(
+                        "a link inside a compressed archive cannot be followed; unpack the archive"
+                    )
                 # A hard link is what its target was at that time: a later file of that name replaces it.
                 offset = self._find(_target(info), info.offset if info.islnk() else None)
                 info = self._header(archive, stream, offset, _target(info))
@@ -249,28 +274,19 @@ class TarMembers:
 
     def _find(self, member: str, before: int | None = None) -> int:
         """Where the last file of a name is, or the last one before some place."""
-        if self._compressed:
-            raise ImageError(
-                "a link inside a compressed archive cannot be followed; unpack the archive"
-            )
-        offsets = self._offsets.get(member, [])
+        names, offsets = self._members
+        wanted = _hash(member)
+        found = offsets[np.searchsorted(names, wanted) : np.searchsorted(names, wanted, "right")]
         if before is not None:
-            offsets = [offset for offset in offsets if offset < before]
-        if not offsets:
+            found = found[found < before]
+        if not found.size:
             raise ImageError("the file is not in the archive")
-        return offsets[-1]
+        return int(found[-1])
 
     @cached_property
-    def _offsets(self) -> dict[str, list[int]]:
+    def _members(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Where each file is; only needed for links, and for cells that know their name alone."""
-        offsets: dict[str, list[int]] = {}
-        with _tar_stream(self._path) as stream, _tar(stream) as archive:
-            try:
-                for info in archive:
-                    offsets.setdefault(posixpath.normpath(info.name), []).append(info.offset)
-            except _DAMAGE as error:  # what is there can be read
-                refuse_passing(self._path, error)
-        return offsets
+        return _sorted_members(self._path)
 
 
 def _done(way: Fetch) -> Fetch:
