@@ -1,5 +1,6 @@
 """Shards, the ledger, workers and what happens when they die."""
 
+import asyncio
 import errno
 import gc
 import json
@@ -11,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from importlib.metadata import version
@@ -28,6 +29,7 @@ import tifffile
 import torch
 import zarr
 from distributed.protocol.pickle import dumps, loads
+from distributed.scheduler import KilledWorker
 from runs import command, contents, draw, hold_open, powerless, stopped_run
 
 from wbc_batch.classifier import Classifier, Predictions, read_bundle
@@ -48,7 +50,7 @@ from wbc_batch.engine.run_folder import Settings, clear, locked, to_continue, wr
 from wbc_batch.engine.work import FATAL_REASON, WorkerError, attempt, run_shard
 from wbc_batch.errors import ClusterError, ExitCode, ImageError, ModelError, RunError
 from wbc_batch.files import scratch, write_file
-from wbc_batch.ledger import ShardResult, committed, committed_shards
+from wbc_batch.ledger import ShardResult, commit, committed, committed_shards
 from wbc_batch.rebuild import rebuild_report
 from wbc_batch.run import classify_paths
 from wbc_batch.schema import CELL_COLUMNS, CLASSES, SHARDS, UNIDENTIFIED
@@ -671,6 +673,106 @@ def test_exactly_the_deadly_cells_are_found(fatal: list[int], accident: int | No
         return dead
 
     assert find_fatal(fatal_in, range(100)) == fatal
+
+
+class Ended:
+    """A future of Dask whose task has ended; `lost` says how its result went with its worker, if it did."""
+
+    key = "task"
+
+    def __init__(self, outcome: Any, lost: str | None) -> None:
+        self._outcome = outcome
+        self._lost = lost
+        self.status = "lost" if lost == "noticed" else "finished"
+
+    def cancelled(self) -> bool:
+        return False
+
+    def add_done_callback(self, call: Callable[["Ended"], None]) -> None:
+        call(self)
+
+    def exception(self, timeout: float | None = None) -> Exception | None:
+        if self.status == "lost":
+            return self.result(timeout)
+        return self._outcome if isinstance(self._outcome, Exception) else None
+
+    def result(self, timeout: float | None = None) -> Any:
+        """As Dask does: what was lost is computed anew, perhaps in vain, perhaps never."""
+        if self._lost == "died again":
+            self.status = "error"
+            raise KilledWorker(self.key, None, 0)
+        if self._lost:
+            assert timeout is not None, "nobody will ever answer"
+            raise TimeoutError
+        return self._outcome
+
+
+class Here:
+    """A client of Dask whose only worker is this process; `fate` says what becomes of what it is given."""
+
+    status = "running"
+
+    def __init__(self, fate: Callable[..., tuple[Any, str | None]]) -> None:
+        self._fate = fate
+
+    async def nthreads(self) -> dict[str, int]:
+        return {"here": 1}
+
+    def sync(self, question: Callable[[], Coroutine]) -> Any:
+        return asyncio.run(question())
+
+    def submit(self, _attempt: Callable, _version: str, packed: bytes, **_: Any) -> Ended:
+        function, arguments = loads(packed)
+        return Ended(*self._fate(function, *arguments))
+
+    def cancel(self, futures: Sequence[Ended], **_: Any) -> None:
+        pass
+
+
+def committed_now(spec: ShardSpec) -> ShardResult:
+    """Commit a shard without a model."""
+    file, cells, fatal = f"{spec.stem}.parquet", len(spec.cells), len(spec.fatal)
+    ran = ("cpu", "fp32", "torch", 0.1)
+    result = ShardResult(spec.shard_id, spec.number, file, 4, cells, fatal, {}, *ran)
+    commit(Path(spec.job.shards), result, b"rows")
+    return result
+
+
+@pytest.mark.parametrize("lost", ["died again", "late", "noticed"])
+@pytest.mark.parametrize("visible", [True, False])
+def test_a_result_that_is_lost_with_its_worker_loses_nothing(
+    lost: str, visible: bool, job: Job
+) -> None:
+    launched: list[ShardResult] = []
+
+    def fate(_: Callable, spec: ShardSpec) -> tuple[ShardResult, str | None]:
+        launched.append(result := committed_now(spec))
+        if len(launched) != 1:
+            return result, None
+        if not visible:
+            (Path(job.shards) / result.file).with_suffix(".json").unlink()
+        return result, lost
+
+    done: list[ShardResult] = []
+    specs = plan_shards(cells(8), job, 2)
+    execute(Here(fate), specs, done.append, 60)
+    assert len(launched) == (4 if visible else 5)
+    assert sorted(done, key=lambda result: result.number) == committed(Path(job.base))
+    assert sum(result.cells for result in done) == 8
+
+
+def test_a_worker_that_dies_before_it_says_that_a_shard_is_committed_loses_nothing(
+    job: Job,
+) -> None:
+    def fate(_: Callable, spec: ShardSpec, *more: Any) -> tuple[KilledWorker, None]:
+        committed_now(spec)
+        return KilledWorker("task", None, 0), None
+
+    done: list[ShardResult] = []
+    specs = plan_shards(cells(8), job, 4)
+    execute(Here(fate), specs, done.append, 60)
+    assert [result.number for result in done] == [0, 1]
+    assert done == committed(Path(job.base))
 
 
 @pytest.mark.timeout(180)

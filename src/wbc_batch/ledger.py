@@ -26,6 +26,7 @@ __all__ = [
     "is_shard_file",
     "labels_of",
     "read_note",
+    "read_whole",
 ]
 
 #: Columns and types that every shard's Parquet file has.
@@ -115,7 +116,7 @@ def committed(run_dir: Path) -> list[ShardResult]:
         notes = []
     except OSError as error:
         raise unread(shards, error) from error
-    found = map(_read_whole, notes)
+    found = map(read_whole, notes)
     return sorted((result for result in found if result), key=lambda result: result.number)
 
 
@@ -140,16 +141,14 @@ def read_note(path: Path) -> ShardResult | None:
         return None
 
 
-def labels_of(results: Iterable[ShardResult]) -> dict[str, int]:
-    """Add up the cells per label."""
-    total: Counter[str] = Counter()
-    for result in results:
-        total.update(result.labels)
-    return dict(sorted(total.items()))
+def read_whole(note: Path) -> ShardResult | None:
+    """Read the JSON beside a shard whose Parquet file is there, and as large as it says; None else.
 
-
-def _read_whole(note: Path) -> ShardResult | None:
-    """Read a note whose Parquet file is there, and as large as it says."""
+    Raises
+    ------
+    IncompleteRunError
+        If one of them may not be read.
+    """
     if (result := read_note(note)) is None:
         return None
     try:
@@ -159,3 +158,11 @@ def _read_whole(note: Path) -> ShardResult | None:
     except (OSError, ValueError, TypeError):
         return None
     return result if whole else None
+
+
+def labels_of(results: Iterable[ShardResult]) -> dict[str, int]:
+    """Add up the cells per label."""
+    total: Counter[str] = Counter()
+    for result in results:
+        total.update(result.labels)
+    return dict(sorted(total.items()))

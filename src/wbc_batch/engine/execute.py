@@ -31,7 +31,7 @@ from wbc_batch.engine.starting import interrupts_remembered
 from wbc_batch.engine.work import attempt_packed, read_cells, run_shard
 from wbc_batch.errors import ClusterError, IncompleteRunError, UnreachableError, WbcError
 from wbc_batch.files import UNFINISHED
-from wbc_batch.ledger import ShardResult
+from wbc_batch.ledger import ShardResult, read_whole
 
 __all__ = ["execute", "find_fatal"]
 
@@ -41,6 +41,7 @@ _MAX_FATAL = 32  # in one shard; where more images kill, it is not the images
 _TRIES = 3  # of what should not kill, until it is believed that it does
 _TICK = 0.5  # seconds between looks at the clock
 _PATIENCE = 60  # seconds that a scheduler may take for an answer
+_FETCH = 10  # seconds that a result may take to arrive, a few hundred bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +139,15 @@ def find_fatal(
     return fatal
 
 
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """Something on a worker; `note` is the file, if any, that has its result as soon as it is done."""
+
+    tag: Any
+    future: Future
+    note: Path | None
+
+
 class _Flight:
     """What is on the workers now. Nothing here waits for ever."""
 
@@ -149,7 +159,7 @@ class _Flight:
         self._stall_timeout = stall_timeout
         self._on_gpu = on_gpu
         self._version = version("wbc-napari")
-        self._launched: dict[str, tuple[Any, Future]] = {}
+        self._launched: dict[str, _Task] = {}
         self._ended: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     @property
@@ -163,19 +173,20 @@ class _Flight:
             count = gpu_workers(self._client, "cuda") if self._on_gpu else len(workers)
         return max(SHARDS_AT_ONCE * max(count, 1) - self.size, 0)
 
-    def launch(self, tag: Any, function: Callable, *arguments: Any) -> None:
+    def launch(self, tag: Any, function: Callable, spec: ShardSpec, *arguments: Any) -> None:
         """Send a function to any worker; `next_ended` will return `tag` with what became of it."""
         key = f"{function.__name__}-{uuid4().hex}"
         future = self._client.submit(
             attempt_packed,
             self._version,
             # The scheduler unpacks and packs again what it passes on, but for bytes.
-            dumps((function, arguments)),
+            dumps((function, (spec, *arguments))),
             key=key,
             pure=False,
             resources={GPU: 1 / SHARDS_AT_ONCE} if self._on_gpu else None,
         )
-        self._launched[key] = (tag, future)
+        note = Path(spec.job.shards, f"{spec.stem}.json") if function is run_shard else None
+        self._launched[key] = _Task(tag, future, note)
         future.add_done_callback(lambda _: self._ended.put(key))
 
     def next_ended(self) -> tuple[Any, Any]:
@@ -186,7 +197,7 @@ class _Flight:
                 raise KeyboardInterrupt
             try:
                 # A short wait lets Ctrl-C through on every system.
-                tag, future = self._launched.pop(self._ended.get(timeout=_TICK))
+                task = self._launched.pop(self._ended.get(timeout=_TICK))
                 break
             except queue.Empty:
                 if self._client.status != "running":
@@ -196,13 +207,33 @@ class _Flight:
                         f"no shard was finished for {self._stall_timeout:.0f} s; check that the "
                         "workers are still running, then repeat the command to continue"
                     ) from None
+        # A shard that is committed is done, whatever became of its worker since.
+        done = read_whole(task.note) if task.note else None
+        return task.tag, done or self._outcome(task.future)
+
+    def _outcome(self, future: Future) -> Any:
+        """Get the result of a task that ended, or the exception; a `KilledWorker` where it was lost.
+
+        A result stays on the worker until it is fetched. Where that has died, Dask computes it anew, and
+        waits, however long that takes; we launch it again instead.
+        """
+        patience = min(_FETCH, self._stall_timeout)
+        with connected(TimeoutError):
+            try:
+                if future.status != "lost":
+                    return future.exception(timeout=patience) or future.result(timeout=patience)
+            except Exception as error:
+                if future.status == "error":  # as Dask computed it anew
+                    return error
+                if not (isinstance(error, TimeoutError) or future.cancelled()):
+                    raise
         if future.cancelled():
             raise connection_lost()
-        return tag, future.exception() or future.result()
+        return KilledWorker(future.key, None, 0)
 
-    def alone(self, function: Callable, *arguments: Any) -> Any:
+    def alone(self, function: Callable, spec: ShardSpec, *arguments: Any) -> Any:
         """Run a function while nothing else runs; its result, or the `KilledWorker`."""
-        self.launch(None, function, *arguments)
+        self.launch(None, function, spec, *arguments)
         _, outcome = self.next_ended()
         if isinstance(outcome, Exception) and not isinstance(outcome, KilledWorker):
             raise _given_up(outcome)
@@ -210,7 +241,7 @@ class _Flight:
 
     def cancel(self) -> None:
         """Take back what has not ended."""
-        futures = [future for _, future in self._launched.values()]
+        futures = [task.future for task in self._launched.values()]
         if futures and self._client.status == "running":
             with suppress(OSError):  # a scheduler that is lost just now
                 self._client.cancel(futures, force=True)

@@ -98,7 +98,9 @@ class ZarrCrops:
                     f"{store}/{names[0]}"
                 )
             _refuse_later(self.group.attrs[packed.MARK])
-            with _or_damaged("the store's pixels are missing or damaged; pack them again"):
+            with _or_damaged(
+                self.group, "the store's pixels are missing or damaged; pack them again"
+            ):
                 node = self.group[packed.CROPS]
         self.array = node
         self._channels_first = _channels_first(node)
