@@ -775,6 +775,51 @@ def test_a_worker_that_dies_before_it_says_that_a_shard_is_committed_loses_nothi
     assert done == committed(Path(job.base))
 
 
+def test_an_image_that_kills_is_found_where_names_stay_missing_for_a_while(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on NFS: what was not there when it was asked for, or was removed, is not looked up again soon."""
+    missing: set[Path] = set()
+    exists, unlink, read_text = Path.exists, Path.unlink, Path.read_text
+
+    def exists_here(path: Path) -> bool:
+        if path not in missing and exists(path):
+            return True
+        missing.add(path)
+        return False
+
+    def unlink_here(path: Path, missing_ok: bool = False) -> None:
+        missing.add(path)
+        unlink(path, missing_ok)
+
+    def read_here(path: Path, *arguments: Any, **options: Any) -> str:
+        if not exists_here(path):
+            raise FileNotFoundError(path)
+        return read_text(path, *arguments, **options)
+
+    def fate(
+        function: Callable, spec: ShardSpec, positions: Sequence[int] = (), trail: Path = Path()
+    ) -> tuple[Any, None]:
+        killed = KilledWorker("task", None, 0), None
+        if function is run_shard:
+            return (committed_now(spec), None) if spec.fatal else killed
+        for position in positions:
+            with trail.open("wb") as file:
+                file.write(str(position).encode())
+            if position == 6:
+                return killed
+        return None, None
+
+    monkeypatch.setattr(Path, "exists", exists_here)
+    monkeypatch.setattr(Path, "unlink", unlink_here)
+    monkeypatch.setattr(Path, "read_text", read_here)
+    done: list[ShardResult] = []
+    specs = plan_shards(cells(8), job, 8)
+    execute(Here(fate), specs, done.append, 60)
+    assert [(result.cells, result.errors) for result in done] == [(8, 1)]
+    assert not list(Path(job.shards).glob(".*"))
+
+
 @pytest.mark.timeout(180)
 def test_cells_of_finished_shards_are_let_go(slides: Path, job: Job, tmp_path: Path) -> None:
     folder = shutil.copytree(

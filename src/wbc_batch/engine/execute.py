@@ -283,10 +283,7 @@ def _given_up(error: Exception) -> Exception:
 
 def _run_alone(flight: _Flight, spec: ShardSpec) -> ShardResult:
     """Run a suspected shard, without the cells that kill, while nothing else runs."""
-    try:
-        fatal = find_fatal(_Trail(flight, spec).fatal_in, range(len(spec.cells)))
-    finally:
-        _trail_file(spec).unlink(missing_ok=True)
+    fatal = find_fatal(_Trail(flight, spec).fatal_in, range(len(spec.cells)))
     for _ in range(_TRIES):
         outcome = flight.alone(run_shard, replace(spec, fatal=tuple(fatal)))
         if not isinstance(outcome, KilledWorker):
@@ -305,13 +302,10 @@ class _Trail:
 
     def fatal_in(self, positions: Sequence[int]) -> int | None:
         """See `find_fatal`."""
-        file = _trail_file(self._spec)
         while True:
-            file.unlink(missing_ok=True)
-            outcome = self._flight.alone(read_cells, self._spec, positions, file)
+            outcome, last = self._read(positions)
             if not isinstance(outcome, KilledWorker):
                 return None
-            last = file.read_text() if file.exists() else ""
             self._deaths += bool(last)
             self._early = 0 if last else self._early + 1
             if self._deaths > 2 * _MAX_FATAL or self._early == _TRIES:
@@ -319,9 +313,16 @@ class _Trail:
             if last:
                 return int(last)
 
-
-def _trail_file(spec: ShardSpec) -> Path:
-    return Path(spec.job.shards, f".{spec.stem}.trail{UNFINISHED}")
+    def _read(self, positions: Sequence[int]) -> tuple[Any, str]:
+        """Have cells read; what became of it, and the position at which it ended, if it came so far."""
+        # A name that nobody asked for yet: NFS says for some time that a file is not there, once it was not.
+        name = f".{self._spec.stem}.trail-{uuid4().hex}{UNFINISHED}"
+        trail = Path(self._spec.job.shards, name)
+        try:
+            outcome = self._flight.alone(read_cells, self._spec, positions, trail)
+            return outcome, trail.read_text() if trail.exists() else ""
+        finally:
+            trail.unlink(missing_ok=True)
 
 
 def _keeps_dying(spec: ShardSpec) -> IncompleteRunError:
