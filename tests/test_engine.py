@@ -632,6 +632,21 @@ def test_a_run_whose_input_is_named_otherwise_says_how_it_was_named(
             to_continue(tmp_path, replace(SETTINGS, cells="11 (ef)"))
 
 
+def test_a_run_with_many_inputs_says_in_short_where_they_differ(tmp_path: Path) -> None:
+    names = [f"/slides/slide-{number:04d}.jpg" for number in range(5000)]
+    settings = {field: getattr(SETTINGS, field) for field in SETTINGS.__slots__}
+    record = {"state": "finished", "cells": 5000, "inputs": names, "command": " ".join(names)}
+    write_record(tmp_path, record | {"settings": settings | {"inputs": ", ".join(names)}})
+    names[4000] = "/slides/other.jpg"
+    with pytest.raises(RunError) as told:
+        to_continue(tmp_path, replace(SETTINGS, inputs=", ".join(names), cells="10 (ef)"))
+    assert len(str(told.value)) < 2000
+    assert "slide-3999.jpg, /slides/slide-4000.jpg, /slides/slide-4001.jpg, " in str(told.value)
+    assert "slide-3999.jpg, /slides/other.jpg, /slides/slide-4001.jpg, " in str(told.value)
+    assert f'exactly as before, see "inputs" in {tmp_path / "run.json"}' in str(told.value)
+    assert f'repeat the old command: see "command" in {tmp_path / "run.json"}' in str(told.value)
+
+
 def test_a_run_that_did_nothing_yet_binds_nobody(tmp_path: Path) -> None:
     settings = {field: getattr(SETTINGS, field) for field in SETTINGS.__slots__}
     with locked(tmp_path):

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from wbc_batch.errors import RunError
 from wbc_batch.files import unread, write_file
 
 __all__ = ["differences", "now", "parse_json", "parse_yaml", "peek_json", "read_json", "write_json"]
+
+_EXCERPT = 200  # characters of a long text that a sentence quotes
 
 
 def now() -> str:
@@ -91,10 +94,24 @@ def peek_json(path: Path) -> dict[str, Any]:
 
 
 def differences(old: object, new: Mapping[str, str]) -> list[str]:
-    """Name each setting that differs from what an older record, if it is one, says."""
+    """Name each setting that differs from what an older record, if it is one, says.
+
+    Of long texts, such as the names of many inputs, only where they begin to differ.
+    """
     known = old if isinstance(old, Mapping) else {}
+    pairs = [(name, known.get(name, "not recorded"), value) for name, value in new.items()]
     return [
-        f"{name} was {known.get(name, 'not recorded')!r} and is now {value!r}"
-        for name, value in new.items()
-        if known.get(name) != value
+        f"{name} was {_excerpt(was, value)!r} and is now {_excerpt(value, was)!r}"
+        for name, was, value in pairs
+        if was != value
     ]
+
+
+def _excerpt(text: object, other: object) -> object:
+    """Cut a long text to where it begins to differ from another one."""
+    if not isinstance(text, str) or len(text) <= _EXCERPT:
+        return text
+    same = len(commonprefix([text, str(other)]))  # noqa: RUF071 - characters it is
+    begin = max(same - _EXCERPT // 2, 0)
+    end = begin + _EXCERPT
+    return f"{'... ' if begin else ''}{text[begin:end]}{' ...' if text[end:] else ''}"

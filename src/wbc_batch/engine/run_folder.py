@@ -63,6 +63,8 @@ _PACKAGES = (
 #: What `Settings.groups` is unless another rule was named.
 BY_FOLDER = "by folder, or as the input names them"
 
+_QUOTED = 1000  # characters of a command that a sentence may quote; more names a file
+
 _ANEW = "choose another folder, or classify into this one again with --force"
 
 #: ``run.json`` as a dictionary.
@@ -223,24 +225,29 @@ def to_continue(run_dir: Path, settings: Settings) -> Record | None:
     if changed and not begun:  # it had no time to do anything
         return None
     if changed:
-        command = record.get("command") or ""
+        command = str(record.get("command") or "")
+        if len(command) > _QUOTED:
+            command = f'see "command" in {run_dir / RECORD_FILE}'
         raise RunError(
             f"{run_dir} holds an unfinished run with other settings "
-            f"({'; '.join(changed)}{_named_otherwise(record, settings)}); to finish it, repeat the "
-            f"old command{elsewhere(run_dir, record)}{command and f': {command}'}; otherwise "
+            f"({'; '.join(changed)}{_named_otherwise(run_dir, record, settings)}); to finish it, "
+            f"repeat the old command{elsewhere(run_dir, record)}{command and f': {command}'}; otherwise "
             "choose another folder, or add --force to start again"
         )
     return record
 
 
-def _named_otherwise(record: Record, settings: Settings) -> str:
+def _named_otherwise(run_dir: Path, record: Record, settings: Settings) -> str:
     """Say how the inputs were named, where that may be all that made other cells of them."""
     old, inputs = record.get("settings"), record.get("inputs")
     cells = str(old.get("cells")) if isinstance(old, dict) else ""
     as_many = cells != settings.cells and cells.split()[:1] == settings.cells.split()[:1]
     if not (as_many and isinstance(inputs, list)):
         return ""
-    return f", the same number: give the input exactly as before, {command_text(map(str, inputs))}"
+    text = command_text(map(str, inputs))
+    if len(text) > _QUOTED:
+        text = f'see "inputs" in {run_dir / RECORD_FILE}'
+    return f", the same number: give the input exactly as before, {text}"
 
 
 def elsewhere(run_dir: Path, record: Record) -> str:
