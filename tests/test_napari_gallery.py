@@ -126,14 +126,33 @@ def test_after_a_key_the_next_cell_is_chosen(gallery, session, qtbot):
     assert shown_rows(gallery) == before[3:]
 
 
-def test_space_confirms_and_leaves_the_cells_where_they_are(gallery, session, qtbot):
+def test_keys_that_leave_a_cell_in_its_place_go_on_as_well(gallery, session, qtbot):
     gallery.show_label("neutrophil")
     cells = gallery.findChild(QListView)
+    rows = shown_rows(gallery)
     qtbot.mouseClick(cells.viewport(), LEFT, pos=place(cells, 1))
-    qtbot.keyClick(cells, Qt.Key.Key_Space)
-    row = shown_rows(gallery)[1]
-    assert session.review.labels[row] == "neutrophil"
-    assert cells.model().index(1).data().startswith("✓")
+    for number, key in enumerate((Qt.Key.Key_Space, "5"), 1):
+        qtbot.keyClick(cells, key)
+        assert session.row == rows[number + 1]
+        assert cells.currentIndex().row() == number + 1
+        assert cells.model().index(number).data().startswith("✓")
+    assert session.review.labels[rows[1:3]].tolist() == ["neutrophil"] * 2
+    assert shown_rows(gallery) == rows
+
+
+def test_after_several_cells_their_keys_go_on_behind_the_last_one(gallery, session, qtbot):
+    gallery.show_label("basophil")
+    cells = gallery.findChild(QListView)
+    rows = shown_rows(gallery)
+    control = Qt.KeyboardModifier.ControlModifier
+    qtbot.mouseClick(cells.viewport(), LEFT, pos=place(cells, 0))
+    qtbot.mouseClick(cells.viewport(), LEFT, control, pos=place(cells, 2))
+    qtbot.keyClick(cells, "4")
+    assert session.row == rows[3]
+    assert shown_rows(gallery) == [rows[1], *rows[3:]]
+    qtbot.keyClick(cells, "A", control)
+    qtbot.keyClick(cells, Qt.Key.Key_Space)  # there is none behind all of them
+    assert session.row == rows[-1]
 
 
 def test_cells_that_are_dropped_on_a_bin_get_its_label(gallery, session):

@@ -1,7 +1,6 @@
 """The gallery: a bin per class, and the cells of the chosen one, to be told apart by key or by drag."""
 
 from collections import Counter
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -150,28 +149,35 @@ class GalleryView(QWidget):
     def _on_key(self, key: str) -> None:
         if self._session is None:
             return
+        history = {"undo": self._session.undo, "redo": self._session.redo}
         rows = self._selected()
-        acts: dict[str, Callable[[], Any]] = {
-            "undo": self._session.undo,
-            "redo": self._session.redo,
-            "confirm": partial(self._session.confirm, rows),
-        }
-        if key in acts:
-            telling(acts[key])
-        else:
-            place = self._list.currentIndex().row()
-            self._relabel(rows, key)
-            self._select_place(place)
+        if key in history:
+            telling(history[key])
+        elif rows:
+            following = self._following()
+            if key == "confirm":
+                telling(partial(self._session.confirm, rows))
+            else:
+                self._relabel(rows, key)
+            self._go_on(following)
 
-    def _select_place(self, place: int) -> None:
-        """Go on at the cell that moved up when its forerunner left."""
-        if self._model is not None and self._model.rowCount():
-            index = self._model.index(min(max(place, 0), self._model.rowCount() - 1))
-            self._list.setCurrentIndex(index)
-            self._go(index)  # else canvas and card would show the one that was labelled last
+    def _following(self) -> int | None:
+        """Return the cell behind the last selected one; None behind the last one of all."""
+        assert self._model is not None
+        place = 1 + max(index.row() for index in self._list.selectedIndexes())
+        return int(self._model.rows[place]) if place < len(self._model.rows) else None
+
+    def _go_on(self, row: int | None) -> None:
+        """Select a cell, or the last one, and show it: else canvas and card would show one that is done."""
+        if self._model is None or not self._model.rowCount():
+            return
+        last = self._model.index(self._model.rowCount() - 1)
+        index = last if row is None else self._model.place_of(row)
+        self._list.setCurrentIndex(index)
+        self._go(index)
 
     def _go(self, index: Any) -> None:
-        if self._session is not None and self._model is not None:
+        if self._session is not None and self._model is not None and index.isValid():
             self._session.go(int(self._model.rows[index.row()]))
 
     # --- from the session to here ---
