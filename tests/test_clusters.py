@@ -1,5 +1,6 @@
 """Workers of running clusters, and clusters that a file describes."""
 
+import asyncio
 import json
 import os
 import re
@@ -8,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,20 +71,38 @@ def test_workers_that_do_not_fit_are_named(
     seen = [next(iter(list_cells([slides])))]
     shards = Path(job.shards)
     with clusters.existing_workers(foreign.scheduler_address) as client:
-        assert check_workers(client, job, seen) == (2, "fp32")
+        assert check_workers(client, job, seen, 60) == (2, "fp32")
         assert not list(shards.iterdir())
         zarr.create_array(tmp_path / "crops.zarr", data=np.full((2, 40, 40, 3), 200, np.uint8))
         packed = shutil.make_archive(str(tmp_path / "crops"), "zip", tmp_path / "crops.zarr")
-        assert check_workers(client, job, list(list_cells([f"zip::{packed}"]))) == (2, "fp32")
+        assert check_workers(client, job, list(list_cells([f"zip::{packed}"])), 60) == (2, "fp32")
         with pytest.raises(ClusterError, match=r"does not see .*missing; put it on a file system"):
-            check_workers(client, job, [Cell("missing", "1.png", None, "")])
+            check_workers(client, job, [Cell("missing", "1.png", None, "")], 60)
         with pytest.raises(ClusterError, match="has a different model"):
-            check_workers(client, replace(job, model_digest="0" * 32), seen)
+            check_workers(client, replace(job, model_digest="0" * 32), seen, 60)
         with pytest.raises(ClusterError, match=r"cannot load the model .*no/such"):
-            check_workers(client, replace(job, model="no/such"), seen)
+            check_workers(client, replace(job, model="no/such"), seen, 60)
         monkeypatch.setattr(preflight, "version", lambda _: "99.0")
         with pytest.raises(ClusterError, match=r"has wbc-napari .*; install 99\.0"):
-            check_workers(client, job, seen)
+            check_workers(client, job, seen, 60)
+
+
+def test_workers_that_are_long_in_answering_end_a_run_that_can_be_continued(job: Job) -> None:
+    class Hanging:
+        """A client of Dask whose workers import torch from a busy file server."""
+
+        async def nthreads(self) -> dict[str, int]:
+            return dict.fromkeys("abc", 1)
+
+        async def run(self, *_: object, **__: object) -> None:
+            await asyncio.sleep(60)
+
+        def sync(self, question: Callable[[], Coroutine]) -> object:
+            return asyncio.run(question())
+
+    crew = choose_crew(scheduler="tcp://127.0.0.1:1")
+    with pytest.raises(IncompleteRunError, match="not all 3 Dask workers answered within 1 s"):
+        crew.muster(Hanging(), job, [], 1)
 
 
 def test_worker_errors_reach_the_user(foreign: LocalCluster, job: Job, slides: Path) -> None:

@@ -219,7 +219,7 @@ def _classify_rest(request: Request, run_dir: Path, record: Record, progress: Pr
         # A continued run keeps its precision, whatever its workers would choose now,
         begun_in = done[0].precision if done else None
         job = request.job(run_dir, crew.threads, begun_in)
-        found = crew.muster(client, job, request.samples)
+        found = crew.muster(client, job, request.samples, request.stall_timeout)
         job = replace(job, threads=found.threads, precision=found.precision)
         record |= {
             "workers": found.workers,

@@ -104,8 +104,19 @@ class Crew:
             return clusters.local_workers(self.workers, self.threads, self.memory)
         return clusters.existing_workers(self.scheduler, self.scheduler_file)
 
-    def muster(self, client: Client, job: Job, samples: Sequence[Cell]) -> "Mustered":
+    def muster(
+        self, client: Client, job: Job, samples: Sequence[Cell], timeout: float
+    ) -> "Mustered":
         """Look at the workers that have come, and check those that we did not start by ourselves.
+
+        Parameters
+        ----------
+        client : distributed.Client
+        job : Job
+        samples : sequence of Cell
+            One from each part of the input.
+        timeout : float
+            Seconds for them to answer.
 
         Returns
         -------
@@ -118,13 +129,13 @@ class Crew:
         ClusterError
             If a worker elsewhere does not fit.
         IncompleteRunError
-            If the scheduler is lost.
+            If the scheduler is lost, or a worker does not answer in time.
         """
         if self.local:
             runtime = choose_runtime(read_bundle(job.model), job.device, job.precision, job.backend)
             return Mustered(self.workers, self.threads, False, runtime.precision)
         with connected():
-            threads, precision = check_workers(client, job, samples)
+            threads, precision = check_workers(client, job, samples, timeout)
             gpus = gpu_workers(client, job.device)
             there = expected_workers(client)
         meant = (self.cluster and read_cluster_file(self.cluster).workers) or 0

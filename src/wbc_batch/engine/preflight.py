@@ -22,8 +22,6 @@ from wbc_batch.sources import Cell, is_url, list_cells
 
 __all__ = ["check_workers"]
 
-# Seconds: workers import torch and read the model, perhaps all of them from one file server.
-_PATIENCE = 120
 # Of asking, until it is believed that a worker cannot be reached: it may have died meanwhile.
 _TRIES = 3
 
@@ -43,7 +41,9 @@ class _View:
     probe: Path
 
 
-def check_workers(client: Client, job: Job, samples: Sequence[Cell]) -> tuple[int, str]:
+def check_workers(
+    client: Client, job: Job, samples: Sequence[Cell], timeout: float
+) -> tuple[int, str]:
     """Make sure that every worker can do its part, before any work; if some offer a GPU, only they matter.
 
     Parameters
@@ -52,6 +52,8 @@ def check_workers(client: Client, job: Job, samples: Sequence[Cell]) -> tuple[in
     job : Job
     samples : sequence of Cell
         One from each part of the input, to see whether workers can read them.
+    timeout : float
+        Seconds for all to answer: they import torch and read the model, perhaps all from one file server.
 
     Returns
     -------
@@ -67,13 +69,14 @@ def check_workers(client: Client, job: Job, samples: Sequence[Cell]) -> tuple[in
         cannot write results that this machine can read; or if they would not all compute in one
         precision.
     IncompleteRunError
-        If no worker is left.
+        If no worker is left, or one does not answer in time.
     """
     token = Path(job.shards, f".probe-{uuid4().hex}")
     token.touch()
     try:
         for _ in range(_TRIES):
-            answers = _answers(client, partial(_look_around, token, job, tuple(samples)))
+            look = partial(_look_around, token, job, tuple(samples))
+            answers = _answers(client, look, timeout)
             if not any(isinstance(answer, OSError) for answer in answers.values()):
                 break
         gpus = gpus_of_workers(client, job.device)
@@ -114,15 +117,17 @@ def _common_precision(views: Mapping[str, _View]) -> str:
     return next(iter(by_precision))
 
 
-def _answers(client: Client, look: Callable[[], _View]) -> dict[str, _View | Exception]:
+def _answers(
+    client: Client, look: Callable[[], _View], timeout: float
+) -> dict[str, _View | Exception]:
     """Ask each worker that is there; one that cannot be reached answers with an `OSError`."""
-    workers = len(asked(client, client.nthreads, _PATIENCE))
+    workers = len(asked(client, client.nthreads, timeout))
     try:
-        return asked(client, partial(client.run, look, on_error="return"), _PATIENCE)
+        return asked(client, partial(client.run, look, on_error="return"), timeout)
     except TimeoutError as error:
-        raise ClusterError(
-            f"not all {workers} Dask workers answered within {_PATIENCE} s; check which of them "
-            "hang"
+        raise IncompleteRunError(
+            f"not all {workers} Dask workers answered within {timeout:.0f} s; check which of them "
+            "hang, then repeat the command to continue"
         ) from error
 
 
