@@ -1,6 +1,7 @@
 """Data sets: the published layouts and their split, own folders with patients, manifests that are read."""
 
 import csv
+import errno
 import inspect
 import json
 import logging
@@ -24,7 +25,7 @@ from wbc_batch.datasets.labelled import merge, read_dataset, refuse_shared_image
 from wbc_batch.datasets.manifest import ManifestPart, read_manifest
 from wbc_batch.datasets.naming import named_folders, named_validation
 from wbc_batch.datasets.published import PBC_COUNTS, RAABIN_COUNTS
-from wbc_batch.errors import ExitCode, InputError
+from wbc_batch.errors import ExitCode, InputError, UnreachableError
 from wbc_batch.evaluation.folders import evaluate_folders
 from wbc_batch.schema import CLASSES
 from wbc_batch.sources.pack import pack
@@ -617,4 +618,17 @@ def test_stacks_and_stores_are_no_labelled_cells(tmp_path: Path) -> None:
         read_dataset("lab", tmp_path / "lab.zarr", SMALL)
     shutil.move(tmp_path / "lab.zarr", lab / "neutrophil" / "lab.zarr")
     with pytest.raises(InputError, match=rf"lab\.zarr cannot be used: this is a zarr store; {own}"):
+        read_dataset("lab", lab, SMALL)
+
+
+def test_a_file_system_that_does_not_answer_for_now_is_not_held_against_an_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = fill(tmp_path / "lab", {"neutrophil": 2})
+
+    def fail(path: Path) -> bytes:
+        raise OSError(errno.ESTALE, "Stale file handle", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(UnreachableError, match=r"cannot be read for now: stale file handle$"):
         read_dataset("lab", lab, SMALL)

@@ -46,9 +46,24 @@ from wbc_batch.engine.plan import (
     survey,
     verified,
 )
-from wbc_batch.engine.run_folder import Settings, clear, locked, to_continue, write_record
+from wbc_batch.engine.run_folder import (
+    Settings,
+    clear,
+    locked,
+    recorded,
+    to_continue,
+    write_record,
+)
 from wbc_batch.engine.work import FATAL_REASON, WorkerError, attempt, run_shard
-from wbc_batch.errors import ClusterError, ExitCode, ImageError, ModelError, RunError
+from wbc_batch.errors import (
+    ClusterError,
+    ExitCode,
+    ImageError,
+    IncompleteRunError,
+    ModelError,
+    RunError,
+    UnreachableError,
+)
 from wbc_batch.files import scratch, write_file
 from wbc_batch.ledger import ShardResult, commit, committed, committed_shards
 from wbc_batch.rebuild import rebuild_report
@@ -645,6 +660,21 @@ def test_a_run_with_many_inputs_says_in_short_where_they_differ(tmp_path: Path) 
     assert "slide-3999.jpg, /slides/other.jpg, /slides/slide-4001.jpg, " in str(told.value)
     assert f'exactly as before, see "inputs" in {tmp_path / "run.json"}' in str(told.value)
     assert f'repeat the old command: see "command" in {tmp_path / "run.json"}' in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (UnreachableError("the file system does not answer"), "incomplete"),
+        (IncompleteRunError("the scheduler is lost"), "incomplete"),
+        (ClusterError("no workers"), "failed"),
+        (KeyboardInterrupt(), "interrupted"),
+    ],
+)
+def test_the_record_says_how_a_run_ended(error: BaseException, state: str, tmp_path: Path) -> None:
+    with pytest.raises(type(error)), recorded(tmp_path, {}):
+        raise error
+    assert json.loads((tmp_path / "run.json").read_text())["state"] == state
 
 
 def test_a_run_that_did_nothing_yet_binds_nobody(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A packed store: the same cells as before, in one place."""
 
+import errno
 import json
 import shutil
 from dataclasses import replace
@@ -326,6 +327,23 @@ def test_nothing_to_pack_and_nothing_left(slides: Path, monkeypatch: pytest.Monk
     with pytest.raises(UnreachableError):
         pack.pack([slides], "crops.zarr")
     assert sorted(path.name for path in Path().iterdir()) == ["notes", "slides"]
+
+
+def test_a_cell_that_cannot_be_read_for_now_is_not_packed_as_damaged(
+    slides: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, failures = Path.read_bytes, iter([OSError(errno.ESTALE, "Stale file handle")])
+
+    def fail_once(path: Path) -> bytes:  # while sizes are measured
+        for failure in failures:
+            raise failure
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", fail_once)
+    with pytest.raises(UnreachableError, match=r"bmp cannot be read for now") as caught:
+        pack.pack([slides], "crops.zarr")
+    assert caught.value.exit_code == ExitCode.INCOMPLETE
+    assert pack.pack([slides], "crops.zarr").cells == 12
 
 
 def test_one_process_packs_a_store(slides: Path, monkeypatch: pytest.MonkeyPatch) -> None:

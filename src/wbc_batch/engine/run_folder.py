@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from wbc_batch.errors import IncompleteRunError, RunError, WbcError
+from wbc_batch.errors import ExitCode, RunError, WbcError
 from wbc_batch.files import (
     held,
     refuse_misfits,
@@ -310,4 +310,5 @@ def recorded(run_dir: Path, record: Record) -> Iterator[None]:
 def _state_after(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
-    return "incomplete" if isinstance(error, IncompleteRunError) else "failed"
+    resumable = isinstance(error, WbcError) and error.exit_code == ExitCode.INCOMPLETE
+    return "incomplete" if resumable else "failed"
