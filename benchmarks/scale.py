@@ -8,8 +8,8 @@ and reports shows in a fraction of the time.
 
 Then the limits of the parts, each alone: how many cells a second can be listed and cut into shards,
 how many shards a second pass from the client through Dask's scheduler to workers and back when the
-workers do nothing (threads of this process, so that all runs on one core: a lower limit), and how
-long it takes to read back what is committed.
+workers do nothing (threads of this process, so that all runs on one core: a lower limit), how
+long it takes to read back what is committed, and what shards under way and GeoJSON need.
 """
 
 import argparse
@@ -18,14 +18,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+import tracemalloc
+from collections.abc import Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import inputs
@@ -34,8 +35,9 @@ import psutil
 if TYPE_CHECKING:
     from pyarrow import Table
 
-    from wbc_batch.engine.plan import ShardSpec
+    from wbc_batch.engine.plan import Job, ShardSpec
     from wbc_batch.ledger import ShardResult
+    from wbc_batch.sources import Cell
 
 MIB = 2**20
 PART_CELLS, PART_SHARDS = 20_000, 500
@@ -190,9 +192,43 @@ def parts(options: argparse.Namespace, scratch: Path) -> None:
         survey(list_cells([place]))
     with timed(f"listing and cutting {PART_CELLS} cells", PART_CELLS, "cells"):
         first, *_ = plan_shards(list_cells([place]), job, MAX_SHARD)
+    hold(list_cells([place]), job)
+    describe_boxes()
     read_back(nothing(first), scratch / "ledger")
     for workers in options.workers:
         pass_shards(first, workers)
+
+
+def hold(cells: "Iterator[Cell]", job: "Job") -> None:
+    """Say what shards need while they are under way: in a message, and in the client."""
+    from distributed.protocol.pickle import dumps
+
+    from wbc_batch.engine.plan import MAX_SHARD, plan_shards
+    from wbc_batch.engine.work import run_shard
+
+    tracemalloc.start()
+    held = [(spec, dumps((run_shard, (spec,)))) for spec in plan_shards(cells, job, MAX_SHARD)]
+    memory, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    spec, packed = held[0]
+    print(
+        f"a shard of {len(spec.cells)} cells: {len(packed) / 1e6:.2f} MB in a message, "
+        f"{memory / len(held) / MIB:.2f} MiB in the client"
+    )
+
+
+def describe_boxes() -> None:
+    """Say what GeoJSON takes for each cell of a table of boxes."""
+    from wbc_batch.report.geojson import feature
+    from wbc_batch.schema import PROBABILITY_COLUMNS
+
+    names = (*PROBABILITY_COLUMNS, "confidence", "margin", "novelty")
+    row: dict[Hashable, Any] = dict.fromkeys(names, 0.123456)
+    row |= {"cell_id": "0" * 16, "label": "neutrophil"}
+    row |= {"x": 12345, "y": 23456, "width": 80, "height": 80}
+    with timed(f"{PART_CELLS} cells as GeoJSON", PART_CELLS, "cells"):
+        texts = [json.dumps(feature(row)) for _ in range(PART_CELLS)]
+    print(f"GeoJSON: {len(texts[0]) + 2} bytes per cell")
 
 
 def read_back(result: "ShardResult", run_dir: Path) -> None:

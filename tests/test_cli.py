@@ -326,7 +326,7 @@ def test_who_reads_no_more_changes_no_exit_code() -> None:
     assert run.returncode == ExitCode.USAGE
 
 
-@pytest.mark.skipif(not hasattr(os, "eventfd"), reason="nothing here calls what is written invalid")
+@pytest.mark.skipif(not hasattr(os, "eventfd"), reason="needs os.eventfd, which Linux has")
 @pytest.mark.parametrize("windows", [False, True])
 def test_a_reader_that_leaves_early_is_no_error_on_windows_either(windows: bool) -> None:
     code = f"""

@@ -1,10 +1,5 @@
-"""Paths that users name, looked at without an error; files that are there wholly or not at all.
+"""Files that are there wholly or not at all, locks, and what it means that something cannot be written."""
 
-`Path.exists` and its like raise where nobody may look, where a name is too long, or where links go in a
-circle, depending on the version of Python. The functions here answer.
-"""
-
-import errno
 import os
 import shutil
 import warnings
@@ -15,28 +10,21 @@ from tempfile import TemporaryDirectory
 from typing import BinaryIO
 from uuid import uuid4
 
-from wbc_batch.errors import IncompleteRunError, RunError, UnreachableError, WbcError, reason
+from wbc_batch.errors import IncompleteRunError, RunError, WbcError, reason
+from wbc_batch.paths import PASSING, error_numbers, exists, is_file, is_folder
 
 __all__ = [
     "UNFINISHED",
-    "absence",
-    "exists",
     "fresh",
     "held",
-    "is_file",
-    "is_folder",
     "refuse_existing",
     "refuse_misfits",
-    "refuse_passing",
-    "refuse_unanswered",
     "removed",
     "replacing",
-    "resolved",
     "scratch",
     "try_replacing",
     "try_writing",
     "unfinished",
-    "unread",
     "unwritable",
     "write_file",
     "write_together",
@@ -49,96 +37,8 @@ UNFINISHED = ".partial"
 # Letters of the file of a shard, the longest that a run writes by `write_file`.
 _LONGEST_NAME = 31
 
-
-def _numbers(*names: str) -> frozenset[int]:
-    """Numbers of errors, as far as this system has them."""
-    return frozenset(getattr(errno, name) for name in names if hasattr(errno, name))
-
-
-# What the system says where it lacks something itself, or where a server of files does not answer: next time
-# all may be well. Not EIO, which a bad sector gives for ever.
-_PASSING = _numbers("EAGAIN", "EMFILE", "ENFILE", "ENOMEM", "ESTALE", "ETIMEDOUT") | _numbers(
-    "EHOSTDOWN", "ENOTCONN", "ESHUTDOWN"
-)
-# What it says where no file can be written for now, whichever it is.
-_FOR_NOW = _PASSING | _numbers("ENOSPC", "EDQUOT", "EROFS", "EIO", "EFBIG")
-
-
-def exists(path: str | Path) -> bool:
-    """Tell whether a path leads to anything that can be looked at."""
-    return os.path.exists(path)  # noqa: PTH110
-
-
-def is_file(path: str | Path) -> bool:
-    """Tell whether a path leads to a regular file."""
-    return os.path.isfile(path)  # noqa: PTH113
-
-
-def is_folder(path: str | Path) -> bool:
-    """Tell whether a path leads to a folder."""
-    return os.path.isdir(path)  # noqa: PTH112
-
-
-def absence(path: Path, sentence: str) -> str:
-    """Say why a path does not lead to what is wanted: `sentence`, unless nobody may look."""
-    try:
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        pass
-    except OSError as error:
-        return f"{path} cannot be accessed ({reason(error)})"
-    return sentence
-
-
-def resolved(path: str | Path) -> Path:
-    """Make a path absolute and follow its links, as far as they lead anywhere."""
-    return Path(os.path.realpath(path))
-
-
-def unread(path: str | Path, error: OSError) -> IncompleteRunError:
-    """Say that a file of a run, which may be whole, cannot be read for now."""
-    return IncompleteRunError(
-        f"{path} cannot be read ({reason(error)}); make the files of the run readable for this user, then "
-        "repeat the command"
-    )
-
-
-def refuse_passing(place: object, error: BaseException) -> None:
-    """Keep what the system says, and what it does not say of a file, from being held against the file.
-
-    Parameters
-    ----------
-    place : object
-        What was read, to be named unless the error names a file itself.
-    error : BaseException
-        What reading it raised.
-
-    Raises
-    ------
-    UnreachableError
-        If `error` is one, or may be gone when the same is read again.
-    """
-    if isinstance(error, UnreachableError):
-        raise error
-    if isinstance(error, OSError) and error.errno in _PASSING:
-        name = error.filename if isinstance(error.filename, str) else place
-        raise UnreachableError(f"{name} cannot be read for now: {reason(error)}") from error
-
-
-def refuse_unanswered(path: str | Path) -> None:
-    """Make sure that the system can tell what a path leads to, or that it leads nowhere.
-
-    Raises
-    ------
-    UnreachableError
-        If it cannot for now.
-    """
-    try:
-        os.stat(path)  # noqa: PTH116
-    except OSError as error:
-        refuse_passing(path, error)
-    except ValueError:  # no file can have this name
-        pass
+# What the system says where no file can be written for now, whichever it is.
+_FOR_NOW = PASSING | error_numbers("ENOSPC", "EDQUOT", "EROFS", "EIO", "EFBIG")
 
 
 def refuse_existing(output: Path, *, even_empty: bool = False) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from wbc_batch.files import UNFINISHED, unread, write_file
+from wbc_batch.files import UNFINISHED, write_file
+from wbc_batch.paths import unread
 from wbc_batch.records import parse_json
 from wbc_batch.schema import CELL_TYPES, SHARDS
 

@@ -7,17 +7,9 @@ from pathlib import Path
 
 from wbc_batch.engine.run_folder import Record, elsewhere, lacking, locked, read_record
 from wbc_batch.errors import IncompleteRunError, InputError, RunError
-from wbc_batch.files import (
-    absence,
-    exists,
-    is_file,
-    refuse_misfits,
-    removed,
-    resolved,
-    unwritable,
-    writing,
-)
+from wbc_batch.files import refuse_misfits, removed, unwritable, writing
 from wbc_batch.ledger import committed_shards
+from wbc_batch.paths import absence, exists, is_file, resolved
 from wbc_batch.report import read_options, write_reports
 from wbc_batch.report.compare import (
     COMPARISON_FILES,

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from wbc_batch.errors import RunError
-from wbc_batch.files import unread, write_file
+from wbc_batch.files import write_file
+from wbc_batch.paths import unread
 
 __all__ = ["differences", "now", "parse_json", "parse_yaml", "peek_json", "read_json", "write_json"]
 

@@ -13,7 +13,7 @@ from wbc_batch.engine.crew import Crew, choose_crew
 from wbc_batch.engine.plan import Job, Listing, model_digest, survey
 from wbc_batch.engine.run_folder import BY_FOLDER, Record, Settings, versions
 from wbc_batch.errors import InputError
-from wbc_batch.files import resolved
+from wbc_batch.paths import resolved
 from wbc_batch.report import ReportOptions, confusion_of, read_options
 from wbc_batch.report.groups import AS_LISTED
 from wbc_batch.schema import DEFAULT_PROFILE, SHARDS

@@ -17,8 +17,9 @@ from wbc_batch.engine.run_folder import (
     write_record,
 )
 from wbc_batch.errors import ExitCode, IncompleteRunError, RunError
-from wbc_batch.files import resolved, unwritable
+from wbc_batch.files import unwritable
 from wbc_batch.ledger import ShardResult, committed, committed_shards, labels_of
+from wbc_batch.paths import resolved
 from wbc_batch.progress import Progress, silent
 from wbc_batch.records import now
 from wbc_batch.report import write_reports

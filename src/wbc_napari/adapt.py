@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from wbc_batch.classifier.images import as_rgb
 from wbc_batch.errors import ImageError, InputError, ModelError, RunError, reason
-from wbc_batch.files import exists
+from wbc_batch.paths import exists
 from wbc_batch.schema import CLASSES, STATUS_OK
 from wbc_napari.crops import Crops, read_one
 from wbc_napari.held_out import held_out

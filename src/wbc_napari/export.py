@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from wbc_batch.classifier.images import as_rgb
 from wbc_batch.errors import ImageError, RunError, reason
-from wbc_batch.files import resolved, write_file
+from wbc_batch.files import write_file
+from wbc_batch.paths import resolved
 from wbc_batch.records import now, peek_json, write_json
 from wbc_batch.schema import (
     BOX_COLUMNS,

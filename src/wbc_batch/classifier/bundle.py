@@ -19,7 +19,8 @@ from wbc_batch.classifier.nucleus_size import SizeEvidence
 from wbc_batch.classifier.predictions import Rejection
 from wbc_batch.classifier.preprocessing import Preprocessing
 from wbc_batch.errors import ModelError, in_a_line, reason
-from wbc_batch.files import absence, exists, is_file, is_folder, write_together
+from wbc_batch.files import write_together
+from wbc_batch.paths import absence, exists, is_file, is_folder
 from wbc_batch.records import parse_json
 from wbc_batch.schema import CLASSES
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from wbc_batch.errors import InputError, ModelError
-from wbc_batch.files import absence, is_file
+from wbc_batch.paths import absence, is_file
 
 __all__ = ["read_weights"]
 

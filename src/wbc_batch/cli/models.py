@@ -9,7 +9,7 @@ import typer
 
 from wbc_batch.cli.shared import Command, JsonOption, print_json, say
 from wbc_batch.errors import InputError, ModelError
-from wbc_batch.files import is_folder, resolved
+from wbc_batch.paths import is_folder, resolved
 
 if TYPE_CHECKING:
     from wbc_batch.classifier import Bundle

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from wbc_batch.errors import InputError
-from wbc_batch.files import is_file, resolved
+from wbc_batch.paths import is_file, resolved
 from wbc_batch.schema import CLASSES
 from wbc_batch.sources import list_cells
 from wbc_batch.sources.folders import empty_folders

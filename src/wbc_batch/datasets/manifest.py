@@ -21,7 +21,8 @@ from wbc_batch.csv_rows import read_rows
 from wbc_batch.datasets.class_folders import OUT_OF_CLASS
 from wbc_batch.datasets.splits import ASIDE, SplitCell
 from wbc_batch.errors import InputError, reason
-from wbc_batch.files import is_file, resolved, write_together
+from wbc_batch.files import write_together
+from wbc_batch.paths import is_file, resolved
 from wbc_batch.progress import Progress, silent
 from wbc_batch.records import parse_json
 

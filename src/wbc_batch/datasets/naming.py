@@ -6,7 +6,7 @@ from pathlib import Path
 from wbc_batch.datasets.manifest import ManifestPart, is_manifest, read_manifest
 from wbc_batch.datasets.splits import TRAIN, VALIDATION
 from wbc_batch.errors import InputError
-from wbc_batch.files import exists, resolved
+from wbc_batch.paths import exists, resolved
 
 __all__ = ["Datasets", "class_folders", "named_folders", "named_validation"]
 

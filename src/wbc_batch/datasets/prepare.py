@@ -25,7 +25,8 @@ from wbc_batch.datasets.splits import (
     split_published,
 )
 from wbc_batch.errors import InputError
-from wbc_batch.files import refuse_existing, resolved
+from wbc_batch.files import refuse_existing
+from wbc_batch.paths import resolved
 from wbc_batch.progress import Progress, silent
 from wbc_batch.schema import CLASSES
 

@@ -12,7 +12,7 @@ from wbc_batch.datasets.class_folders import (
     list_class_folders,
 )
 from wbc_batch.errors import InputError
-from wbc_batch.files import is_folder
+from wbc_batch.paths import is_folder
 from wbc_batch.schema import CLASSES
 
 __all__ = [

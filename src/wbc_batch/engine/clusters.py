@@ -19,7 +19,8 @@ from wbc_batch.engine.connection import connected
 from wbc_batch.engine.plan import SHARDS_AT_ONCE
 from wbc_batch.engine.starting import OverdueError, apart, connect, quiet, restored, short
 from wbc_batch.errors import ClusterError, IncompleteRunError
-from wbc_batch.files import absence, is_file, scratch
+from wbc_batch.files import scratch
+from wbc_batch.paths import absence, is_file
 
 __all__ = [
     "existing_workers",

@@ -17,7 +17,7 @@ from wbc_batch.engine.capacity import cores_beside_gpus, cores_for_dask, gpus_of
 from wbc_batch.engine.connection import asked, lacks_package
 from wbc_batch.engine.plan import Job, model_digest
 from wbc_batch.errors import ClusterError, IncompleteRunError, WbcError, reason
-from wbc_batch.files import exists
+from wbc_batch.paths import exists
 from wbc_batch.sources import Cell, is_url, list_cells
 
 __all__ = ["check_workers"]

@@ -12,17 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from wbc_batch.errors import ExitCode, RunError, WbcError
-from wbc_batch.files import (
-    held,
-    refuse_misfits,
-    resolved,
-    try_replacing,
-    try_writing,
-    write_file,
-    writing,
-)
+from wbc_batch.files import held, refuse_misfits, try_replacing, try_writing, write_file, writing
 from wbc_batch.ledger import committed, is_shard_file
 from wbc_batch.names import command_text
+from wbc_batch.paths import resolved
 from wbc_batch.records import differences, read_json, write_json
 from wbc_batch.schema import RECORD_FILE, REPORT_FILES, REPORT_FOLDERS, SHARDS
 

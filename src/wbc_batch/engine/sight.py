@@ -4,7 +4,7 @@ import os
 from pathlib import Path, PurePath
 
 from wbc_batch.engine.plan import ShardSpec
-from wbc_batch.files import exists, is_folder
+from wbc_batch.paths import exists, is_folder
 from wbc_batch.sources import is_url, refuse_silent
 from wbc_batch.sources.folders import is_hidden
 

@@ -24,7 +24,8 @@ from wbc_batch.datasets.labelled import (
 )
 from wbc_batch.datasets.naming import Datasets
 from wbc_batch.errors import InputError, ModelError, refuse_missing
-from wbc_batch.files import is_file, refuse_existing, scratch, write_together
+from wbc_batch.files import refuse_existing, scratch, write_together
+from wbc_batch.paths import is_file
 from wbc_batch.schema import CLASSES
 
 if TYPE_CHECKING:

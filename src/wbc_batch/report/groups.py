@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from wbc_batch.errors import InputError
-from wbc_batch.files import is_file
 from wbc_batch.names import composed
+from wbc_batch.paths import is_file
 from wbc_batch.report.lists import name_rows, read_list, refuse_twice
 from wbc_batch.schema import CLASSES
 from wbc_batch.sources.groups import PathPattern

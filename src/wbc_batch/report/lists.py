@@ -7,7 +7,7 @@ import pandas as pd
 
 from wbc_batch.csv_rows import read_rows
 from wbc_batch.errors import InputError
-from wbc_batch.files import exists
+from wbc_batch.paths import exists
 from wbc_batch.report.tables import unguard_text
 
 __all__ = ["first_few", "name_rows", "read_header", "read_list", "refuse_twice"]

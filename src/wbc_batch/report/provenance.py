@@ -11,8 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from wbc_batch.files import exists, is_folder, resolved
 from wbc_batch.names import command_text
+from wbc_batch.paths import exists, is_folder, resolved
 from wbc_batch.records import peek_json
 from wbc_batch.report.confusion import Confusion, confusion_from_record
 from wbc_batch.report.gallery import Canonical

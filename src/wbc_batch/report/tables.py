@@ -21,8 +21,9 @@ import pyarrow.parquet as pq
 
 from wbc_batch.classifier.conformal import prediction_sets
 from wbc_batch.errors import RunError
-from wbc_batch.files import replacing, unread
+from wbc_batch.files import replacing
 from wbc_batch.ledger import CELL_SCHEMA
+from wbc_batch.paths import unread
 from wbc_batch.schema import (
     CLASSES,
     OPTIONAL_TYPES,

@@ -9,7 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-from wbc_batch.files import replacing, resolved, try_replacing
+from wbc_batch.files import replacing, try_replacing
+from wbc_batch.paths import resolved
 from wbc_batch.report import drawings
 from wbc_batch.report.agreement import Agreement
 from wbc_batch.report.anndata_table import write_anndata

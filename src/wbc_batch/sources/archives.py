@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wbc_batch.errors import ImageError, InputError, reason
-from wbc_batch.files import refuse_passing
+from wbc_batch.paths import refuse_passing
 from wbc_batch.sources.cells import Cell, Place
 from wbc_batch.sources.fetching import Fetch, refuse_large_file
 from wbc_batch.sources.folders import is_hidden

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from wbc_batch.classifier.preprocessing import CanonicalCrop, Preprocessing
 from wbc_batch.errors import ImageError, InputError, UnreachableError, in_a_line
-from wbc_batch.files import exists, refuse_passing, refuse_unanswered
+from wbc_batch.paths import exists, refuse_passing, refuse_unanswered
 from wbc_batch.sources import packed
 from wbc_batch.sources.blocks import Blocks
 from wbc_batch.sources.cells import Cell, Place

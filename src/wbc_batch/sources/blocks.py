@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from wbc_batch.errors import ImageError, in_a_line
-from wbc_batch.files import refuse_passing
+from wbc_batch.paths import refuse_passing
 from wbc_batch.sources.fetching import LoadedAhead
 
 __all__ = ["Blocks"]

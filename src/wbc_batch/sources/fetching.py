@@ -13,8 +13,8 @@ from typing import Generic, Protocol, TypeVar
 from numpy.typing import NDArray
 
 from wbc_batch.errors import ContainerError, ImageError, reason
-from wbc_batch.files import is_folder, refuse_passing
 from wbc_batch.names import gone
+from wbc_batch.paths import is_folder, refuse_passing
 from wbc_batch.sources.cells import Cell
 
 __all__ = ["MAX_BYTES", "Container", "Fetch", "LoadedAhead", "read_file", "refuse_large_file"]

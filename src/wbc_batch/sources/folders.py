@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from wbc_batch.errors import InputError, reason
-from wbc_batch.files import refuse_passing
+from wbc_batch.paths import refuse_passing
 from wbc_batch.sources.cells import Cell
 from wbc_batch.sources.inputs import Input
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wbc_batch.errors import ContainerError, ImageError
-from wbc_batch.files import refuse_passing
+from wbc_batch.paths import refuse_passing
 from wbc_batch.sources.kinds import TIFF, container_in
 from wbc_batch.sources.size_limits import refuse_large, refuse_page
 from wbc_batch.sources.torchvision_decoder import RGB, UNCHANGED, torchvision_decoder

@@ -11,8 +11,8 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from wbc_batch.errors import InputError
-from wbc_batch.files import absence, exists, is_file, is_folder, refuse_unanswered, resolved
 from wbc_batch.names import composed
+from wbc_batch.paths import absence, exists, is_file, is_folder, refuse_unanswered, resolved
 from wbc_batch.sources.kinds import Kind, is_url, kind_of, stem
 from wbc_batch.sources.stdin import PathList
 

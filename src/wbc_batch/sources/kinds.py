@@ -6,7 +6,7 @@ from io import BytesIO
 from pathlib import Path
 from zipfile import is_zipfile
 
-from wbc_batch.files import is_file, is_folder, refuse_passing, refuse_unanswered
+from wbc_batch.paths import is_file, is_folder, refuse_passing, refuse_unanswered
 
 __all__ = [
     "BZIP2",

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from wbc_batch.errors import InputError
-from wbc_batch.files import is_file
+from wbc_batch.paths import is_file
 from wbc_batch.sources.archives import list_tar, list_zip
 from wbc_batch.sources.arrays import list_array
 from wbc_batch.sources.cells import Cell

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from wbc_batch.classifier.preprocessing import Preprocessing, canonical_crop
 from wbc_batch.errors import ImageError, InputError, RunError, UnreachableError
-from wbc_batch.files import held, is_folder, refuse_existing, removed, unfinished, writing
+from wbc_batch.files import held, refuse_existing, removed, unfinished, writing
+from wbc_batch.paths import is_folder
 from wbc_batch.progress import Progress, silent
 from wbc_batch.sources import packed
 from wbc_batch.sources.ahead import map_apart, run_ahead

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from wbc_batch.classifier.images import as_rgb
 from wbc_batch.classifier.preprocessing import CanonicalCrop, Preprocessing, canonical_crop
 from wbc_batch.errors import ImageError, UnreachableError, reason
-from wbc_batch.files import refuse_passing
+from wbc_batch.paths import refuse_passing
 from wbc_batch.sources import images
 from wbc_batch.sources.ahead import map_apart, run_ahead
 from wbc_batch.sources.archives import TarMembers, ZipMembers

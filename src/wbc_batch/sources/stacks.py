@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wbc_batch.errors import ImageError, InputError, UnreachableError
-from wbc_batch.files import refuse_passing
+from wbc_batch.paths import refuse_passing
 from wbc_batch.sources.cells import Cell
 from wbc_batch.sources.fetching import Fetch
 from wbc_batch.sources.images import page_colours, page_pixels

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from wbc_batch.csv_rows import read_rows
 from wbc_batch.errors import InputError, RunError
-from wbc_batch.files import exists, write_file, writing
+from wbc_batch.files import write_file, writing
+from wbc_batch.paths import exists
 from wbc_batch.schema import CLASSES
 from wbc_batch.synthetic.smear import draw_stained
 from wbc_batch.synthetic.stain import random_stain

@@ -15,7 +15,7 @@ from wbc_batch.datasets.labelled import (
     tell_copies,
 )
 from wbc_batch.datasets.naming import Datasets
-from wbc_batch.files import resolved
+from wbc_batch.paths import resolved
 from wbc_batch.training.batches import wide_preprocessing
 from wbc_batch.training.loop import SILENT, Shown
 from wbc_batch.training.settings import Settings

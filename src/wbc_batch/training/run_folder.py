@@ -5,16 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from wbc_batch.errors import RunError
-from wbc_batch.files import (
-    UNFINISHED,
-    exists,
-    held,
-    is_folder,
-    refuse_misfits,
-    try_replacing,
-    unwritable,
-    writing,
-)
+from wbc_batch.files import UNFINISHED, held, refuse_misfits, try_replacing, unwritable, writing
+from wbc_batch.paths import exists, is_folder
 from wbc_batch.records import differences, now, read_json, write_json
 
 __all__ = ["BUNDLE", "CHECKPOINT", "RECORD", "begin", "finish", "is_finished", "locked"]

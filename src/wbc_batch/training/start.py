@@ -15,7 +15,7 @@ from wbc_batch.classifier.network import Network, all_arguments, build_network
 from wbc_batch.classifier.novelty import NoveltyModel
 from wbc_batch.classifier.torchvision_networks import TorchvisionNetwork
 from wbc_batch.errors import InputError, ModelError, in_a_line
-from wbc_batch.files import is_file
+from wbc_batch.paths import is_file
 from wbc_batch.schema import CLASSES
 from wbc_batch.training.settings import Settings
 
